@@ -1,0 +1,20 @@
+"""What a convolution costs, and what it costs as a depthwise separable convolution."""
+
+from dscalc.comparison import Comparison, Counts, compare, scaled_channels, scaled_size
+from dscalc.conv import Conv, conv_macs, conv_params, output_length
+from dscalc.errors import DscalcError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Comparison",
+    "Conv",
+    "Counts",
+    "DscalcError",
+    "compare",
+    "conv_macs",
+    "conv_params",
+    "output_length",
+    "scaled_channels",
+    "scaled_size",
+]

@@ -1,0 +1,212 @@
+"""What one convolution costs.
+
+`output_length`, `conv_macs` and `conv_params` are the whole arithmetic of dscalc. They use only
+``+ - * //``, so they are exact on Python ints of any size and broadcast over NumPy arrays
+(``dtype=object`` stays exact past int64). `Conv` is the checked layer that calls them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from operator import index
+from typing import Literal
+
+from dscalc.errors import DscalcError
+
+Size = int | tuple[int, ...]
+Padding = Literal["same", "valid"] | Size
+
+
+def output_length(input_length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """How many positions along one axis the kernel is applied at.
+
+    ``padding`` is the total of both ends. Source: the shape formula of ``torch.nn.Conv2d``.
+    """
+    return (input_length + padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def conv_macs(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    output_size: Sequence[int],
+    groups: int = 1,
+    batch_size: int = 1,
+) -> int:
+    """Multiply-accumulates (MACs) of one grouped convolution in ``len(kernel_size)`` dimensions.
+
+    Each of the ``out_channels * prod(output_size)`` outputs of a sample is a dot product over
+    ``in_channels / groups`` channels and ``prod(kernel_size)`` taps. 1 MAC is 2 FLOPs; adding a
+    bias is not a MAC. Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.1.
+    """
+    taps = in_channels // groups * prod(kernel_size)
+    return batch_size * out_channels * prod(output_size) * taps
+
+
+def conv_params(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    groups: int = 1,
+    bias: bool = False,
+) -> int:
+    """Weights of one grouped convolution, plus one bias per output channel where it has biases."""
+    return in_channels // groups * out_channels * prod(kernel_size) + bias * out_channels
+
+
+def pads(
+    padding: Literal["same", "valid"] | tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> tuple[tuple[int, int], ...]:
+    """Zeros (before, after) the input along each axis; an odd total has one more after."""
+    if padding == "valid":
+        return ((0, 0),) * len(kernel_size)
+    if padding == "same":
+        totals = (d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True))
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((zeros, zeros) for zeros in padding)
+
+
+def times(size: Sequence[int] | None) -> str:
+    """A size as the field writes it, such as 3x3; nothing for None."""
+    return "x".join(map(str, size or ()))
+
+
+def whole_number(name: str, value: int, least: int = 1) -> int:
+    """The value as an int, checked."""
+    if type(value) is not int:
+        try:
+            value = index(value)  # a NumPy integer becomes an int, which cannot overflow
+        except TypeError:
+            raise DscalcError(f"{name} must be a whole number, got {value!r}") from None
+    if value < least:
+        raise DscalcError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def per_axis(name: str, value: Size, axes: int, least: int = 1) -> tuple[int, ...]:
+    """The size as one checked int per axis."""
+    if not isinstance(value, tuple | list):
+        return (whole_number(name, value, least),) * axes
+    if len(value) != axes:
+        raise DscalcError(f"{name} {times(value)} has {len(value)} axes, but the layer has {axes}")
+    return tuple([whole_number(name, length, least) for length in value])
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Conv:
+    """One grouped convolution over a batch of feature maps.
+
+    Sizes are per axis, as in torch, and an int repeats over all axes: 2 of them, unless one of
+    the sizes is a tuple, which then tells. With no axes at all (``kernel_size=()``,
+    ``input_size=()``) the layer is fully connected.
+
+    Args:
+        in_channels: channels of the input; a multiple of ``groups``.
+        out_channels: channels of the output; a multiple of ``groups``.
+        kernel_size: taps of the filter, (H, W) in 2-D.
+        input_size: size of the input feature map, (H, W) in 2-D.
+        stride: step of the filter.
+        padding: zeros at each end of an axis; or ``"valid"``, none; or ``"same"``, as many as make
+            the output ``ceil(input_size / stride)``: ``dilation * (kernel_size - 1)`` over both
+            ends, an odd one at the far end.
+        dilation: distance between taps.
+        groups: groups of channels convolved apart; ``in_channels`` of them is depthwise.
+        bias: whether each output channel adds a bias.
+        batch_size: samples; multiplies the MACs, not the parameters.
+
+    Raises:
+        DscalcError: a value is not an int in its range, sizes differ in their number of axes,
+            ``groups`` does not divide the channels, or the kernel does not fit the padded input.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    input_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Literal["same", "valid"] | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    bias: bool
+    batch_size: int
+    output_size: tuple[int, ...]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        input_size: Size,
+        stride: Size = 1,
+        padding: Padding = "same",
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = False,
+        batch_size: int = 1,
+    ) -> None:
+        sizes = (kernel_size, input_size, stride, padding, dilation)
+        axes = next((len(size) for size in sizes if isinstance(size, tuple | list)), 2)
+        store = object.__setattr__  # the dataclass is frozen
+        store(self, "in_channels", whole_number("in_channels", in_channels))
+        store(self, "out_channels", whole_number("out_channels", out_channels))
+        store(self, "kernel_size", per_axis("kernel_size", kernel_size, axes))
+        store(self, "input_size", per_axis("input_size", input_size, axes))
+        store(self, "stride", per_axis("stride", stride, axes))
+        if not isinstance(padding, str):
+            padding = per_axis("padding", padding, axes, least=0)
+        elif padding not in ("same", "valid"):
+            raise DscalcError(f"padding must be same, valid or a size such as 1, got {padding!r}")
+        store(self, "padding", padding)
+        store(self, "dilation", per_axis("dilation", dilation, axes))
+        store(self, "groups", whole_number("groups", groups))
+        store(self, "bias", bool(bias))
+        store(self, "batch_size", whole_number("batch_size", batch_size))
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise DscalcError(
+                f"groups must divide both channels, got groups {self.groups} for "
+                f"{self.in_channels} -> {self.out_channels} channels"
+            )
+        store(self, "output_size", self._output_size())
+
+    def _output_size(self) -> tuple[int, ...]:
+        output_size = tuple(
+            output_length(length, kernel, stride, before + after, dilation)
+            for length, kernel, stride, (before, after), dilation in zip(
+                self.input_size, self.kernel_size, self.stride, self.pads, self.dilation,
+                strict=True,
+            )
+        )  # fmt: skip
+        if output_size and min(output_size) < 1:
+            raise DscalcError(
+                f"kernel_size {times(self.kernel_size)} with dilation {times(self.dilation)} does "
+                f"not fit input_size {times(self.input_size)} with padding "
+                f"{self.padding if isinstance(self.padding, str) else times(self.padding)}; "
+                "use a smaller kernel, a larger map or padding same"
+            )
+        return output_size
+
+    @property
+    def pads(self) -> tuple[tuple[int, int], ...]:
+        """Zeros (before, after) the input along each axis."""
+        return pads(self.padding, self.kernel_size, self.dilation)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for the whole batch."""
+        return conv_macs(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.output_size,
+            self.groups,
+            self.batch_size,
+        )
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return conv_params(
+            self.in_channels, self.out_channels, self.kernel_size, self.groups, self.bias
+        )

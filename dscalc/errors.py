@@ -1,0 +1,9 @@
+"""The one exception that dscalc raises for input it cannot answer."""
+
+
+class DscalcError(ValueError):
+    """One sentence that names the value, the rule it breaks and, where there is one, the fix."""
+
+
+class CrosscheckError(DscalcError):
+    """The layer could not be counted on real modules; its formulas hold all the same."""

@@ -1,0 +1,122 @@
+"""``32:1024:x2`` and friends -> the layers of a sweep."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from dscalc import parse
+from dscalc.comparison import Comparison, compare
+from dscalc.conv import Size, per_axis
+from dscalc.errors import DscalcError
+
+_MOST_LAYERS = 10**9
+
+
+class Axis:
+    """The values of one of IC, OC, F and D, in the order written.
+
+    ``3,5,7`` lists values; ``32:512:32`` counts up by a step, ``32:1024:x2`` by a factor, both
+    inclusive; ``14:17`` has the step 1; the pieces of a list may be ranges. With ``dims``, values
+    are sizes of that many axes, and a single value may be written ``3x5``.
+
+    Raises:
+        DscalcError: a piece is malformed, a range runs backwards or stands still, or a size has
+            the wrong number of axes.
+    """
+
+    def __init__(self, text: str, name: str, dims: int | None = None) -> None:
+        self.name, self.dims = name, dims
+        self._pieces = [self._piece(piece) for piece in text.split(",")]
+        self.count = sum(_length(piece) for piece in self._pieces)
+
+    def __iter__(self) -> Iterator[Any]:
+        for value in chain.from_iterable(self._pieces):
+            yield value if self.dims is None else self._sized(value)
+
+    @property
+    def ends(self) -> list[tuple[int, ...]]:
+        """The first and last size of each piece; each piece counts up."""
+        return [self._sized(piece[end]) for piece in self._pieces for end in (0, -1)]
+
+    def _piece(self, text: str) -> Sequence[Size]:
+        if ":" not in text:
+            value = (
+                parse.whole(text, self.name) if self.dims is None else parse.size(text, self.name)
+            )
+            if self.dims is not None:
+                self._sized(value)
+            return (value,)
+        first, last, *steps = text.split(":")
+        start, stop = parse.whole(first, self.name), parse.whole(last, self.name)
+        step = steps[0] if steps else "1"
+        if len(steps) > 1:
+            raise DscalcError(
+                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {parse.shown(text)}"
+            )
+        if start > stop:
+            raise DscalcError(
+                f"{self.name} range {text} runs backwards; write {stop}:{start}:{step}"
+            )
+        if not step.startswith("x"):
+            return range(start, stop + 1, parse.whole(step, f"{self.name} step"))
+        factor = parse.whole(step[1:], f"{self.name} factor", least=2)
+        values = [start]
+        while values[-1] * factor <= stop:
+            values.append(values[-1] * factor)
+        return values
+
+    def _sized(self, value: Size) -> tuple[int, ...]:
+        assert self.dims is not None
+        if isinstance(value, tuple) and len(value) != self.dims:
+            size = "x".join(map(str, value))
+            fix = f"; --dims {len(value)} makes it {len(value)}-D" if len(value) <= 3 else ""
+            raise DscalcError(f"{self.name} {size} has {len(value)} sizes in {self.dims}-D{fix}")
+        return per_axis(self.name, value, self.dims)
+
+
+class Grid:
+    """One `Comparison` per combination of the values of IC, OC, F and D, rightmost fastest.
+
+    The layers are made one at a time while iterating. ``options`` are those of `compare`.
+
+    Raises:
+        DscalcError: a combination makes no layer, or there are more than 10^9.
+    """
+
+    def __init__(self, ic: str, oc: str, f: str, d: str, dims: int = 2, **options: Any) -> None:
+        self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)
+        self.options = options
+        self.count = 1
+        for axis in self.axes:
+            self.count *= axis.count
+        if self.count > _MOST_LAYERS:
+            raise DscalcError(f"a grid has at most {_MOST_LAYERS:,} layers, got {self.count:,}")
+        self._check()
+
+    def __iter__(self) -> Iterator[Comparison]:
+        ic, oc, f, d = self.axes
+        for in_channels in ic:
+            for out_channels in oc:
+                for kernel_size in f:
+                    for input_size in d:
+                        yield compare(
+                            in_channels, out_channels, kernel_size, input_size, **self.options
+                        )
+
+    def _check(self) -> None:
+        """Refuse before the first layer what would fail at a later one."""
+        _, _, f, d = self.axes
+        largest = tuple(max(lengths) for lengths in zip(*f.ends, strict=True))
+        smallest = tuple(min(lengths) for lengths in zip(*d.ends, strict=True))
+        try:
+            compare(1, 1, largest, smallest, **self.options)
+        except DscalcError:
+            for kernel_size in f:
+                for input_size in d:
+                    compare(1, 1, kernel_size, input_size, **self.options)
+
+
+def _length(values: Sequence[Size]) -> int:
+    if isinstance(values, range):  # len() stops at 2^63
+        return (values[-1] - values[0]) // values.step + 1
+    return len(values)

@@ -1,0 +1,167 @@
+"""The options that commands share, each declared once."""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import typer
+
+from dscalc import parse
+
+Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
+
+_layer = partial(typer.Option, rich_help_panel="Layer")
+_output = partial(typer.Option, rich_help_panel="Output")
+
+
+class LayerOptions(NamedTuple):
+    """What all layers of a command have in common."""
+
+    stride: Annotated[
+        str, _layer("-s", "--stride", metavar="N|HxW", help="Step of the filter.")
+    ] = "1"
+    padding: Annotated[
+        str,
+        _layer(
+            "-p",
+            "--padding",
+            metavar="same|valid|N|HxW",
+            help="Zeros at each end; with same the output is ceil(D / stride).",
+        ),
+    ] = "same"
+    dilation: Annotated[
+        str, _layer("--dilation", metavar="N|HxW", help="Distance between taps of the filter.")
+    ] = "1"
+    depth_multiplier: Annotated[
+        str,
+        _layer(
+            "-m", "--depth-multiplier", metavar="N", help="Depthwise filters per input channel."
+        ),
+    ] = "1"
+    bias: Annotated[bool, _layer("--bias/--no-bias", help="A bias on every convolution.")] = False
+    depthwise_bias: Annotated[
+        bool | None,
+        _layer(
+            "--depthwise-bias/--no-depthwise-bias",
+            help="A bias on the depthwise step; as --bias unless given.",
+        ),
+    ] = None
+    batch: Annotated[
+        str, _layer("-b", "--batch", metavar="N", help="Samples; multiplies the MACs.")
+    ] = "1"
+    dims: Annotated[
+        Literal["1", "2", "3"],
+        _layer("--dims", metavar="1|2|3", help="Axes that a single F or D repeats over."),
+    ] = "2"
+    width_multiplier: Annotated[
+        str,
+        _layer(
+            "--width-multiplier",
+            metavar="ALPHA",
+            help="Channels become floor(ALPHA * channels), as in MobileNet.",
+        ),
+    ] = "1"
+    resolution_multiplier: Annotated[
+        str,
+        _layer(
+            "--resolution-multiplier",
+            metavar="RHO",
+            help="D becomes round(RHO * D), as in MobileNet.",
+        ),
+    ] = "1"
+
+    def parsed(self) -> dict[str, Any]:
+        """The arguments of `dscalc.compare`."""
+        return {
+            "stride": parse.size(self.stride, "stride"),
+            "padding": parse.padding(self.padding),
+            "dilation": parse.size(self.dilation, "dilation"),
+            "depth_multiplier": parse.whole(self.depth_multiplier, "depth multiplier"),
+            "bias": self.bias,
+            "depthwise_bias": self.depthwise_bias,
+            "batch_size": parse.whole(self.batch, "batch"),
+            "width_multiplier": parse.number(self.width_multiplier, "width multiplier"),
+            "resolution_multiplier": parse.number(
+                self.resolution_multiplier, "resolution multiplier"
+            ),
+        }
+
+
+class OutputOptions(NamedTuple):
+    """How the answer is shown and checked."""
+
+    format: Annotated[Format, _output("-f", "--format", help="How the report is written.")] = (
+        "table"
+    )
+    file: Annotated[
+        Path | None,
+        _output(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the report to FILE, whole or not at all.",
+        ),
+    ] = None
+    get: Annotated[
+        list[str],
+        _output(
+            "--get", metavar="FIELD", help="Print this raw value alone, one line a row; repeatable."
+        ),
+    ] = []  # noqa: RUF012  # typer copies it
+    assertions: Annotated[
+        list[str],
+        _output(
+            "--assert",
+            metavar="'FIELD OP NUMBER'",
+            help="Exit with 1 unless this holds, such as 'mac_ratio <= 1/8'; repeatable.",
+        ),
+    ] = []  # noqa: RUF012
+    unit: Annotated[
+        Literal["macs", "flops"], _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")
+    ] = "macs"
+    verify: Annotated[
+        bool | None,
+        _output(
+            "--verify/--no-verify",
+            help="Cross-check against fvcore on real torch modules; on unless it is a grid or "
+            "--get is given.",
+        ),
+    ] = None
+    quiet: Annotated[
+        bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
+    ] = False
+    verbose: Annotated[
+        bool, _output("-v", "--verbose", help="Say on stderr what was counted; show tracebacks.")
+    ] = False
+
+
+def grouped(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command one option for each field of the NamedTuples that it takes."""
+    groups: dict[str, Any] = {}
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        group = parameter.annotation
+        if hasattr(group, "_fields"):
+            groups[name] = group
+            parameters += [
+                Parameter(
+                    field,
+                    Parameter.KEYWORD_ONLY,
+                    default=group._field_defaults[field],
+                    annotation=group.__annotations__[field],
+                )
+                for field in group._fields
+            ]
+        else:
+            parameters.append(parameter)
+
+    @wraps(command)
+    def flat(**given: Any) -> int:
+        for name, group in groups.items():
+            given[name] = group(*(given.pop(field) for field in group._fields))
+        return command(**given)
+
+    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return flat

@@ -1,0 +1,80 @@
+"""The small words of the command line and of files: 3, 3x5, same, 60M, 1/8."""
+
+import re
+from fractions import Fraction
+
+from dscalc.conv import Padding, Size
+from dscalc.errors import DscalcError
+
+_MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)([KMGTP%]?)", re.I)
+_SUFFIXES = {
+    "": Fraction(1),
+    "K": Fraction(10**3),
+    "M": Fraction(10**6),
+    "G": Fraction(10**9),
+    "T": Fraction(10**12),
+    "P": Fraction(10**15),
+    "%": Fraction(1, 100),
+}
+
+
+def whole(text: str, name: str, least: int = 1) -> int:
+    """A whole number such as 64.
+
+    Raises:
+        DscalcError: it is not one, is below ``least``, or has more than 100 digits.
+    """
+    text = text.strip()
+    if not _WHOLE.fullmatch(text):
+        raise DscalcError(f"{name} must be a whole number such as 64, got {shown(text)}")
+    if len(text) > _MOST_DIGITS:
+        raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {len(text)}")
+    if int(text) < least:
+        raise DscalcError(f"{name} must be at least {least}, got {text}")
+    return int(text)
+
+
+def size(text: str, name: str, least: int = 1) -> Size:
+    """A size: 3 for every axis, or 3x5 for two of them.
+
+    Raises:
+        DscalcError: a part is not a whole number of at least ``least``.
+    """
+    parts = text.split("x")
+    if len(parts) == 1:
+        return whole(text, name, least)
+    if not all(_WHOLE.fullmatch(part) for part in parts):
+        raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
+    return tuple(whole(part, name, least) for part in parts)
+
+
+def padding(text: str, name: str = "padding") -> Padding:
+    """``same``, ``valid``, or the zeros at each end of an axis: 1 or 1x2."""
+    if text == "same":
+        return "same"
+    if text == "valid":
+        return "valid"
+    try:
+        return size(text, name, least=0)
+    except DscalcError:
+        raise DscalcError(
+            f"{name} must be same, valid or a size such as 1 or 1x2, got {shown(text)}"
+        ) from None
+
+
+def number(text: str, name: str) -> Fraction:
+    """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000."""
+    match = _NUMBER.fullmatch(text.strip())
+    try:
+        if match:
+            return Fraction(match[1]) * _SUFFIXES[match[2].upper()]
+    except (ValueError, ZeroDivisionError):
+        pass
+    raise DscalcError(f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, got {shown(text)}")
+
+
+def shown(text: str) -> str:
+    """User input as an error quotes it: on one line, control characters escaped, not too long."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

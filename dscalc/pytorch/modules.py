@@ -1,0 +1,132 @@
+"""Depthwise separable convolutions as torch modules."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dscalc.conv import Conv, Padding, Size, pads, per_axis
+from dscalc.errors import DscalcError
+
+CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
+
+
+class DepthwiseSeparableConv(nn.Module):
+    """A depthwise convolution followed by a pointwise one, in place of an ``nn.Conv2d``.
+
+    Takes the arguments of ``nn.Conv2d`` with the same defaults, and maps the same input shapes to
+    the same output shapes. Stride, padding and dilation belong to the depthwise step.
+
+    Args:
+        padding: also ``"same"`` with a stride: ``ceil(size / stride)``. An odd number of zeros is
+            padded explicitly, one more at the end, since torch's string padding refuses strides.
+        groups: 1; a grouped convolution is not replaced.
+        depth_multiplier: depthwise filters per input channel.
+        depthwise_bias: overrides ``bias`` for the depthwise step.
+        dims: spatial dimensions, 1, 2 or 3.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H', W'), with ``dims`` spatial sizes.
+
+    Attributes:
+        depthwise: the ``nn.Conv2d`` with ``groups=in_channels``.
+        pointwise: the 1x1 ``nn.Conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        depth_multiplier: int = 1,
+        depthwise_bias: bool | None = None,
+        dims: int = 2,
+    ) -> None:
+        super().__init__()
+        if groups != 1:
+            raise DscalcError(
+                f"groups must be 1 in a depthwise separable convolution, got {groups}"
+            )
+        convolution = CONVOLUTIONS[dims]
+        kernel_size = per_axis("kernel_size", kernel_size, dims)
+        dilation = per_axis("dilation", dilation, dims)
+        if not isinstance(padding, str):
+            padding = per_axis("padding", padding, dims, least=0)
+        zeros, self.explicit_padding = _split(pads(padding, kernel_size, dilation))
+        self.padding_mode = padding_mode
+        self.depthwise = convolution(
+            in_channels,
+            in_channels * depth_multiplier,
+            kernel_size,  # type: ignore[arg-type]  # as many sizes as dims
+            stride,  # type: ignore[arg-type]
+            zeros,  # type: ignore[arg-type]
+            dilation,  # type: ignore[arg-type]
+            groups=in_channels,
+            bias=bias if depthwise_bias is None else depthwise_bias,
+            padding_mode=padding_mode,
+            device=device,
+            dtype=dtype,
+        )
+        self.pointwise = convolution(
+            in_channels * depth_multiplier, out_channels, 1, bias=bias, device=device, dtype=dtype
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve each channel alone, then mix the channels at each position."""
+        if self.explicit_padding:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            features = functional.pad(features, self.explicit_padding, mode)
+        output: Tensor = self.pointwise(self.depthwise(features))
+        return output
+
+
+def convolution(conv: Conv, device: torch.device | str | None = None) -> nn.Module:
+    """The torch module of a `Conv`.
+
+    An ``nn.Conv2d``, behind an ``nn.ZeroPad2d`` where the padding is uneven; an ``nn.Linear``
+    where there are no spatial axes.
+    """
+    dims = len(conv.kernel_size)
+    if dims == 0:
+        return nn.Linear(conv.in_channels, conv.out_channels, conv.bias, device=device)
+    zeros, explicit_padding = _split(conv.pads)
+    module = CONVOLUTIONS[dims](
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]  # as many sizes as dims
+        conv.stride,  # type: ignore[arg-type]
+        zeros,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        conv.bias,
+        device=device,
+    )
+    if not explicit_padding:
+        return module
+    pad = {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d}[dims]
+    return nn.Sequential(pad(explicit_padding), module)  # type: ignore[arg-type]
+
+
+def _split(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Divide pads into what a convolution does itself, and what must be padded before it.
+
+    A convolution pads both ends of an axis alike; where one axis cannot be padded so, all are
+    padded explicitly. ``functional.pad`` takes (before, after) from the last axis to the first.
+    """
+    if all(before == after for before, after in pads):
+        return tuple(before for before, _ in pads), ()
+    return (0,) * len(pads), tuple(zeros for ends in reversed(pads) for zeros in ends)

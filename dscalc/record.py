@@ -1,0 +1,144 @@
+"""One layer, or a total, as a flat record: the vocabulary of every format, --get and --assert."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+from dscalc.comparison import Comparison, Counts
+
+Value = int | str | bool | Fraction | tuple[int, ...] | None
+Crosscheck = Literal["exact", "mismatch", "skipped"]
+Unit = Literal["macs", "flops"]
+UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
+
+
+class Record(NamedTuple):
+    """One layer as a standard and as a depthwise separable convolution.
+
+    Counts are exact ints: MACs and parameters. Ratios are exact Fractions, separable / standard
+    but for ``mac_reduction``, which is standard / separable. Sizes are one int per axis. What
+    does not apply is None: the sizes of a total, the counts of a skipped cross-check.
+    """
+
+    name: str | None
+    kind: str
+    in_channels: int | None
+    out_channels: int | None
+    kernel_size: tuple[int, ...] | None
+    input_size: tuple[int, ...] | None
+    output_size: tuple[int, ...] | None
+    stride: tuple[int, ...] | None
+    padding: str | tuple[int, ...] | None
+    dilation: tuple[int, ...] | None
+    groups: int | None
+    depth_multiplier: int | None
+    bias: bool | None
+    depthwise_bias: bool | None
+    batch_size: int | None
+    standard_macs: int
+    standard_params: int
+    depthwise_macs: int | None
+    depthwise_params: int | None
+    pointwise_macs: int | None
+    pointwise_params: int | None
+    separable_macs: int
+    separable_params: int
+    mac_ratio: Fraction | None
+    mac_ratio_exact: str | None
+    mac_reduction: Fraction | None
+    param_ratio: Fraction | None
+    fvcore_standard_macs: int | None
+    fvcore_separable_macs: int | None
+    torch_standard_params: int | None
+    torch_separable_params: int | None
+    crosscheck: Crosscheck
+
+
+RATIOS = ("mac_ratio", "mac_ratio_exact", "mac_reduction", "param_ratio")
+CHECKED = {  # what a formula gives: what is counted on real modules
+    "standard_macs": "fvcore_standard_macs",
+    "separable_macs": "fvcore_separable_macs",
+    "standard_params": "torch_standard_params",
+    "separable_params": "torch_separable_params",
+}
+
+
+def record(
+    comparison: Comparison,
+    counted: Counts | None = None,
+    *,
+    name: str | None = None,
+    kind: str = "separable",
+) -> Record:
+    """The record of a comparison; ``counted`` is what the cross-check counted, if it ran."""
+    standard, depthwise, counts = comparison.standard, comparison.depthwise, comparison.counts
+    return Record(
+        name,
+        kind,
+        standard.in_channels,
+        standard.out_channels,
+        standard.kernel_size,
+        standard.input_size,
+        standard.output_size,
+        standard.stride,
+        standard.padding,
+        standard.dilation,
+        standard.groups,
+        depthwise.out_channels // depthwise.in_channels if depthwise else None,
+        standard.bias,
+        depthwise.bias if depthwise else None,
+        standard.batch_size,
+        *counts,
+        *_ratios(counts),
+        counted and counted.standard_macs,
+        counted and counted.separable_macs,
+        counted and counted.standard_params,
+        counted and counted.separable_params,
+        "skipped" if counted is None else "exact" if counted == counts else "mismatch",
+    )
+
+
+def total(records: Iterable[Record]) -> Record:
+    """The record of all layers together: counts added up, and the ratios of the sums."""
+    rows = list(records)
+    values: dict[str, Any] = dict.fromkeys(Record._fields)
+    for field in (*Counts._fields, *CHECKED.values()):
+        known = [value for row in rows if (value := getattr(row, field)) is not None]
+        values[field] = sum(known) if known else None
+    checks = {row.crosscheck for row in rows}
+    check = next((verdict for verdict in ("mismatch", "skipped") if verdict in checks), "exact")
+    if check == "skipped":
+        values.update(dict.fromkeys(CHECKED.values()))
+    ratios = _ratios(Counts._make(values[field] for field in Counts._fields))
+    values.update(zip(RATIOS, ratios, strict=True), name="total", kind="total", crosscheck=check)
+    return Record(**values)
+
+
+def _ratios(counts: Counts) -> tuple[Fraction | None, str | None, Fraction | None, Fraction | None]:
+    mac_ratio = param_ratio = None
+    if counts.standard_macs:
+        mac_ratio = Fraction(counts.separable_macs, counts.standard_macs)
+    if counts.standard_params:
+        param_ratio = Fraction(counts.separable_params, counts.standard_params)
+    if mac_ratio is None:
+        return None, None, None, param_ratio
+    exact = f"{mac_ratio.numerator}/{mac_ratio.denominator}"
+    return mac_ratio, exact, 1 / mac_ratio, param_ratio
+
+
+def names(fields: Iterable[str], unit: Unit) -> list[str]:
+    """The fields as a unit names them: ``standard_macs`` is ``standard_flops`` in FLOPs."""
+    return [_in_unit(field, unit) for field in fields]
+
+
+def values(row: Record, unit: Unit) -> dict[str, Value]:
+    """The record in a unit: under its names there, the counts multiplied."""
+    scale = UNITS[unit][1]
+    return {
+        _in_unit(field, unit): value * scale if field.endswith("_macs") and value else value
+        for field, value in row._asdict().items()
+    }
+
+
+def _in_unit(field: str, unit: Unit) -> str:
+    return field.removesuffix("macs") + unit if field.endswith("_macs") else field

@@ -1,0 +1,46 @@
+"""Reports into files: whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkstemp
+
+from dscalc.errors import DscalcError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes ``path`` once all is written and not before.
+
+    What is no regular file, such as /dev/null or a pipe, is written to directly.
+
+    Raises:
+        DscalcError: the file cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
+        target = path.resolve()  # a link stays a link
+        if target.is_dir():
+            raise DscalcError(f"cannot write {path}: it is a directory; name a file in it")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise DscalcError(f"cannot write {path}: permission denied; name another file")
+        handle, name = mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            temporary.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_umask())
+            yield temporary
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DscalcError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,199 @@
+"""Records -> the cells and sentences that people read, for the terminal, SVG and Markdown alike.
+
+A number is written out in full, with thousands separators.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import prod
+from typing import NamedTuple
+
+from dscalc.comparison import Comparison, Counts
+from dscalc.conv import times
+from dscalc.record import UNITS, Record, Unit
+
+SAME, DIFFERENT, PENDING = "✓", "✗", "…"
+_MARKS = {"exact": SAME, "mismatch": DIFFERENT, "skipped": ""}
+EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
+CONVENTION = {
+    "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
+    "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop); "
+    "adding a bias is not counted",
+}
+
+
+class Sheet(NamedTuple):
+    """A titled table with a header, rows of cells, one row that sums them up, and sentences below.
+
+    The first column names its row and is aligned left, the others right.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    result: Sequence[str] | None
+    notes: Sequence[str]
+
+
+def one_layer(
+    layer: Comparison, unit: Unit, counted: Counts | None = None, *, pending: bool = False
+) -> Sheet:
+    """A single comparison, part by part.
+
+    ``counted`` adds what fvcore and torch counted and whether it is the same; ``pending`` leaves
+    room for it.
+    """
+    label, scale = UNITS[unit]
+    header = ["", "output", label, "params", "of standard"]
+    if counted or pending:
+        header.append(f"fvcore {label}")
+    rows = []
+    for part in ("standard", "depthwise", "pointwise", "separable"):
+        macs, params = _of(part, layer.counts)
+        cells = [
+            part,
+            times(layer.standard.output_size),
+            f"{macs * scale:,}",
+            f"{params:,}",
+            percent(Fraction(macs, layer.standard.macs)),
+        ]
+        if pending:
+            cells.append(PENDING)
+        if counted:
+            macs_counted, params_counted = _of(part, counted)
+            same = params == params_counted
+            cells[3] += f" {SAME}" if same else f" {DIFFERENT} {params_counted:,}"
+            cells.append(f"{macs_counted * scale:,} {SAME if macs == macs_counted else DIFFERENT}")
+        rows.append(cells)
+    notes = [f"separable / standard = {ratio_in_full(layer)}", saving(layer, label)]
+    if counted == layer.counts:
+        notes.append(f"{SAME} fvcore and torch count exactly this on the real modules")
+    elif counted:
+        notes.append(f"{DIFFERENT} fvcore or torch count something else on the real modules")
+    notes.append(CONVENTION[unit])
+    return Sheet(title(layer), header, rows[:-1], rows[-1], notes)
+
+
+def grid(layers: str, rows: Sequence[Record], unit: Unit) -> Sheet:
+    """A sweep, one row a layer; ``layers`` says what they have in common."""
+    label, scale = UNITS[unit]
+    header = ["channels", "F", "D", f"standard {label}", "separable", "ratio", "", "fewer"]
+    counted = any(row.crosscheck != "skipped" for row in rows)
+    if counted:
+        header.append("fvcore")
+    cells = []
+    for row in rows:
+        cells.append(
+            [
+                f"{row.in_channels} -> {row.out_channels}",
+                times(row.kernel_size),
+                times(row.input_size),
+                f"{row.standard_macs * scale:,}",
+                f"{row.separable_macs * scale:,}",
+                percent(row.mac_ratio),
+                bar(row.mac_ratio),
+                factor(row.mac_reduction),
+            ]
+        )
+        if counted:
+            cells[-1].append(_MARKS[row.crosscheck])
+    notes = ["ratio = separable / standard; fewer = standard / separable", CONVENTION[unit]]
+    return Sheet(f"{len(rows):,} {layers}", header, cells, None, notes)
+
+
+def title(layer: Comparison) -> str:
+    """What a layer is."""
+    standard = layer.standard
+    words = [
+        f"{standard.in_channels} -> {standard.out_channels} channels",
+        f"{times(standard.kernel_size)} kernel",
+        f"{times(standard.input_size)} map",
+    ]
+    return ", ".join([*words, *options(layer)])
+
+
+def options(layer: Comparison) -> list[str]:
+    """The options of a layer that are not as usual."""
+    standard, depthwise = layer.standard, layer.depthwise
+    words = []
+    if max(standard.stride) > 1:
+        words.append(f"stride {_short(standard.stride)}")
+    if standard.padding != "same":
+        padding = standard.padding
+        words.append(f"padding {padding if isinstance(padding, str) else _short(padding)}")
+    if max(standard.dilation) > 1:
+        words.append(f"dilation {_short(standard.dilation)}")
+    if standard.groups > 1:
+        words.append(f"{standard.groups} groups")
+    if depthwise and depthwise.out_channels > depthwise.in_channels:
+        words.append(f"depth multiplier {depthwise.out_channels // depthwise.in_channels}")
+    if depthwise and depthwise.bias != standard.bias:
+        words.append("bias but on depthwise" if standard.bias else "bias on depthwise")
+    elif standard.bias:
+        words.append("bias")
+    if standard.batch_size > 1:
+        words.append(f"batch of {standard.batch_size}")
+    return words
+
+
+def ratio_in_full(layer: Comparison) -> str:
+    """The ratio of MACs: its closed form, where that is true, then exactly and as a decimal."""
+    out_channels, kernel_size = layer.standard.out_channels, layer.standard.kernel_size
+    taps, m = prod(kernel_size), 1
+    if layer.depthwise:
+        m = layer.depthwise.out_channels // layer.depthwise.in_channels
+    steps = []
+    if layer.ratio == m * (Fraction(1, out_channels) + Fraction(1, taps)):
+        if len(set(kernel_size)) == 1:
+            product = "F" if len(kernel_size) == 1 else f"F^{len(kernel_size)}"
+        else:
+            product = f"({'*'.join(f'F{axis}' for axis, _ in enumerate(kernel_size, 1))})"
+        symbols, numbers = f"1/OC + 1/{product}", f"1/{out_channels} + 1/{taps}"
+        steps = [symbols, numbers] if m == 1 else [f"m * ({symbols})", f"{m} * ({numbers})"]
+    return " = ".join([*steps, str(layer.ratio), f"{float(layer.ratio):.6g}"])
+
+
+def saving(layer: Comparison, label: str) -> str:
+    """The sentence that people quote."""
+    macs, params = layer.ratio, layer.param_ratio
+    if macs > 1:
+        return (
+            f"separable costs MORE here: {factor(macs)} the {label}; "
+            "it saves only where that ratio is below 1"
+        )
+    if macs == 1:
+        return f"separable costs the same {label} here"
+    if params == macs:
+        return f"{factor(1 / macs)} fewer {label} and params"
+    if params > 1:
+        return f"{factor(1 / macs)} fewer {label}, but {factor(params)} the params"
+    return f"{factor(1 / macs)} fewer {label}, {factor(1 / params)} fewer params"
+
+
+def percent(ratio: Fraction | None) -> str:
+    """A share, to four significant digits: 12.67%, 0.01234%, 1,234%."""
+    if ratio is None:
+        return ""
+    value = float(ratio * 100)
+    return f"{value:,.0f}%" if value >= 1000 else f"{value:.4g}%"
+
+
+def factor(ratio: Fraction | None) -> str:
+    """Times as many: 7.89x, 123x."""
+    if ratio is None:
+        return ""
+    return f"{float(ratio):,.2f}x" if ratio < 100 else f"{float(ratio):,.0f}x"
+
+
+def bar(ratio: Fraction | None) -> str:
+    """A share as a bar of ten blocks, full at 1 and beyond."""
+    full, eighths = divmod(min(80, max(1, round(ratio * 80))) if ratio else 0, 8)
+    return f"{'█' * full}{EIGHTHS[eighths]}".ljust(10)
+
+
+def _of(part: str, counts: Counts) -> tuple[int, int]:
+    return getattr(counts, f"{part}_macs"), getattr(counts, f"{part}_params")
+
+
+def _short(size: tuple[int, ...]) -> str:
+    return str(size[0]) if len(set(size)) == 1 else times(size)

@@ -1,0 +1,169 @@
+"""Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dscalc.report.sheet import DIFFERENT, EIGHTHS, PENDING, SAME, Sheet
+
+_STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
+_ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(EIGHTHS[1:], "=")}
+_ROOMY = 100_000  # columns: wider than any table
+
+# rich's own template loads a web font; a picture in a README must stand alone.
+_SVG = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{
+  font-family: "Fira Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px;
+  line-height: {line_height}px;
+}}
+.{unique_id}-title {{ font: bold 18px sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def render(sheet: Sheet, stream: TextIO | None = None) -> str:
+    """A sheet as the stream shows it: in colour on a terminal, plain without a stream.
+
+    Where its table is wider than the terminal, it is laid out vertically; a number is never
+    shortened or broken.
+    """
+    console = _console(stream) if stream else _console(StringIO(), width=_ROOMY)
+    with console.capture() as captured:
+        console.print(_laid_out(sheet, console), crop=False)
+    return captured.get()
+
+
+@contextmanager
+def live(first: Sheet, stream: TextIO) -> Iterator[Callable[[Sheet], None]]:
+    """Show a sheet on a terminal at once, and let the caller replace it in place.
+
+    On a terminal that is too low for that, only the last sheet is shown.
+    """
+    from rich.live import Live
+
+    console = _console(stream)
+    height = len(console.render_lines(_laid_out(first, console)))
+    if height >= console.height or console.is_dumb_terminal:
+        yield lambda sheet: console.print(_laid_out(sheet, console), crop=False)
+        return
+    with Live(
+        _laid_out(first, console),
+        console=console,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        vertical_overflow="visible",
+    ) as display:
+        yield lambda sheet: display.update(_laid_out(sheet, console), refresh=True)
+
+
+def svg(sheet: Sheet) -> str:
+    """The table as a picture, as wide as it needs to be."""
+    console = Console(
+        file=StringIO(), record=True, force_terminal=True, color_system="truecolor", width=_ROOMY
+    )
+    content = _laid_out(sheet, console)
+    console.width = console.measure(content).maximum
+    console.print(content, crop=False)
+    return console.export_svg(title="dscalc", code_format=_SVG)
+
+
+def _console(stream: TextIO, width: int | None = None) -> Console:
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
+    if console.options.ascii_only:
+        sheet = _in_ascii(sheet)
+    table = _table(sheet)
+    needed = console.measure(table, options=console.options.update_width(_ROOMY)).maximum
+    return Group(
+        _sentence(sheet.title, console.width, "bold"),
+        table if needed <= console.width else _vertical(sheet),
+        *(_sentence(note, console.width) for note in sheet.notes),
+    )
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="dim")
+    for number, name in enumerate(sheet.header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in sheet.rows:
+        table.add_row(*map(_marked, row))
+    if sheet.result:
+        table.add_row(*map(_marked, sheet.result), style="bold")
+    return table
+
+
+def _vertical(sheet: Sheet) -> Text:
+    """One line a cell, under the name of its row."""
+    rows = [*sheet.rows, sheet.result] if sheet.result else sheet.rows
+    names = max(len(name) for name in sheet.header)
+    cells = max(len(cell) for row in rows for cell in row[1:])
+    lines: list[Text] = []
+    for row in rows:
+        lines += [Text(), Text(row[0], style="bold")]
+        for name, cell in zip(sheet.header[1:], row[1:], strict=True):
+            lines.append(_marked(f"  {name:<{names}}  {cell:>{cells}}"))
+    return _unwrapped(Text("\n").join([*lines, Text()]))
+
+
+def _marked(cell: str) -> Text:
+    text = Text(cell)
+    for mark, style in _STYLES.items():
+        text.highlight_words([mark], style)
+    return text
+
+
+def _sentence(sentence: str, width: int, style: str = "") -> Text:
+    """Wrapped between words alone, so that no number is broken."""
+    lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
+    text = _unwrapped(_marked("\n".join(lines)))
+    text.stylize(style)
+    return text
+
+
+def _unwrapped(text: Text) -> Text:
+    """The text as it is, even where it is wider than the terminal."""
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
+
+
+def _in_ascii(sheet: Sheet) -> Sheet:
+    def plain(text: str) -> str:
+        for mark, word in _ASCII.items():
+            text = text.replace(mark, word)
+        return text.encode("ascii", "backslashreplace").decode()
+
+    return Sheet(
+        plain(sheet.title),
+        [plain(name) for name in sheet.header],
+        [[plain(cell) for cell in row] for row in sheet.rows],
+        sheet.result and [plain(cell) for cell in sheet.result],
+        [plain(note) for note in sheet.notes],
+    )

@@ -1,0 +1,98 @@
+"""Records -> JSON, JSON Lines, CSV, Markdown and bare values, with the standard library alone.
+
+Machine formats carry raw integers, and a name that ends in the unit of its number. Sizes are
+lists in JSON and HxW elsewhere.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+
+from dscalc import __version__
+from dscalc.conv import times
+from dscalc.record import Record, Unit, Value, names, values
+from dscalc.report.sheet import Sheet
+
+_CONVENTION = {
+    "macs": "MACs are multiply-accumulates (1 MAC = 2 FLOPs) for the whole batch; adding a bias "
+    "counts as a parameter and not as a MAC; sizes are per axis, [H, W] in 2-D",
+    "flops": "FLOPs are 2 per multiply-accumulate (MAC) for the whole batch; adding a bias "
+    "counts as a parameter and not as FLOPs; sizes are per axis, [H, W] in 2-D",
+}
+
+
+def json(rows: Iterable[Record], total: Record, unit: Unit) -> Iterator[str]:
+    """One object: schema, version, convention, rows, total."""
+    from json import dumps
+
+    yield f'{{\n  "schema": "dscalc/1",\n  "version": {dumps(__version__)},\n'
+    yield f'  "convention": {dumps(_CONVENTION[unit])},\n  "rows": [\n    '
+    yield ",\n    ".join(dumps(values(row, unit), default=float) for row in rows)
+    yield f'\n  ],\n  "total": {dumps(values(total, unit), default=float)}\n}}\n'
+
+
+def jsonl(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
+    """One object a row."""
+    from json import dumps
+
+    for row in rows:
+        yield dumps(values(row, unit), default=float) + "\n"
+
+
+def csv(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
+    """A header and one line a row."""
+    from csv import writer
+
+    line = writer(_Returned(), lineterminator="\n").writerow
+    yield line(names(Record._fields, unit))
+    for row in rows:
+        yield line([plain(value) for value in values(row, unit).values()])
+
+
+class _Returned:
+    """A file for csv.writer whose writerow then returns the line."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+def fields(rows: Iterable[Record], wanted: Sequence[str], unit: Unit) -> Iterator[str]:
+    """The wanted values of each row, separated by tabs."""
+    for row in rows:
+        known = values(row, unit)
+        yield "\t".join(plain(known[field]) for field in wanted) + "\n"
+
+
+def plain(value: Value) -> str:
+    """A value as one word of text; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return times(value)
+    if isinstance(value, Fraction):
+        return repr(float(value))
+    return str(value)
+
+
+def markdown(sheet: Sheet) -> Iterator[str]:
+    """A table of GitHub-flavoured Markdown between its title and its notes."""
+    yield f"**{_literal(sheet.title)}**\n\n"
+    yield _line(map(_literal, sheet.header))
+    yield _line([":--", *["--:"] * (len(sheet.header) - 1)])
+    for row in sheet.rows:
+        yield _line(map(_literal, row))
+    if sheet.result:
+        yield _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])
+    for note in sheet.notes:
+        yield f"\n{_literal(note)}\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _literal(text: str) -> str:
+    for special in r"\`*_|<[":
+        text = text.replace(special, f"\\{special}")
+    return text

@@ -1,0 +1,86 @@
+"""What the checks of a run say, on stderr, and the exit code that follows."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from fractions import Fraction
+
+from dscalc.assertion import Assertion
+from dscalc.record import CHECKED, Record, Unit, Value, names, values
+
+_MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
+
+
+class Verdict:
+    """Gathers the outcome of every check.
+
+    ``exit_code`` is 0 where every check holds, 1 where an assertion fails or a cross-check
+    differs, and 2 where something could not be answered.
+    """
+
+    def __init__(self, assertions: Iterable[str], unit: Unit, *, quiet: bool) -> None:
+        self.exit_code = 0
+        self._unit = unit
+        self._quiet = quiet
+        fields = names(Record._fields, unit)
+        self._assertions = [Assertion.parse(text, fields) for text in assertions]
+        self._checked = 0
+        self._failed: Counter[str] = Counter()
+
+    def refuse(self, reason: str) -> None:
+        """Something could not be answered."""
+        self.exit_code = 2
+        self._failed["error"] += 1
+        if self._failed["error"] <= _MOST_LINES:
+            sys.stderr.write(f"error: {reason}\n")
+
+    def crosscheck(self, row: Record, name: str = "") -> None:
+        """Say where the counts of a record differ from its formulas."""
+        if row.crosscheck != "mismatch":
+            return
+        differences = [
+            f"{counted} is {found:,} and the formula gives {expected:,}"
+            for field, counted in CHECKED.items()
+            if (expected := getattr(row, field)) != (found := getattr(row, counted))
+        ]
+        self._fail("mismatch", name, "; ".join(differences) or "a part of separable differs")
+
+    def check(self, row: Record, name: str = "") -> None:
+        """Say which assertions a record fails.
+
+        Raises:
+            DscalcError: a field holds no number in this record.
+        """
+        known = values(row, self._unit)
+        self._checked += 1
+        for assertion in self._assertions:
+            if not assertion.holds(known):
+                self._fail(
+                    assertion.text, name, f"{assertion.field} is {_exact(known[assertion.field])}"
+                )
+
+    def conclude(self) -> None:
+        """Say what was left out, and which assertions hold."""
+        for kind, failures in self._failed.items():
+            if failures > _MOST_LINES:
+                self._say(f"{kind}: {failures - _MOST_LINES:,} more")
+        for assertion in self._assertions:
+            if self._checked and assertion.text not in self._failed:
+                rows = f" in all {self._checked:,} rows" if self._checked > 1 else ""
+                self._say(f"holds: {assertion.text}{rows}")
+
+    def _fail(self, kind: str, name: str, reason: str) -> None:
+        self.exit_code = max(self.exit_code, 1)
+        self._failed[kind] += 1
+        if self._failed[kind] <= _MOST_LINES:
+            self._say(": ".join(part for part in ("failed", kind, name, reason) if part))
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            sys.stderr.write(f"{line}\n")
+
+
+def _exact(value: Value) -> str:
+    if isinstance(value, Fraction):
+        return f"{float(value):.6g} ({value})"
+    return f"{value:,}" if isinstance(value, int) else str(value)
