@@ -3,19 +3,26 @@
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, assert_never
 
 import typer
 from typer.core import TyperGroup
 
-from dscalc import __version__
+from dscalc import __version__, parse
 from dscalc.assertion import check_field
 from dscalc.comparison import Comparison, Counts
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.grid import Grid
-from dscalc.options import LayerOptions, OutputOptions, grouped
-from dscalc.record import Record, names, record, total
+from dscalc.network import Layer, opened, read_network, shipped
+from dscalc.options import (
+    LayerOptions,
+    OutputOptions,
+    ScaleOptions,
+    SectionedCommand,
+    grouped,
+)
+from dscalc.record import Record, layer_record, names, record, total
 from dscalc.report import sheet, text
 from dscalc.report.sheet import Sheet
 from dscalc.verdict import Verdict
@@ -23,29 +30,30 @@ from dscalc.verdict import Verdict
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 _UsageError = typer.BadParameter.__bases__[0]  # typer has no public name for it
 
-_EPILOG = """\
-[bold]Exit codes[/]
-
-0  answered, and every check holds
-
-1  the answer is no: an assertion fails, or a cross-check differs
-
-2  no answer: usage, bad input, torch or fvcore missing, a size torch refuses
-
-130  interrupted
+_EXIT_CODES = """\b
+Exit codes:
+  0    answered, and every check holds
+  1    the answer is no: an assertion fails, or a cross-check differs
+  2    no answer: usage, bad input, torch or fvcore missing, sizes torch refuses
+  130  interrupted
 """
-_COMPARE_EPILOG = """\
-[bold]Examples[/]
+_Count = Callable[[Comparison | Layer], Counts | None]
 
-dscalc 3 64 3 224
-
-dscalc 512 512 3 14 --get mac_ratio_exact
-
-dscalc 256 256 3x5 56 --stride 2 --padding 1 --bias -f json
-
-dscalc 64 32:1024:x2 3,5,7 14 -f csv -o sweep.csv
-
-dscalc 512 512 3 14 --assert 'separable_macs <= 60M' --assert 'mac_ratio < 1/8'
+_COMPARE_EXAMPLES = """\b
+Examples:
+  dscalc 3 64 3 224
+  dscalc 512 512 3 14 --get mac_ratio_exact
+  dscalc 256 256 3x5 56 --stride 2 --padding 1 --bias -f json
+  dscalc 64 32:1024:x2 3,5,7 14 -f csv -o sweep.csv
+  dscalc 512 512 3 14 --assert 'separable_macs <= 60M'
+"""
+_NETWORK_EXAMPLES = """\\b
+Examples:
+  dscalc network mobilenet_v1
+  dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
+  dscalc network mynet.csv --assert 'separable_macs <= 600M'
+  cat mynet.jsonl | dscalc network - -f csv
+  dscalc network --list
 """
 
 
@@ -62,7 +70,7 @@ class _CompareByDefault(TyperGroup):
 app = typer.Typer(
     cls=_CompareByDefault,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # its panels cut long option names short
     pretty_exceptions_enable=False,
 )
 
@@ -111,7 +119,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=_EPILOG)
+@app.callback(epilog=_EXIT_CODES)
 def group(
     version: Annotated[
         bool,
@@ -120,11 +128,12 @@ def group(
 ) -> None:
     """What a convolution costs, and what it costs as a depthwise separable convolution.
 
-    [bold]dscalc IC OC F D[/] is short for [bold]dscalc compare IC OC F D[/].
+    dscalc IC OC F D is short for dscalc compare IC OC F D, as in dscalc 3 64 3 224:
+    input channels, output channels, filter size, feature map size.
     """
 
 
-@app.command(epilog=_COMPARE_EPILOG)
+@app.command(cls=SectionedCommand, epilog=f"{_COMPARE_EXAMPLES}\n{_EXIT_CODES}")
 @grouped
 def compare(
     ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")],
@@ -132,6 +141,7 @@ def compare(
     f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3, or 3x5.")],
     d: Annotated[str, typer.Argument(metavar="D", help="Feature map size: 14, or 224x160.")],
     layer: LayerOptions,
+    scale: ScaleOptions,
     output: OutputOptions,
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
@@ -139,25 +149,23 @@ def compare(
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
-    layers = Grid(ic, oc, f, d, int(layer.dims), **layer.parsed())
+    layers = Grid(ic, oc, f, d, **layer.parsed(), **scale.parsed())
+    verdict = Verdict(output.assertions, output.unit, quiet=output.quiet)
     for field in output.get:
         check_field(field, names(Record._fields, output.unit))
-    verdict = Verdict(output.assertions, output.unit, quiet=output.quiet)
-    verify = output.verify
-    if verify is None:
-        verify = layers.count == 1 and not output.get
-    if layers.count == 1:
-        _show_layer(next(iter(layers)), verify, verdict, output)
+    single = layers.count == 1
+    count = _counter(verdict, output, by_default=single)
+    if single:
+        _show_layer(next(iter(layers)), count, verdict, output)
     else:
-        _show_grid(layers, verify, verdict, output)
+        _show_grid(layers, count, verdict, output)
     verdict.conclude()
     return verdict.exit_code
 
 
-def _show_layer(layer: Comparison, verify: bool, verdict: Verdict, output: OutputOptions) -> None:
-    count = _counter(verdict) if verify else _uncounted
+def _show_layer(layer: Comparison, count: _Count, verdict: Verdict, output: OutputOptions) -> None:
     live = output.format == "table" and not output.file and not output.get and sys.stdout.isatty()
-    if verify and live:
+    if count is not _uncounted and live:
         from dscalc.report import table
 
         first = sheet.one_layer(layer, output.unit, pending=True)
@@ -173,31 +181,93 @@ def _show_layer(layer: Comparison, verify: bool, verdict: Verdict, output: Outpu
     verdict.check(row)
 
 
-def _show_grid(layers: Grid, verify: bool, verdict: Verdict, output: OutputOptions) -> None:
+def _show_grid(layers: Grid, count: _Count, verdict: Verdict, output: OutputOptions) -> None:
     if layers.count > _MOST_ROWS and output.format not in ("csv", "jsonl") and not output.get:
         raise DscalcError(
             f"{output.format} holds at most {_MOST_ROWS:,} rows, and this grid has "
             f"{layers.count:,}; use -f csv or -f jsonl"
         )
-    count = _counter(verdict) if verify else _uncounted
 
     def rows() -> Iterator[Record]:
         for layer in layers:
             row = record(layer, count(layer))
-            verdict.crosscheck(row, sheet.title(layer))
-            verdict.check(row, sheet.title(layer))
+            where = partial(sheet.title, layer)
+            verdict.crosscheck(row, where)
+            verdict.check(row, where)
             yield row
 
     common = ", ".join(["layers", *sheet.options(next(iter(layers)))])
     _write(rows(), lambda held: sheet.grid(common, held, output.unit), output)
 
 
-def _counter(verdict: Verdict) -> Callable[[Comparison], Counts | None]:
+def _print_networks(wanted: bool) -> None:
+    if wanted:
+        names_and_titles = shipped()
+        width = max(map(len, names_and_titles))
+        for name, title in names_and_titles.items():
+            sys.stdout.write(f"{name:<{width}}  {title}\n")
+        raise typer.Exit
+
+
+@app.command(cls=SectionedCommand, epilog=f"{_NETWORK_EXAMPLES}\n{_EXIT_CODES}")
+@grouped
+def network(
+    source: Annotated[
+        str, typer.Argument(metavar="NAME|FILE|-", help="A shipped network, a file, or stdin.")
+    ],
+    scale: ScaleOptions,
+    output: OutputOptions,
+    input_size: Annotated[
+        str | None,
+        typer.Option("--input-size", metavar="N|HxW", help="Replaces the first row's input size."),
+    ] = None,
+    list_: Annotated[
+        bool,
+        typer.Option(
+            "--list", is_eager=True, callback=_print_networks, help="Name the shipped networks."
+        ),
+    ] = False,
+) -> int:
+    """Add up a list of layers, as standard and as depthwise separable convolutions.
+
+    The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
+    out_channels, kernel_size, stride, padding, dilation, groups, depth_multiplier, bias,
+    input_size, from, repeat, rounding and expansion; kind is conv, separable, depthwise, linear,
+    pool or norm. A row reads from the one before, or from the row that "from" names.
+
+    --get and --assert hold the total.
+    """
+    verdict = Verdict(output.assertions, output.unit, quiet=output.quiet)
+    for field in output.get:
+        check_field(field, names(Record._fields, output.unit))
+    with opened(source, sys.stdin.buffer) as (stream, name):
+        layers = read_network(
+            stream,
+            name,
+            input_size=parse.size(input_size, "input size") if input_size else None,
+            **scale.parsed(),
+        )
+    count = _counter(verdict, output, by_default=True)
+    rows = [layer_record(layer, count(layer)) for layer in layers]
+    for row in rows:
+        verdict.crosscheck(row, partial(str, row.name))
+    sum_of_rows = total(rows)
+    shown = [sum_of_rows] if output.get else rows
+    title = shipped().get(source, name)
+    _write(shown, lambda _: sheet.network(title, rows, sum_of_rows, output.unit), output)
+    verdict.check(sum_of_rows)
+    verdict.conclude()
+    return verdict.exit_code
+
+
+def _counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> _Count:
     """The cross-check; where it cannot count, it says so and the formulas stand alone."""
+    if not (output.verify if output.verify is not None else by_default and not output.get):
+        return _uncounted
     broken = False
 
-    @lru_cache(maxsize=1024)  # layers come again in a grid or a network
-    def count(layer: Comparison) -> Counts | None:
+    @lru_cache(maxsize=1024)  # the same layer comes again in a grid or a network
+    def count(layer: Comparison | Layer) -> Counts | None:
         nonlocal broken
         if broken:
             return None
@@ -216,10 +286,13 @@ def _counter(verdict: Verdict) -> Callable[[Comparison], Counts | None]:
             verdict.refuse(f"{error}; add --no-verify to do without")
             return None
 
-    return count
+    def count_once(layer: Comparison | Layer) -> Counts | None:
+        return count(layer.comparison or layer if isinstance(layer, Layer) else layer)
+
+    return count_once
 
 
-def _uncounted(layer: Comparison) -> None:
+def _uncounted(layer: Comparison | Layer) -> None:
     return None
 
 

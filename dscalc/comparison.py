@@ -15,7 +15,7 @@ def scaled_channels(channels: int, width_multiplier: Multiplier) -> int:
 
     Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.3.
     """
-    alpha = _exact("width_multiplier", width_multiplier)
+    alpha = exact_multiplier("width_multiplier", width_multiplier)
     return max(1, int(alpha * whole_number("channels", channels)))
 
 
@@ -24,15 +24,16 @@ def scaled_size(input_size: Size, resolution_multiplier: Multiplier) -> Size:
 
     Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.4.
     """
-    rho = _exact("resolution_multiplier", resolution_multiplier)
+    rho = exact_multiplier("resolution_multiplier", resolution_multiplier)
     if isinstance(input_size, tuple | list):
         return tuple(max(1, round(rho * length)) for length in input_size)
     return max(1, round(rho * input_size))
 
 
-def _exact(name: str, value: Multiplier) -> Fraction:
+def exact_multiplier(name: str, value: Multiplier) -> Fraction:
+    """Read a multiplier as it is written: the float 0.1 means 1/10."""
     try:
-        multiplier = Fraction(str(value))  # as it is written: the float 0.1 means 1/10
+        multiplier = Fraction(str(value))
     except (ValueError, ZeroDivisionError):
         raise DscalcError(f"{name} must be a number such as 0.75 or 3/4, got {value!r}") from None
     if multiplier <= 0:

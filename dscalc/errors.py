@@ -7,3 +7,7 @@ class DscalcError(ValueError):
 
 class CrosscheckError(DscalcError):
     """The layer could not be counted on real modules; its formulas hold all the same."""
+
+
+class FileError(DscalcError):
+    """All that is wrong with a file, one ``FILE:LINE: reason`` a line."""

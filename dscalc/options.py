@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
+from typer.core import TyperCommand
 
 from dscalc import parse
 
@@ -17,7 +18,7 @@ _output = partial(typer.Option, rich_help_panel="Output")
 
 
 class LayerOptions(NamedTuple):
-    """What all layers of a command have in common."""
+    """What every layer of a grid has in common."""
 
     stride: Annotated[
         str, _layer("-s", "--stride", metavar="N|HxW", help="Step of the filter.")
@@ -48,6 +49,22 @@ class LayerOptions(NamedTuple):
             help="A bias on the depthwise step; as --bias unless given.",
         ),
     ] = None
+
+    def parsed(self) -> dict[str, Any]:
+        """The arguments of `dscalc.compare`."""
+        return {
+            "stride": parse.size(self.stride, "stride"),
+            "padding": parse.padding(self.padding),
+            "dilation": parse.size(self.dilation, "dilation"),
+            "depth_multiplier": parse.whole(self.depth_multiplier, "depth multiplier"),
+            "bias": self.bias,
+            "depthwise_bias": self.depthwise_bias,
+        }
+
+
+class ScaleOptions(NamedTuple):
+    """What scales a layer or a whole network."""
+
     batch: Annotated[
         str, _layer("-b", "--batch", metavar="N", help="Samples; multiplies the MACs.")
     ] = "1"
@@ -73,15 +90,10 @@ class LayerOptions(NamedTuple):
     ] = "1"
 
     def parsed(self) -> dict[str, Any]:
-        """The arguments of `dscalc.compare`."""
+        """The arguments that `dscalc.compare` and `read_network` share, and ``dims``."""
         return {
-            "stride": parse.size(self.stride, "stride"),
-            "padding": parse.padding(self.padding),
-            "dilation": parse.size(self.dilation, "dilation"),
-            "depth_multiplier": parse.whole(self.depth_multiplier, "depth multiplier"),
-            "bias": self.bias,
-            "depthwise_bias": self.depthwise_bias,
             "batch_size": parse.whole(self.batch, "batch"),
+            "dims": int(self.dims),
             "width_multiplier": parse.number(self.width_multiplier, "width multiplier"),
             "resolution_multiplier": parse.number(
                 self.resolution_multiplier, "resolution multiplier"
@@ -155,7 +167,7 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
                 for field in group._fields
             ]
         else:
-            parameters.append(parameter)
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
 
     @wraps(command)
     def flat(**given: Any) -> int:
@@ -165,3 +177,24 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return flat
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose help lists its options in sections, with no name cut short."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each panel."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            entry = parameter.get_help_record(ctx)
+            panel = getattr(parameter, "rich_help_panel", None)
+            heading = "Arguments" if parameter.param_type_name == "argument" else panel or "Other"
+            if entry:
+                sections.setdefault(heading, []).append(entry)
+        for heading, entries in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(entries)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Name the arguments without typer's braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]

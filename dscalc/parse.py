@@ -75,6 +75,11 @@ def number(text: str, name: str) -> Fraction:
     raise DscalcError(f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, got {shown(text)}")
 
 
+def printable(text: str) -> str:
+    """Text from a file or a model, with control characters escaped, to be printed literally."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def shown(text: str) -> str:
     """User input as an error quotes it: on one line, control characters escaped, not too long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from dscalc.comparison import Comparison, Counts
+from dscalc.network import Layer
 
 Value = int | str | bool | Fraction | tuple[int, ...] | None
 Crosscheck = Literal["exact", "mismatch", "skipped"]
@@ -71,7 +72,7 @@ def record(
     kind: str = "separable",
 ) -> Record:
     """The record of a comparison; ``counted`` is what the cross-check counted, if it ran."""
-    standard, depthwise, counts = comparison.standard, comparison.depthwise, comparison.counts
+    standard, depthwise = comparison.standard, comparison.depthwise
     return Record(
         name,
         kind,
@@ -88,13 +89,26 @@ def record(
         standard.bias,
         depthwise.bias if depthwise else None,
         standard.batch_size,
-        *counts,
-        *_ratios(counts),
-        counted and counted.standard_macs,
-        counted and counted.separable_macs,
-        counted and counted.standard_params,
-        counted and counted.separable_params,
-        "skipped" if counted is None else "exact" if counted == counts else "mismatch",
+        *_numbers(comparison.counts, counted),
+    )
+
+
+def layer_record(layer: Layer, counted: Counts | None = None) -> Record:
+    """The record of a layer of a network."""
+    if layer.comparison:
+        return record(layer.comparison, counted, name=layer.name, kind=layer.kind)
+    described = {
+        "name": layer.name,
+        "kind": layer.kind,
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "input_size": layer.input_size,
+        "output_size": layer.output_size,
+    }
+    numbers = _numbers(layer.counts, counted)
+    fields = Record._fields
+    return Record._make(
+        [*(described.get(field) for field in fields[: len(fields) - len(numbers)]), *numbers]
     )
 
 
@@ -112,6 +126,19 @@ def total(records: Iterable[Record]) -> Record:
     ratios = _ratios(Counts._make(values[field] for field in Counts._fields))
     values.update(zip(RATIOS, ratios, strict=True), name="total", kind="total", crosscheck=check)
     return Record(**values)
+
+
+def _numbers(counts: Counts, counted: Counts | None) -> tuple[Any, ...]:
+    """What a record holds from its counts on."""
+    return (
+        *counts,
+        *_ratios(counts),
+        counted and counted.standard_macs,
+        counted and counted.separable_macs,
+        counted and counted.standard_params,
+        counted and counted.separable_params,
+        "skipped" if counted is None else "exact" if counted == counts else "mismatch",
+    )
 
 
 def _ratios(counts: Counts) -> tuple[Fraction | None, str | None, Fraction | None, Fraction | None]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 from dscalc.assertion import Assertion
@@ -34,7 +34,7 @@ class Verdict:
         if self._failed["error"] <= _MOST_LINES:
             sys.stderr.write(f"error: {reason}\n")
 
-    def crosscheck(self, row: Record, name: str = "") -> None:
+    def crosscheck(self, row: Record, name: Callable[[], str] = str) -> None:
         """Say where the counts of a record differ from its formulas."""
         if row.crosscheck != "mismatch":
             return
@@ -45,7 +45,7 @@ class Verdict:
         ]
         self._fail("mismatch", name, "; ".join(differences) or "a part of separable differs")
 
-    def check(self, row: Record, name: str = "") -> None:
+    def check(self, row: Record, name: Callable[[], str] = str) -> None:
         """Say which assertions a record fails.
 
         Raises:
@@ -69,11 +69,11 @@ class Verdict:
                 rows = f" in all {self._checked:,} rows" if self._checked > 1 else ""
                 self._say(f"holds: {assertion.text}{rows}")
 
-    def _fail(self, kind: str, name: str, reason: str) -> None:
+    def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
         self.exit_code = max(self.exit_code, 1)
         self._failed[kind] += 1
         if self._failed[kind] <= _MOST_LINES:
-            self._say(": ".join(part for part in ("failed", kind, name, reason) if part))
+            self._say(": ".join(part for part in ("failed", kind, name(), reason) if part))
 
     def _say(self, line: str) -> None:
         if not self._quiet:

@@ -23,20 +23,35 @@ from torch import nn
 from dscalc.comparison import Comparison, Counts
 from dscalc.conv import Conv
 from dscalc.errors import CrosscheckError
+from dscalc.network import Layer
 from dscalc.pytorch.modules import DepthwiseSeparableConv, convolution
 
 _COST_FREE = {"aten::pad"}  # operators without a handle that hold no MACs
 
 
-def crosscheck(comparison: Comparison) -> Counts:
+def crosscheck(layer: Comparison | Layer) -> Counts:
     """MACs as fvcore counts them, and parameters as torch holds them, on real modules.
 
-    Equal to ``comparison.counts`` where the formulas are right.
+    Equal to ``layer.counts`` where the formulas are right.
 
     Raises:
         CrosscheckError: torch cannot build or run a layer of these sizes, or fvcore met an
             operator that it cannot count.
     """
+    if isinstance(layer, Comparison):
+        return _comparison(layer)
+    if layer.comparison:
+        return _comparison(layer.comparison)
+    module = (
+        nn.MaxPool2d(1)
+        if layer.kind == "pool"
+        else nn.BatchNorm2d(layer.in_channels, device="meta")
+    )
+    params = sum(p.numel() for p in module.parameters())
+    return Counts(0, params, None, None, None, None, 0, params)
+
+
+def _comparison(comparison: Comparison) -> Counts:
     try:
         standard = _count(convolution(comparison.standard, "meta"), comparison.standard)
         depthwise, pointwise = comparison.depthwise, comparison.pointwise

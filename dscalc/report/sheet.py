@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from dscalc.comparison import Comparison, Counts
 from dscalc.conv import times
-from dscalc.record import UNITS, Record, Unit
+from dscalc.record import UNITS, Record, Unit, record
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
-_MARKS = {"exact": SAME, "mismatch": DIFFERENT, "skipped": ""}
+_MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
 CONVENTION = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
@@ -25,7 +25,8 @@ CONVENTION = {
 class Sheet(NamedTuple):
     """A titled table with a header, rows of cells, one row that sums them up, and sentences below.
 
-    The first column names its row and is aligned left, the others right.
+    The first column names its row and is aligned left, the others right. ``bar`` is the column
+    that only pictures what another says, if there is one.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Sheet(NamedTuple):
     rows: Sequence[Sequence[str]]
     result: Sequence[str] | None
     notes: Sequence[str]
+    bar: int | None = None
 
 
 def one_layer(
@@ -65,12 +67,11 @@ def one_layer(
             cells[3] += f" {SAME}" if same else f" {DIFFERENT} {params_counted:,}"
             cells.append(f"{macs_counted * scale:,} {SAME if macs == macs_counted else DIFFERENT}")
         rows.append(cells)
-    notes = [f"separable / standard = {ratio_in_full(layer)}", saving(layer, label)]
-    if counted == layer.counts:
-        notes.append(f"{SAME} fvcore and torch count exactly this on the real modules")
-    elif counted:
-        notes.append(f"{DIFFERENT} fvcore or torch count something else on the real modules")
-    notes.append(CONVENTION[unit])
+    notes = [
+        f"separable / standard = {ratio_in_full(layer)}",
+        saving(layer.ratio, layer.param_ratio, label),
+    ]
+    notes += [*crosschecked([record(layer, counted)]), CONVENTION[unit]]
     return Sheet(title(layer), header, rows[:-1], rows[-1], notes)
 
 
@@ -78,27 +79,61 @@ def grid(layers: str, rows: Sequence[Record], unit: Unit) -> Sheet:
     """A sweep, one row a layer; ``layers`` says what they have in common."""
     label, scale = UNITS[unit]
     header = ["channels", "F", "D", f"standard {label}", "separable", "ratio", "", "fewer"]
-    counted = any(row.crosscheck != "skipped" for row in rows)
-    if counted:
-        header.append("fvcore")
+    cells = [
+        [
+            f"{row.in_channels} -> {row.out_channels}",
+            times(row.kernel_size),
+            times(row.input_size),
+            f"{row.standard_macs * scale:,}",
+            f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
+            percent(row.mac_ratio),
+            bar(row.mac_ratio),
+            factor(row.mac_reduction),
+        ]
+        for row in rows
+    ]
+    notes = ["ratio = separable / standard; fewer = standard / separable", *crosschecked(rows)]
+    notes.append(CONVENTION[unit])
+    return Sheet(f"{len(rows):,} {layers}", header, cells, None, notes, bar=6)
+
+
+def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> Sheet:
+    """The layers of a network, where its MACs are, and its totals."""
+    label, scale = UNITS[unit]
+    header = ["layer", "channels", "output", f"standard {label}", "separable", "params", "share"]
     cells = []
-    for row in rows:
+    for row in (*rows, total):
+        share = Fraction(row.separable_macs, total.separable_macs or 1)
         cells.append(
             [
-                f"{row.in_channels} -> {row.out_channels}",
-                times(row.kernel_size),
-                times(row.input_size),
+                row.name or "",
+                f"{row.in_channels} -> {row.out_channels}" if row.in_channels else "",
+                times(row.output_size),
                 f"{row.standard_macs * scale:,}",
-                f"{row.separable_macs * scale:,}",
-                percent(row.mac_ratio),
-                bar(row.mac_ratio),
-                factor(row.mac_reduction),
+                f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
+                f"{row.separable_params:,}",
+                bar(share) if row is not total else "",
             ]
         )
-        if counted:
-            cells[-1].append(_MARKS[row.crosscheck])
-    notes = ["ratio = separable / standard; fewer = standard / separable", CONVENTION[unit]]
-    return Sheet(f"{len(rows):,} {layers}", header, cells, None, notes)
+    notes = []
+    if total.mac_ratio is not None and total.param_ratio is not None:
+        notes.append(
+            f"separable / standard = {total.mac_ratio_exact} = {float(total.mac_ratio):.6g}"
+        )
+        notes.append(saving(total.mac_ratio, total.param_ratio, label))
+    notes += [*crosschecked(rows), CONVENTION[unit]]
+    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=6)
+
+
+def crosschecked(rows: Sequence[Record]) -> list[str]:
+    """What the marks mean."""
+    checks = {row.crosscheck for row in rows}
+    notes = []
+    if "exact" in checks:
+        notes.append(f"{SAME} fvcore and torch count exactly this on the real modules")
+    if "mismatch" in checks:
+        notes.append(f"{DIFFERENT} fvcore or torch count something else on the real modules")
+    return notes
 
 
 def title(layer: Comparison) -> str:
@@ -153,9 +188,8 @@ def ratio_in_full(layer: Comparison) -> str:
     return " = ".join([*steps, str(layer.ratio), f"{float(layer.ratio):.6g}"])
 
 
-def saving(layer: Comparison, label: str) -> str:
-    """The sentence that people quote."""
-    macs, params = layer.ratio, layer.param_ratio
+def saving(macs: Fraction, params: Fraction, label: str) -> str:
+    """The sentence that people quote, from the ratios separable / standard."""
     if macs > 1:
         return (
             f"separable costs MORE here: {factor(macs)} the {label}; "

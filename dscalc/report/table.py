@@ -1,10 +1,10 @@
 """Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -100,11 +100,12 @@ def _console(stream: TextIO, width: int | None = None) -> Console:
 def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     if console.options.ascii_only:
         sheet = _in_ascii(sheet)
-    table = _table(sheet)
-    needed = console.measure(table, options=console.options.update_width(_ROOMY)).maximum
+    roomy = console.options.update_width(_ROOMY)
+    tables = (_table(sheet), _table(_without_bar(sheet)))
+    fitting = (t for t in tables if console.measure(t, options=roomy).maximum <= console.width)
     return Group(
         _sentence(sheet.title, console.width, "bold"),
-        table if needed <= console.width else _vertical(sheet),
+        next(fitting, None) or _vertical(sheet),
         *(_sentence(note, console.width) for note in sheet.notes),
     )
 
@@ -112,7 +113,8 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
 def _table(sheet: Sheet) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="dim")
     for number, name in enumerate(sheet.header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if number in (0, sheet.bar) else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
     for row in sheet.rows:
         table.add_row(*map(_marked, row))
     if sheet.result:
@@ -120,8 +122,21 @@ def _table(sheet: Sheet) -> Table:
     return table
 
 
+def _without_bar(sheet: Sheet) -> Sheet:
+    def kept(row: Sequence[str]) -> list[str]:
+        return [cell for number, cell in enumerate(row) if number != sheet.bar]
+
+    return sheet._replace(
+        header=kept(sheet.header),
+        rows=[kept(row) for row in sheet.rows],
+        result=sheet.result and kept(sheet.result),
+        bar=None,
+    )
+
+
 def _vertical(sheet: Sheet) -> Text:
     """One line a cell, under the name of its row."""
+    sheet = _without_bar(sheet)
     rows = [*sheet.rows, sheet.result] if sheet.result else sheet.rows
     names = max(len(name) for name in sheet.header)
     cells = max(len(cell) for row in rows for cell in row[1:])
@@ -160,10 +175,10 @@ def _in_ascii(sheet: Sheet) -> Sheet:
             text = text.replace(mark, word)
         return text.encode("ascii", "backslashreplace").decode()
 
-    return Sheet(
-        plain(sheet.title),
-        [plain(name) for name in sheet.header],
-        [[plain(cell) for cell in row] for row in sheet.rows],
-        sheet.result and [plain(cell) for cell in sheet.result],
-        [plain(note) for note in sheet.notes],
+    return sheet._replace(
+        title=plain(sheet.title),
+        header=[plain(name) for name in sheet.header],
+        rows=[[plain(cell) for cell in row] for row in sheet.rows],
+        result=sheet.result and [plain(cell) for cell in sheet.result],
+        notes=[plain(note) for note in sheet.notes],
     )
