@@ -1,8 +1,7 @@
 """A standard convolution beside the depthwise separable one that replaces it."""
 
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from dscalc.conv import Conv, Padding, Size, whole_number
 from dscalc.errors import DscalcError
@@ -19,6 +18,12 @@ def scaled_channels(channels: int, width_multiplier: Multiplier) -> int:
     return max(1, int(alpha * whole_number("channels", channels)))
 
 
+@overload
+def scaled_size(input_size: int, resolution_multiplier: Multiplier) -> int: ...
+@overload
+def scaled_size(
+    input_size: tuple[int, ...], resolution_multiplier: Multiplier
+) -> tuple[int, ...]: ...
 def scaled_size(input_size: Size, resolution_multiplier: Multiplier) -> Size:
     """round(rho * D) along each axis, at least 1, computed exactly: 0.714 * 14 = 9.996 is 10.
 
@@ -54,8 +59,7 @@ class Counts(NamedTuple):
     separable_params: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A standard convolution and its replacement, which is the sum of its parts.
 
     A depthwise separable convolution is a ``depthwise`` step, one filter per input channel, and a
@@ -68,35 +72,36 @@ class Comparison:
     pointwise: Conv | None = None
 
     @property
-    def parts(self) -> tuple[Conv, ...]:
-        """The convolutions that run in place of the standard one."""
-        steps = tuple(step for step in (self.depthwise, self.pointwise) if step is not None)
-        return steps or (self.standard,)
+    def counts(self) -> Counts:
+        """All MACs and parameters, by formula; the replacement is the sum of its parts."""
+        macs, params = self.standard.macs, self.standard.params
+        if not self.depthwise and not self.pointwise:
+            return Counts(macs, params, None, None, None, None, macs, params)
+        depthwise_macs = depthwise_params = pointwise_macs = pointwise_params = None
+        if self.depthwise:
+            depthwise_macs, depthwise_params = self.depthwise.macs, self.depthwise.params
+        if self.pointwise:
+            pointwise_macs, pointwise_params = self.pointwise.macs, self.pointwise.params
+        return Counts(
+            macs,
+            params,
+            depthwise_macs,
+            depthwise_params,
+            pointwise_macs,
+            pointwise_params,
+            (depthwise_macs or 0) + (pointwise_macs or 0),
+            (depthwise_params or 0) + (pointwise_params or 0),
+        )
 
     @property
     def separable_macs(self) -> int:
         """Multiply-accumulates of the replacement."""
-        return sum(part.macs for part in self.parts)
+        return self.counts.separable_macs
 
     @property
     def separable_params(self) -> int:
         """Weights and biases of the replacement."""
-        return sum(part.params for part in self.parts)
-
-    @property
-    def counts(self) -> Counts:
-        """All MACs and parameters, by formula."""
-        depthwise, pointwise = self.depthwise, self.pointwise
-        return Counts(
-            self.standard.macs,
-            self.standard.params,
-            depthwise.macs if depthwise else None,
-            depthwise.params if depthwise else None,
-            pointwise.macs if pointwise else None,
-            pointwise.params if pointwise else None,
-            self.separable_macs,
-            self.separable_params,
-        )
+        return self.counts.separable_params
 
     @property
     def ratio(self) -> Fraction:
@@ -158,14 +163,23 @@ def compare(
         in_channels, out_channels, kernel_size, input_size, stride, padding, dilation,
         groups, bias, batch_size,
     )  # fmt: skip
-    filters = standard.in_channels * whole_number("depth_multiplier", depth_multiplier)
-    depthwise = Conv(
-        standard.in_channels, filters, standard.kernel_size,
-        standard.input_size, standard.stride, standard.padding, standard.dilation,
-        standard.in_channels, bias if depthwise_bias is None else depthwise_bias, batch_size,
-    )  # fmt: skip
-    pointwise = Conv(
-        depthwise.out_channels, standard.out_channels, (1,) * len(standard.kernel_size),
-        depthwise.output_size, bias=bias, batch_size=batch_size,
-    )  # fmt: skip
+    return separable(
+        standard,
+        whole_number("depth_multiplier", depth_multiplier),
+        bias if depthwise_bias is None else depthwise_bias,
+    )
+
+
+def separable(standard: Conv, depth_multiplier: int, depthwise_bias: bool) -> Comparison:
+    """Compare a convolution with its replacement, which has the same sizes and biases."""
+    filters, ones = standard.in_channels * depth_multiplier, (1,) * len(standard.kernel_size)
+    depthwise = Conv._make((
+        standard.in_channels, filters, standard.kernel_size, standard.input_size, standard.stride,
+        standard.padding, standard.dilation, standard.in_channels, depthwise_bias,
+        standard.batch_size, standard.output_size,
+    ))  # fmt: skip
+    pointwise = Conv._make((
+        filters, standard.out_channels, ones, standard.output_size, ones, "same", ones, 1,
+        standard.bias, standard.batch_size, standard.output_size,
+    ))  # fmt: skip
     return Comparison(standard, depthwise, pointwise)

@@ -6,10 +6,9 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from operator import index
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dscalc.errors import DscalcError
 
@@ -63,9 +62,9 @@ def pads(
     if padding == "valid":
         return ((0, 0),) * len(kernel_size)
     if padding == "same":
-        totals = (d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True))
-        return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((zeros, zeros) for zeros in padding)
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
+        return tuple([(total // 2, total - total // 2) for total in totals])
+    return tuple([(zeros, zeros) for zeros in padding])
 
 
 def times(size: Sequence[int] | None) -> str:
@@ -94,8 +93,50 @@ def per_axis(name: str, value: Size, axes: int, least: int = 1) -> tuple[int, ..
     return tuple([whole_number(name, length, least) for length in value])
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Conv:
+def output_sizes(
+    input_size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+) -> tuple[int, ...]:
+    """The size of the output feature map, `output_length` along each axis.
+
+    Raises:
+        DscalcError: the kernel does not fit the padded input.
+    """
+    axes = zip(input_size, kernel_size, stride, pads, dilation, strict=True)
+    output_size = tuple(
+        [
+            output_length(length, kernel, step, before + after, gap)
+            for length, kernel, step, (before, after), gap in axes
+        ]
+    )
+    if output_size and min(output_size) < 1:
+        span = [gap * (kernel - 1) + 1 for kernel, gap in zip(kernel_size, dilation, strict=True)]
+        padded = [length + sum(ends) for length, ends in zip(input_size, pads, strict=True)]
+        raise DscalcError(
+            f"the kernel spans {times(span)}, but the padded input is {times(padded)}; use a "
+            "smaller kernel or dilation, more padding or a larger map"
+        )
+    return output_size
+
+
+class _Fields(NamedTuple):
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    input_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Literal["same", "valid"] | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    bias: bool
+    batch_size: int
+    output_size: tuple[int, ...]
+
+
+class Conv(_Fields):
     """One grouped convolution over a batch of feature maps.
 
     Sizes are per axis, as in torch, and an int repeats over all axes: 2 of them, unless one of
@@ -121,20 +162,10 @@ class Conv:
             ``groups`` does not divide the channels, or the kernel does not fit the padded input.
     """
 
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    input_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: Literal["same", "valid"] | tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    bias: bool
-    batch_size: int
-    output_size: tuple[int, ...]
+    __slots__ = ()
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         in_channels: int,
         out_channels: int,
         kernel_size: Size,
@@ -145,47 +176,35 @@ class Conv:
         groups: int = 1,
         bias: bool = False,
         batch_size: int = 1,
-    ) -> None:
+    ) -> "Conv":
+        """Check the arguments and work out the output size."""
         sizes = (kernel_size, input_size, stride, padding, dilation)
         axes = next((len(size) for size in sizes if isinstance(size, tuple | list)), 2)
-        store = object.__setattr__  # the dataclass is frozen
-        store(self, "in_channels", whole_number("in_channels", in_channels))
-        store(self, "out_channels", whole_number("out_channels", out_channels))
-        store(self, "kernel_size", per_axis("kernel_size", kernel_size, axes))
-        store(self, "input_size", per_axis("input_size", input_size, axes))
-        store(self, "stride", per_axis("stride", stride, axes))
+        in_channels = whole_number("in_channels", in_channels)
+        out_channels = whole_number("out_channels", out_channels)
+        groups = whole_number("groups", groups)
+        if in_channels % groups or out_channels % groups:
+            raise DscalcError(
+                f"groups must divide both channels, got groups {groups} for "
+                f"{in_channels} -> {out_channels} channels"
+            )
         if not isinstance(padding, str):
             padding = per_axis("padding", padding, axes, least=0)
         elif padding not in ("same", "valid"):
             raise DscalcError(f"padding must be same, valid or a size such as 1, got {padding!r}")
-        store(self, "padding", padding)
-        store(self, "dilation", per_axis("dilation", dilation, axes))
-        store(self, "groups", whole_number("groups", groups))
-        store(self, "bias", bool(bias))
-        store(self, "batch_size", whole_number("batch_size", batch_size))
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise DscalcError(
-                f"groups must divide both channels, got groups {self.groups} for "
-                f"{self.in_channels} -> {self.out_channels} channels"
-            )
-        store(self, "output_size", self._output_size())
-
-    def _output_size(self) -> tuple[int, ...]:
-        output_size = tuple(
-            output_length(length, kernel, stride, before + after, dilation)
-            for length, kernel, stride, (before, after), dilation in zip(
-                self.input_size, self.kernel_size, self.stride, self.pads, self.dilation,
-                strict=True,
+        kernel_size = per_axis("kernel_size", kernel_size, axes)
+        input_size = per_axis("input_size", input_size, axes)
+        stride = per_axis("stride", stride, axes)
+        dilation = per_axis("dilation", dilation, axes)
+        batch_size = whole_number("batch_size", batch_size)
+        zeros = pads(padding, kernel_size, dilation)
+        output_size = output_sizes(input_size, kernel_size, stride, zeros, dilation)
+        return cls._make(
+            (
+                in_channels, out_channels, kernel_size, input_size, stride, padding, dilation,
+                groups, bool(bias), batch_size, output_size,
             )
         )  # fmt: skip
-        if output_size and min(output_size) < 1:
-            raise DscalcError(
-                f"kernel_size {times(self.kernel_size)} with dilation {times(self.dilation)} does "
-                f"not fit input_size {times(self.input_size)} with padding "
-                f"{self.padding if isinstance(self.padding, str) else times(self.padding)}; "
-                "use a smaller kernel, a larger map or padding same"
-            )
-        return output_size
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:

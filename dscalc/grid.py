@@ -2,11 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from math import prod
 from typing import Any
 
 from dscalc import parse
-from dscalc.comparison import Comparison, compare
-from dscalc.conv import Size, per_axis
+from dscalc.comparison import (
+    Comparison,
+    Multiplier,
+    compare,
+    exact_multiplier,
+    scaled_channels,
+    scaled_size,
+    separable,
+)
+from dscalc.conv import Conv, Size, output_sizes, pads, per_axis, times
 from dscalc.errors import DscalcError
 
 _MOST_LAYERS = 10**9
@@ -68,9 +77,10 @@ class Axis:
     def _sized(self, value: Size) -> tuple[int, ...]:
         assert self.dims is not None
         if isinstance(value, tuple) and len(value) != self.dims:
-            size = "x".join(map(str, value))
             fix = f"; --dims {len(value)} makes it {len(value)}-D" if len(value) <= 3 else ""
-            raise DscalcError(f"{self.name} {size} has {len(value)} sizes in {self.dims}-D{fix}")
+            raise DscalcError(
+                f"{self.name} {times(value)} has {len(value)} sizes in {self.dims}-D{fix}"
+            )
         return per_axis(self.name, value, self.dims)
 
 
@@ -83,25 +93,52 @@ class Grid:
         DscalcError: a combination makes no layer, or there are more than 10^9.
     """
 
-    def __init__(self, ic: str, oc: str, f: str, d: str, dims: int = 2, **options: Any) -> None:
+    def __init__(
+        self,
+        ic: str,
+        oc: str,
+        f: str,
+        d: str,
+        dims: int = 2,
+        *,
+        width_multiplier: Multiplier = 1,
+        resolution_multiplier: Multiplier = 1,
+        **options: Any,
+    ) -> None:
         self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)
-        self.options = options
-        self.count = 1
-        for axis in self.axes:
-            self.count *= axis.count
+        self.count = prod(axis.count for axis in self.axes)
         if self.count > _MOST_LAYERS:
             raise DscalcError(f"a grid has at most {_MOST_LAYERS:,} layers, got {self.count:,}")
+        self._width = exact_multiplier("width_multiplier", width_multiplier)
+        self._resolution = exact_multiplier("resolution_multiplier", resolution_multiplier)
+        self._options = options
         self._check()
 
     def __iter__(self) -> Iterator[Comparison]:
         ic, oc, f, d = self.axes
-        for in_channels in ic:
-            for out_channels in oc:
+        like = compare(1, 1, f.ends[0], self._on_map(d.ends[0]), **self._options)
+        standard, depthwise = like.standard, like.depthwise
+        assert depthwise is not None
+        for in_channels in map(self._wide, ic):
+            for out_channels in map(self._wide, oc):
                 for kernel_size in f:
-                    for input_size in d:
-                        yield compare(
-                            in_channels, out_channels, kernel_size, input_size, **self.options
+                    zeros = pads(standard.padding, kernel_size, standard.dilation)
+                    for input_size in map(self._on_map, d):
+                        output_size = output_sizes(
+                            input_size, kernel_size, standard.stride, zeros, standard.dilation
                         )
+                        layer = Conv._make((
+                            in_channels, out_channels, kernel_size, input_size, standard.stride,
+                            standard.padding, standard.dilation, 1, standard.bias,
+                            standard.batch_size, output_size,
+                        ))  # fmt: skip
+                        yield separable(layer, depthwise.out_channels, depthwise.bias)
+
+    def _wide(self, channels: int) -> int:
+        return channels if self._width == 1 else scaled_channels(channels, self._width)
+
+    def _on_map(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return size if self._resolution == 1 else scaled_size(size, self._resolution)
 
     def _check(self) -> None:
         """Refuse before the first layer what would fail at a later one."""
@@ -109,11 +146,11 @@ class Grid:
         largest = tuple(max(lengths) for lengths in zip(*f.ends, strict=True))
         smallest = tuple(min(lengths) for lengths in zip(*d.ends, strict=True))
         try:
-            compare(1, 1, largest, smallest, **self.options)
+            compare(1, 1, largest, self._on_map(smallest), **self._options)
         except DscalcError:
             for kernel_size in f:
                 for input_size in d:
-                    compare(1, 1, kernel_size, input_size, **self.options)
+                    compare(1, 1, kernel_size, self._on_map(input_size), **self._options)
 
 
 def _length(values: Sequence[Size]) -> int:

@@ -413,7 +413,7 @@ def _network_input(row: _Row, scale: _Scale) -> _Output:
         raise DscalcError("the first row needs an input_size, or give --input-size")
     size = per_axis("input_size", size, scale.dims if isinstance(size, int) else len(size))
     if scale.resolution != 1:
-        size = tuple(scaled_size(length, scale.resolution) for length in size)  # type: ignore[misc]
+        size = scaled_size(size, scale.resolution)
     return _Output(row.in_channels, size)
 
 

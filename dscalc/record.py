@@ -73,7 +73,7 @@ def record(
 ) -> Record:
     """The record of a comparison; ``counted`` is what the cross-check counted, if it ran."""
     standard, depthwise = comparison.standard, comparison.depthwise
-    return Record(
+    described = (
         name,
         kind,
         standard.in_channels,
@@ -89,8 +89,8 @@ def record(
         standard.bias,
         depthwise.bias if depthwise else None,
         standard.batch_size,
-        *_numbers(comparison.counts, counted),
     )
+    return Record._make(described + _numbers(comparison.counts, counted))
 
 
 def layer_record(layer: Layer, counted: Counts | None = None) -> Record:
@@ -150,7 +150,7 @@ def _ratios(counts: Counts) -> tuple[Fraction | None, str | None, Fraction | Non
     if mac_ratio is None:
         return None, None, None, param_ratio
     exact = f"{mac_ratio.numerator}/{mac_ratio.denominator}"
-    return mac_ratio, exact, 1 / mac_ratio, param_ratio
+    return mac_ratio, exact, Fraction(mac_ratio.denominator, mac_ratio.numerator), param_ratio
 
 
 def names(fields: Iterable[str], unit: Unit) -> list[str]:

@@ -51,6 +51,8 @@ class Verdict:
         Raises:
             DscalcError: a field holds no number in this record.
         """
+        if not self._assertions:
+            return
         known = values(row, self._unit)
         self._checked += 1
         for assertion in self._assertions:

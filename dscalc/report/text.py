@@ -4,8 +4,10 @@ Machine formats carry raw integers, and a name that ends in the unit of its numb
 lists in JSON and HxW elsewhere.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 from dscalc import __version__
 from dscalc.conv import times
@@ -44,8 +46,17 @@ def csv(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
 
     line = writer(_Returned(), lineterminator="\n").writerow
     yield line(names(Record._fields, unit))
+    spelled = [
+        field for field, kind in enumerate(Record.__annotations__.values()) if kind not in _AS_IS
+    ]
     for row in rows:
-        yield line([plain(value) for value in values(row, unit).values()])
+        cells = list(row if unit == "macs" else values(row, unit).values())
+        for field in spelled:
+            cells[field] = plain(cells[field])
+        yield line(cells)
+
+
+_AS_IS = (int, int | None, str, str | None)  # what csv writes as `plain` does, and sooner
 
 
 class _Returned:
@@ -64,15 +75,17 @@ def fields(rows: Iterable[Record], wanted: Sequence[str], unit: Unit) -> Iterato
 
 def plain(value: Value) -> str:
     """A value as one word of text; nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return times(value)
-    if isinstance(value, Fraction):
-        return repr(float(value))
-    return str(value)
+    return _PLAIN[type(value)](value)
+
+
+_PLAIN: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _: "",
+    bool: lambda value: "true" if value else "false",
+    int: str,
+    str: str,
+    tuple: lru_cache(maxsize=256)(times),  # a long grid writes few sizes many times
+    Fraction: lambda value: repr(float(value)),
+}
 
 
 def markdown(sheet: Sheet) -> Iterator[str]:
