@@ -3,8 +3,11 @@
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Annotated, Any, assert_never
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, TypeVar, assert_never
 
 import typer
 from typer.core import TyperGroup
@@ -38,6 +41,7 @@ Exit codes:
   130  interrupted
 """
 _Count = Callable[[Comparison | Layer], Counts | None]
+_AnyLayer = TypeVar("_AnyLayer")
 
 _COMPARE_EXAMPLES = """\b
 Examples:
@@ -154,6 +158,10 @@ def compare(
     for field in output.get:
         check_field(field, names(Record._fields, output.unit))
     single = layers.count == 1
+    if single and output.plot:
+        raise DscalcError(
+            "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
+        )
     count = _counter(verdict, output, by_default=single)
     if single:
         _show_layer(next(iter(layers)), count, verdict, output)
@@ -182,14 +190,16 @@ def _show_layer(layer: Comparison, count: _Count, verdict: Verdict, output: Outp
 
 
 def _show_grid(layers: Grid, count: _Count, verdict: Verdict, output: OutputOptions) -> None:
-    if layers.count > _MOST_ROWS and output.format not in ("csv", "jsonl") and not output.get:
+    streamed = output.format in ("csv", "jsonl") or bool(output.get)
+    if layers.count > _MOST_ROWS and (output.plot or not streamed):
+        what = "--plot" if output.plot else output.format
         raise DscalcError(
-            f"{output.format} holds at most {_MOST_ROWS:,} rows, and this grid has "
-            f"{layers.count:,}; use -f csv or -f jsonl"
+            f"{what} holds at most {_MOST_ROWS:,} rows, and this grid has {layers.count:,}; "
+            "use -f csv or -f jsonl alone"
         )
 
     def rows() -> Iterator[Record]:
-        for layer in layers:
+        for layer in _watched(layers, layers.count, count, output):
             row = record(layer, count(layer))
             where = partial(sheet.title, layer)
             verdict.crosscheck(row, where)
@@ -197,7 +207,12 @@ def _show_grid(layers: Grid, count: _Count, verdict: Verdict, output: OutputOpti
             yield row
 
     common = ", ".join(["layers", *sheet.options(next(iter(layers)))])
-    _write(rows(), lambda held: sheet.grid(common, held, output.unit), output)
+    shown: Iterable[Record] = rows()
+    if output.plot:
+        shown = list(shown)
+        with _plotting(output.plot) as (plot, path, kind):
+            plot.grid(shown, path, kind)
+    _write(shown, lambda held: sheet.grid(common, held, output.unit), output)
 
 
 def _print_networks(wanted: bool) -> None:
@@ -248,16 +263,39 @@ def network(
             **scale.parsed(),
         )
     count = _counter(verdict, output, by_default=True)
-    rows = [layer_record(layer, count(layer)) for layer in layers]
+    watched = _watched(layers, len(layers), count, output)
+    rows = [layer_record(layer, count(layer)) for layer in watched]
     for row in rows:
         verdict.crosscheck(row, partial(str, row.name))
     sum_of_rows = total(rows)
     shown = [sum_of_rows] if output.get else rows
     title = shipped().get(source, name)
+    if output.plot:
+        with _plotting(output.plot) as (plot, path, kind):
+            sides = ("as standard convolutions", "as it is")
+            plot.network(rows, path, kind, output.unit, title, sides)
     _write(shown, lambda _: sheet.network(title, rows, sum_of_rows, output.unit), output)
     verdict.check(sum_of_rows)
     verdict.conclude()
     return verdict.exit_code
+
+
+@contextmanager
+def _plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
+    """What draws, where to, and what kind of picture; the file is written whole or not at all."""
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise DscalcError(f"--plot needs a file that ends in .png, .svg or .pdf, got {file}")
+    try:
+        from dscalc.report import plot
+    except ImportError as error:
+        raise DscalcError(
+            f"--plot needs matplotlib ({error}); install it with pip install 'dscalc[plot]'"
+        ) from error
+    from dscalc.report.file import replacing
+
+    with replacing(file) as path:
+        yield plot, path, kind
 
 
 def _counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> _Count:
@@ -272,7 +310,7 @@ def _counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> _C
         if broken:
             return None
         try:
-            from dscalc.pytorch.crosscheck import crosscheck
+            from dscalc.pytorch.crosscheck import crosscheck, versions
         except Exception as error:  # a broken installation can raise anything
             broken = True
             verdict.refuse(
@@ -281,7 +319,10 @@ def _counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> _C
             )
             return None
         try:
-            return crosscheck(layer)
+            counted = crosscheck(layer)
+            if output.verbose:
+                sys.stderr.write(f"counted by {versions()}: {counted}\n")
+            return counted
         except CrosscheckError as error:
             verdict.refuse(f"{error}; add --no-verify to do without")
             return None
@@ -290,6 +331,18 @@ def _counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> _C
         return count(layer.comparison or layer if isinstance(layer, Layer) else layer)
 
     return count_once
+
+
+def _watched(
+    layers: Iterable[_AnyLayer], count: int, counter: _Count, output: OutputOptions
+) -> Iterable[_AnyLayer]:
+    """The layers, with a progress bar on a terminal while they are cross-checked."""
+    streamed = output.file is None and sys.stdout.isatty() and output.format in ("csv", "jsonl")
+    if counter is _uncounted or output.quiet or streamed or not sys.stderr.isatty():
+        return layers
+    from dscalc.report import table
+
+    return table.progress(layers, count, sys.stderr)
 
 
 def _uncounted(layer: Comparison | Layer) -> None:

@@ -116,6 +116,14 @@ class OutputOptions(NamedTuple):
             help="Write the report to FILE, whole or not at all.",
         ),
     ] = None
+    plot: Annotated[
+        Path | None,
+        _output(
+            "--plot",
+            metavar="FILE",
+            help="Also draw a picture: png, svg or pdf by the ending. Needs matplotlib.",
+        ),
+    ] = None
     get: Annotated[
         list[str],
         _output(

@@ -15,6 +15,7 @@ What fvcore calls "flops" are MACs; they have that name from here on.
 from collections import Counter
 from typing import Any
 
+import fvcore
 import torch
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
@@ -49,6 +50,11 @@ def crosscheck(layer: Comparison | Layer) -> Counts:
     )
     params = sum(p.numel() for p in module.parameters())
     return Counts(0, params, None, None, None, None, 0, params)
+
+
+def versions() -> str:
+    """What counts."""
+    return f"fvcore {fvcore.__version__} on torch {torch.__version__}"
 
 
 def _comparison(comparison: Comparison) -> Counts:

@@ -1,10 +1,10 @@
 """Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dscalc.report.sheet import DIFFERENT, EIGHTHS, PENDING, SAME, Sheet
 
+_Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
 _ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(EIGHTHS[1:], "=")}
 _ROOMY = 100_000  # columns: wider than any table
@@ -80,6 +81,13 @@ def live(first: Sheet, stream: TextIO) -> Iterator[Callable[[Sheet], None]]:
         vertical_overflow="visible",
     ) as display:
         yield lambda sheet: display.update(_laid_out(sheet, console), refresh=True)
+
+
+def progress(items: Iterable[_Item], count: int, stream: TextIO) -> Iterable[_Item]:
+    """The items, with a bar on a terminal that vanishes after the last one."""
+    from rich.progress import track
+
+    return track(items, "counting with fvcore", count, console=_console(stream), transient=True)
 
 
 def svg(sheet: Sheet) -> str:

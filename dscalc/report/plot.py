@@ -1,0 +1,152 @@
+"""Records -> PNG, SVG and PDF. The only importer of matplotlib."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import prod
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
+
+from dscalc.conv import times
+from dscalc.errors import DscalcError
+from dscalc.record import UNITS, Record, Unit, Value
+
+_AXES = {
+    "out_channels": "output channels (OC)",
+    "in_channels": "input channels (IC)",
+    "input_size": "feature map size (D)",
+    "kernel_size": "filter size (F)",
+}
+_MARKERS = "osD^v<>Px"  # lines differ in marker and shade, so that they do in greyscale
+_LIGHT, _DARK = "0.75", "0.15"
+
+
+def grid(rows: Sequence[Record], path: Path, kind: str) -> None:
+    """The ratio of MACs over the axis that varies most, one line per kernel size.
+
+    Output channels get lines of their own where they vary along another axis. Dashed is m/F^2, the
+    limit for many output channels. ``kind`` is png, svg or pdf.
+
+    Raises:
+        DscalcError: there would be more lines than can be told apart.
+    """
+    across = max(_AXES, key=lambda axis: len({getattr(row, axis) for row in rows}))
+    others = [axis for axis in ("kernel_size", "out_channels") if axis != across]
+    named = [axis for axis in others if len({getattr(row, axis) for row in rows}) > 1]
+    lines: dict[str, dict[Value, Fraction]] = {}
+    limits: dict[tuple[Value, ...], dict[Value, Fraction]] = {}
+    for row in rows:
+        assert row.mac_ratio is not None
+        x = getattr(row, across)
+        name = ", ".join(f"{_short(axis)} = {_shown(getattr(row, axis))}" for axis in named)
+        lines.setdefault(name, {})[x] = row.mac_ratio
+        kernel = () if across == "kernel_size" else row.kernel_size or ()
+        limit = Fraction(row.depth_multiplier or 1, prod(row.kernel_size or ()))
+        limits.setdefault(kernel, {})[x] = limit
+    if len(lines) > len(_MARKERS):
+        raise DscalcError(
+            f"a plot shows at most {len(_MARKERS)} lines, and this grid has {len(lines)}; "
+            "vary F and OC over fewer values"
+        )
+    figure, axes = _figure(7, 4.5)
+    m = rows[0].depth_multiplier
+    xs = list(dict.fromkeys(getattr(row, across) for row in rows))
+    places = _places(xs, axes)
+    for number, (name, line) in enumerate(lines.items()):
+        shade = str(0.1 + 0.55 * number / max(1, len(lines) - 1))
+        axes.plot(
+            [places[x] for x in line],
+            [float(ratio) for ratio in line.values()],
+            color=shade,
+            marker=_MARKERS[number],
+            label=name or "separable / standard",
+        )
+    for number, limit_line in enumerate(limits.values()):
+        axes.plot(
+            [places[x] for x in limit_line],
+            [float(limit) for limit in limit_line.values()],
+            color="0.4",
+            linestyle="--",
+            linewidth=1,
+            label="_" if number else f"{m}/F^2, the limit for large OC",
+        )
+    axes.set_xlabel(_AXES[across])
+    axes.set_ylabel("MACs, separable / standard")
+    axes.set_ylim(bottom=0)
+    axes.grid(color="0.9")
+    axes.legend(frameon=False)
+    _save(figure, path, kind)
+
+
+def network(
+    rows: Sequence[Record], path: Path, kind: str, unit: Unit, title: str, sides: tuple[str, str]
+) -> None:
+    """MACs by layer, standard beside separable; layers without any are left out.
+
+    ``sides`` says what the two are.
+    """
+    label, scale = UNITS[unit]
+    counted = [row for row in rows if row.standard_macs or row.separable_macs]
+    figure, axes = _figure(7, 1.5 + 0.28 * len(counted))
+    places = range(len(counted))
+    standard = [row.standard_macs * scale for row in counted]
+    separable = [row.separable_macs * scale for row in counted]
+    axes.barh([place - 0.2 for place in places], standard, 0.4, color=_LIGHT, label=sides[0])
+    axes.barh([place + 0.2 for place in places], separable, 0.4, color=_DARK, label=sides[1])
+    axes.set_yticks(places, [row.name or "" for row in counted])
+    axes.set_ylim(len(counted) - 0.4, -0.6)
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.set_xlabel(label)
+    axes.set_ylabel("layer")
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.grid(axis="x", color="0.9")
+    figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    _save(figure, path, kind)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _places(values: list[Value], axes: Axes) -> dict[Value, float]:
+    """Where each value goes on the x axis, and the axis to match."""
+    lengths = [_length(value) for value in values]
+    if None in lengths:
+        axes.set_xticks(range(len(values)), [_shown(value) for value in values])
+        return {value: place for place, value in enumerate(values)}
+    numbers = [length for length in lengths if length is not None]
+    if max(numbers) > 16 * min(numbers):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    if len(numbers) <= 12:
+        axes.set_xticks(numbers, [str(number) for number in numbers])
+    return dict(zip(values, numbers, strict=True))
+
+
+def _length(value: Value) -> int | None:
+    """The one number that a channel count or a square size is; None for 3x5."""
+    if isinstance(value, tuple):
+        return value[0] if len(set(value)) == 1 else None
+    return value if isinstance(value, int) else None
+
+
+def _shown(value: Value) -> str:
+    return times(value) if isinstance(value, tuple) else str(value)
+
+
+def _short(axis: str) -> str:
+    return _AXES[axis].rpartition("(")[2].rstrip(")")
+
+
+def _save(figure: Figure, path: Path, kind: str) -> None:
+    metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else {}
+    with rc_context({"svg.hashsalt": "dscalc"}):  # the same records make the same file
+        figure.savefig(path, format=kind, dpi=150, metadata=metadata)
