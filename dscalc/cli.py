@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, assert_never
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, assert_never
 
 import typer
 from typer.core import TyperGroup
@@ -25,7 +25,18 @@ from dscalc.options import (
     SectionedCommand,
     grouped,
 )
-from dscalc.record import Record, layer_record, names, record, total
+from dscalc.record import (
+    MODEL_FIELDS,
+    Model,
+    Record,
+    Value,
+    layer_record,
+    model_values,
+    names,
+    record,
+    total,
+    values,
+)
 from dscalc.report import sheet, text
 from dscalc.report.sheet import Sheet
 from dscalc.verdict import Verdict
@@ -58,6 +69,15 @@ Examples:
   dscalc network mynet.csv --assert 'separable_macs <= 600M'
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
+"""
+
+
+_MODEL_EXAMPLES = """\\b
+Examples:
+  dscalc model mymodels.py:Net --input 3x224x224
+  dscalc model mypackage.models:resnet50 --input 3x224x224 --kwargs '{"classes": 10}'
+  dscalc model torchvision.models:resnet50 --input 3x224x224 --sort standard_macs --top 10
+  dscalc model mymodels.py:Net --input 3x224x224 --assert 'model_macs <= 600M'
 """
 
 
@@ -154,21 +174,18 @@ def compare(
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
     layers = Grid(ic, oc, f, d, **layer.parsed(), **scale.parsed())
-    verdict = Verdict(output.assertions, output.unit, quiet=output.quiet)
-    for field in output.get:
-        check_field(field, names(Record._fields, output.unit))
     single = layers.count == 1
     if single and output.plot:
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
+    verdict = _verdict(output, Record._fields)
     count = _counter(verdict, output, by_default=single)
     if single:
         _show_layer(next(iter(layers)), count, verdict, output)
     else:
         _show_grid(layers, count, verdict, output)
-    verdict.conclude()
-    return verdict.exit_code
+    return verdict.conclude()
 
 
 def _show_layer(layer: Comparison, count: _Count, verdict: Verdict, output: OutputOptions) -> None:
@@ -184,9 +201,9 @@ def _show_layer(layer: Comparison, count: _Count, verdict: Verdict, output: Outp
     else:
         counted = count(layer)
         row = record(layer, counted)
-        _write([row], lambda _: sheet.one_layer(layer, output.unit, counted), output)
+        _write(Answer([row], lambda _: sheet.one_layer(layer, output.unit, counted)), output)
     verdict.crosscheck(row)
-    verdict.check(row)
+    verdict.check(values(row, output.unit))
 
 
 def _show_grid(layers: Grid, count: _Count, verdict: Verdict, output: OutputOptions) -> None:
@@ -203,23 +220,25 @@ def _show_grid(layers: Grid, count: _Count, verdict: Verdict, output: OutputOpti
             row = record(layer, count(layer))
             where = partial(sheet.title, layer)
             verdict.crosscheck(row, where)
-            verdict.check(row, where)
+            if output.assertions:
+                verdict.check(values(row, output.unit), where)
             yield row
 
     common = ", ".join(["layers", *sheet.options(next(iter(layers)))])
-    shown: Iterable[Record] = rows()
+    answer = Answer(rows(), lambda held: sheet.grid(common, held, output.unit))
     if output.plot:
-        shown = list(shown)
+        held = list(answer.rows)
         with _plotting(output.plot) as (plot, path, kind):
-            plot.grid(shown, path, kind)
-    _write(shown, lambda held: sheet.grid(common, held, output.unit), output)
+            plot.grid(held, path, kind)
+        answer = answer._replace(rows=held)
+    _write(answer, output)
 
 
 def _print_networks(wanted: bool) -> None:
     if wanted:
-        names_and_titles = shipped()
-        width = max(map(len, names_and_titles))
-        for name, title in names_and_titles.items():
+        titles = shipped()
+        width = max(map(len, titles))
+        for name, title in titles.items():
             sys.stdout.write(f"{name:<{width}}  {title}\n")
         raise typer.Exit
 
@@ -252,9 +271,7 @@ def network(
 
     --get and --assert hold the total.
     """
-    verdict = Verdict(output.assertions, output.unit, quiet=output.quiet)
-    for field in output.get:
-        check_field(field, names(Record._fields, output.unit))
+    verdict = _verdict(output, Record._fields)
     with opened(source, sys.stdin.buffer) as (stream, name):
         layers = read_network(
             stream,
@@ -265,19 +282,182 @@ def network(
     count = _counter(verdict, output, by_default=True)
     watched = _watched(layers, len(layers), count, output)
     rows = [layer_record(layer, count(layer)) for layer in watched]
-    for row in rows:
-        verdict.crosscheck(row, partial(str, row.name))
-    sum_of_rows = total(rows)
-    shown = [sum_of_rows] if output.get else rows
+    sums = total(rows)
+    known = values(sums, output.unit)
     title = shipped().get(source, name)
     if output.plot:
         with _plotting(output.plot) as (plot, path, kind):
             sides = ("as standard convolutions", "as it is")
             plot.network(rows, path, kind, output.unit, title, sides)
-    _write(shown, lambda _: sheet.network(title, rows, sum_of_rows, output.unit), output)
-    verdict.check(sum_of_rows)
-    verdict.conclude()
-    return verdict.exit_code
+    _write(Answer(rows, lambda _: sheet.network(title, rows, sums, output.unit), [known]), output)
+    for row in rows:
+        verdict.crosscheck(row, partial(str, row.name))
+    verdict.check(known)
+    return verdict.conclude()
+
+
+@app.command(cls=SectionedCommand, epilog=f"{_MODEL_EXAMPLES}\n{_EXIT_CODES}")
+@grouped
+def model(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:ATTR",
+            help="A dotted module or a .py file, and in it an nn.Module or a callable that "
+            "returns one.",
+        ),
+    ],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="Shape of an input, without the batch; repeatable, for several arguments.",
+            rich_help_panel="Model",
+        ),
+    ],
+    output: OutputOptions,
+    kwargs: Annotated[
+        str,
+        typer.Option(
+            "--kwargs",
+            metavar="JSON",
+            help="Keyword arguments for the callable.",
+            rich_help_panel="Model",
+        ),
+    ] = "{}",
+    batch: Annotated[
+        str,
+        typer.Option("-b", "--batch", metavar="N", help="Samples.", rich_help_panel="Model"),
+    ] = "1",
+    dtype: Annotated[
+        Literal["float32", "float64", "float16", "bfloat16", "int64"],
+        typer.Option("--dtype", help="Of the inputs.", rich_help_panel="Model"),
+    ] = "float32",
+    only: Annotated[
+        list[str],
+        typer.Option(
+            "--only",
+            metavar="GLOB",
+            help="Replace only the convolutions with such module paths; repeatable.",
+            rich_help_panel="Model",
+        ),
+    ] = [],  # noqa: B006  # typer copies it
+    exclude: Annotated[
+        list[str],
+        typer.Option(
+            "--except",
+            metavar="GLOB",
+            help="Do not replace convolutions with such module paths; repeatable.",
+            rich_help_panel="Model",
+        ),
+    ] = [],  # noqa: B006
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="FIELD",
+            help="Show the rows by this field, largest first.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    top: Annotated[
+        str | None,
+        typer.Option(
+            "--top", metavar="N", help="Show only the first N rows.", rich_help_panel="Model"
+        ),
+    ] = None,
+) -> int:
+    """Audit a torch model: what would separable convolutions save?
+
+    The model's code is imported and run, once on random inputs and twice more for fvcore; run only
+    code that you trust. A convolution stays as it is, and its kind says why, where it is
+    pointwise, depthwise, grouped, transposed or would not save.
+
+    --get and --assert hold the total, and know the whole model as model_macs, model_params,
+    model_separable_macs and model_separable_params.
+    """
+    verdict = _verdict(output, (*Record._fields, *MODEL_FIELDS))
+    if sort is not None:
+        check_field(sort, names(Record._fields, output.unit))
+    most = parse.whole(top, "--top") if top is not None else None
+    shapes = [parse.shape(shape, "--input") for shape in inputs]
+    samples = parse.whole(batch, "--batch")
+    arguments = parse.keywords(kwargs, "--kwargs")
+    with _torch():
+        from dscalc.pytorch.audit import audit, make_input
+        from dscalc.pytorch.load import load_model
+    with _working(output, f"running {target}"):
+        tensors = [make_input((samples, *shape), dtype) for shape in shapes]
+        loaded = load_model(target, arguments, dtype)
+        choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
+        try:
+            found = choose(verify=output.verify is not False)
+        except CrosscheckError as error:
+            verdict.refuse(f"{error}; add --no-verify to do without")
+            found = choose(verify=False)
+    rows, sums = found.records, found.total
+    if sort is not None:
+        rows = sorted(rows, key=lambda row: _sortable(values(row, output.unit)[sort]), reverse=True)
+    shown = rows[:most]
+    hidden = len(rows) - len(shown)
+    known = values(sums, output.unit) | model_values(found.model, output.unit)
+    if output.plot:
+        with _plotting(output.plot) as (plot, path, kind):
+            sides = ("as it is", "with separable convolutions")
+            plot.network(shown, path, kind, output.unit, target, sides)
+    _write(
+        Answer(
+            shown,
+            lambda _: sheet.model(target, shown, sums, found.model, output.unit, hidden),
+            [known],
+            sums,
+            found.model,
+        ),
+        output,
+    )
+    for row in found.records:
+        verdict.crosscheck(row, partial(str, row.name))
+    if found.crosscheck == "mismatch" and sums.crosscheck != "mismatch":
+        verdict.differs("the rest of the model changes when its convolutions are replaced")
+    verdict.check(known)
+    return verdict.conclude()
+
+
+def _sortable(value: Value) -> tuple[bool, Any]:
+    """None last, whatever the others are."""
+    return value is not None, value if value is not None else 0
+
+
+def _verdict(output: OutputOptions, fields: Sequence[str]) -> Verdict:
+    known = names(fields, output.unit)
+    for field in output.get:
+        check_field(field, known)
+    return Verdict(output.assertions, known, quiet=output.quiet)
+
+
+@contextmanager
+def _torch() -> Iterator[None]:
+    """Say in one line what is wrong where torch or fvcore cannot be imported."""
+    try:
+        yield
+    except Exception as error:  # a broken installation can raise anything
+        raise DscalcError(
+            f"this needs torch and fvcore, and importing them failed ({error}); "
+            "install them again: pip install torch fvcore"
+        ) from error
+
+
+@contextmanager
+def _working(output: OutputOptions, what: str) -> Iterator[None]:
+    """Show on a terminal that something slow goes on."""
+    if output.quiet or not sys.stderr.isatty():
+        yield
+        return
+    from dscalc.report import table
+
+    with table.status(what, sys.stderr):
+        yield
 
 
 @contextmanager
@@ -310,13 +490,11 @@ def _counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> _C
         if broken:
             return None
         try:
-            from dscalc.pytorch.crosscheck import crosscheck, versions
-        except Exception as error:  # a broken installation can raise anything
+            with _torch():
+                from dscalc.pytorch.crosscheck import crosscheck, versions
+        except DscalcError as error:
             broken = True
-            verdict.refuse(
-                f"the cross-check needs torch and fvcore, and importing them failed ({error}); "
-                "install them again, or add --no-verify"
-            )
+            verdict.refuse(f"{error}; or add --no-verify")
             return None
         try:
             counted = crosscheck(layer)
@@ -349,11 +527,22 @@ def _uncounted(layer: Comparison | Layer) -> None:
     return None
 
 
-def _write(
-    rows: Iterable[Record], to_sheet: Callable[[list[Record]], Sheet], output: OutputOptions
-) -> None:
+class Answer(NamedTuple):
+    """What there is to write, whatever the format.
+
+    ``known`` are the fields that --get reads, where they are not those of the rows.
+    """
+
+    rows: Iterable[Record]
+    to_sheet: Callable[[list[Record]], Sheet]
+    known: Iterable[Mapping[str, Value]] | None = None
+    total: Record | None = None
+    model: Model | None = None
+
+
+def _write(answer: Answer, output: OutputOptions) -> None:
     """Write the report in its format to its place."""
-    report = _report(rows, to_sheet, output)
+    report = _report(answer, output)
     if output.file is None:
         sys.stdout.writelines(report)
         return
@@ -366,28 +555,28 @@ def _write(
         stream.writelines(report)
 
 
-def _report(
-    rows: Iterable[Record], to_sheet: Callable[[list[Record]], Sheet], output: OutputOptions
-) -> Iterable[str]:
+def _report(answer: Answer, output: OutputOptions) -> Iterable[str]:
     if output.get:
-        return text.fields(rows, output.get, output.unit)
+        known = answer.known or (values(row, output.unit) for row in answer.rows)
+        return text.fields(known, output.get)
     match output.format:
         case "csv":
-            return text.csv(rows, output.unit)
+            return text.csv(answer.rows, output.unit)
         case "jsonl":
-            return text.jsonl(rows, output.unit)
+            return text.jsonl(answer.rows, output.unit)
         case "json":
-            held = list(rows)
-            return text.json(held, total(held), output.unit)
+            held = list(answer.rows)
+            return text.json(held, answer.total or total(held), output.unit, answer.model)
         case "markdown":
-            return text.markdown(to_sheet(list(rows)))
+            return text.markdown(answer.to_sheet(list(answer.rows)))
         case "table":
             from dscalc.report import table
 
-            return table.render(to_sheet(list(rows)), None if output.file else sys.stdout)
+            stream = None if output.file else sys.stdout
+            return table.render(answer.to_sheet(list(answer.rows)), stream)
         case "svg":
             from dscalc.report import table
 
-            return table.svg(to_sheet(list(rows)))
+            return table.svg(answer.to_sheet(list(answer.rows)))
         case _:
             assert_never(output.format)

@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from dscalc.conv import Padding, Size
 from dscalc.errors import DscalcError
@@ -48,6 +49,27 @@ def size(text: str, name: str, least: int = 1) -> Size:
     if not all(_WHOLE.fullmatch(part) for part in parts):
         raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
     return tuple(whole(part, name, least) for part in parts)
+
+
+def shape(text: str, name: str) -> tuple[int, ...]:
+    """The shape of a tensor without its batch: 3x224x224."""
+    value = size(text, name)
+    return (value,) if isinstance(value, int) else value
+
+
+def keywords(text: str, name: str) -> dict[str, Any]:
+    """A JSON object as keyword arguments: {"width": 64}."""
+    from json import loads
+
+    try:
+        value = loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise DscalcError(
+            f"{name} must be a JSON object such as '{{\"width\": 64}}', got {shown(text)}"
+        )
+    return value
 
 
 def padding(text: str, name: str = "padding") -> Padding:

@@ -55,7 +55,22 @@ class Record(NamedTuple):
     crosscheck: Crosscheck
 
 
+class Model(NamedTuple):
+    """A whole model, as it is and with its eligible convolutions replaced.
+
+    MACs are None where nothing but its convolutions was counted. ``uncounted_operators`` are those
+    that fvcore has no count for, with their numbers of calls.
+    """
+
+    macs: int | None
+    params: int
+    separable_macs: int | None
+    separable_params: int
+    uncounted_operators: dict[str, int]
+
+
 RATIOS = ("mac_ratio", "mac_ratio_exact", "mac_reduction", "param_ratio")
+_ALWAYS = ("standard_macs", "standard_params", "separable_macs", "separable_params")
 CHECKED = {  # what a formula gives: what is counted on real modules
     "standard_macs": "fvcore_standard_macs",
     "separable_macs": "fvcore_separable_macs",
@@ -70,8 +85,13 @@ def record(
     *,
     name: str | None = None,
     kind: str = "separable",
+    counts: Counts | None = None,
 ) -> Record:
-    """The record of a comparison; ``counted`` is what the cross-check counted, if it ran."""
+    """The record of a comparison.
+
+    ``counted`` is what the cross-check counted, if it ran; ``counts`` replaces what the formulas
+    give for one call of a module.
+    """
     standard, depthwise = comparison.standard, comparison.depthwise
     described = (
         name,
@@ -90,7 +110,7 @@ def record(
         depthwise.bias if depthwise else None,
         standard.batch_size,
     )
-    return Record._make(described + _numbers(comparison.counts, counted))
+    return Record._make(described + _numbers(counts or comparison.counts, counted))
 
 
 def layer_record(layer: Layer, counted: Counts | None = None) -> Record:
@@ -118,7 +138,7 @@ def total(records: Iterable[Record]) -> Record:
     values: dict[str, Any] = dict.fromkeys(Record._fields)
     for field in (*Counts._fields, *CHECKED.values()):
         known = [value for row in rows if (value := getattr(row, field)) is not None]
-        values[field] = sum(known) if known else None
+        values[field] = sum(known) if known or field in _ALWAYS else None
     checks = {row.crosscheck for row in rows}
     check = next((verdict for verdict in ("mismatch", "skipped") if verdict in checks), "exact")
     if check == "skipped":
@@ -160,10 +180,23 @@ def names(fields: Iterable[str], unit: Unit) -> list[str]:
 
 def values(row: Record, unit: Unit) -> dict[str, Value]:
     """The record in a unit: under its names there, the counts multiplied."""
+    return _all_in_unit(row._asdict(), unit)
+
+
+def model_values(model: Model, unit: Unit) -> dict[str, Value]:
+    """The counts of a model as fields beside those of a record: ``model_macs`` and so on."""
+    counts = {f"model_{field}": getattr(model, field) for field in Model._fields[:-1]}
+    return _all_in_unit(counts, unit)
+
+
+MODEL_FIELDS = tuple(f"model_{field}" for field in Model._fields[:-1])
+
+
+def _all_in_unit(fields: dict[str, Value], unit: Unit) -> dict[str, Value]:
     scale = UNITS[unit][1]
     return {
         _in_unit(field, unit): value * scale if field.endswith("_macs") and value else value
-        for field, value in row._asdict().items()
+        for field, value in fields.items()
     }
 
 

@@ -2,11 +2,11 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from dscalc.assertion import Assertion
-from dscalc.record import CHECKED, Record, Unit, Value, names, values
+from dscalc.record import CHECKED, Record, Value
 
 _MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
 
@@ -18,11 +18,9 @@ class Verdict:
     differs, and 2 where something could not be answered.
     """
 
-    def __init__(self, assertions: Iterable[str], unit: Unit, *, quiet: bool) -> None:
+    def __init__(self, assertions: Iterable[str], fields: Sequence[str], *, quiet: bool) -> None:
         self.exit_code = 0
-        self._unit = unit
         self._quiet = quiet
-        fields = names(Record._fields, unit)
         self._assertions = [Assertion.parse(text, fields) for text in assertions]
         self._checked = 0
         self._failed: Counter[str] = Counter()
@@ -45,24 +43,24 @@ class Verdict:
         ]
         self._fail("mismatch", name, "; ".join(differences) or "a part of separable differs")
 
-    def check(self, row: Record, name: Callable[[], str] = str) -> None:
-        """Say which assertions a record fails.
+    def check(self, known: Mapping[str, Value], name: Callable[[], str] = str) -> None:
+        """Say which assertions the fields of a record fail.
 
         Raises:
             DscalcError: a field holds no number in this record.
         """
-        if not self._assertions:
-            return
-        known = values(row, self._unit)
         self._checked += 1
         for assertion in self._assertions:
             if not assertion.holds(known):
-                self._fail(
-                    assertion.text, name, f"{assertion.field} is {_exact(known[assertion.field])}"
-                )
+                value = _exact(known[assertion.field])
+                self._fail(assertion.text, name, f"{assertion.field} is {value}")
 
-    def conclude(self) -> None:
-        """Say what was left out, and which assertions hold."""
+    def differs(self, reason: str) -> None:
+        """A cross-check differs."""
+        self._fail("mismatch", str, reason)
+
+    def conclude(self) -> int:
+        """Say what was left out, and which assertions hold; return the exit code."""
         for kind, failures in self._failed.items():
             if failures > _MOST_LINES:
                 self._say(f"{kind}: {failures - _MOST_LINES:,} more")
@@ -70,6 +68,7 @@ class Verdict:
             if self._checked and assertion.text not in self._failed:
                 rows = f" in all {self._checked:,} rows" if self._checked > 1 else ""
                 self._say(f"holds: {assertion.text}{rows}")
+        return self.exit_code
 
     def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
         self.exit_code = max(self.exit_code, 1)

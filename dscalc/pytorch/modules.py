@@ -1,14 +1,23 @@
 """Depthwise separable convolutions as torch modules."""
 
+import copy
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fractions import Fraction
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd
 
 from dscalc.conv import Conv, Padding, Size, pads, per_axis
 from dscalc.errors import DscalcError
 
+Patterns = str | Sequence[str]
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
@@ -130,3 +139,102 @@ def _split(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[in
     if all(before == after for before, after in pads):
         return tuple(before for before, _ in pads), ()
     return (0,) * len(pads), tuple(zeros for ends in reversed(pads) for zeros in ends)
+
+
+def to_separable(
+    model: nn.Module, only: Patterns | None = None, exclude: Patterns | None = None
+) -> nn.Module:
+    """Copy a model, with its eligible convolutions as depthwise separable ones.
+
+    Eligible is an ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` that costs less so. The
+    model itself is left as it is. The new modules have fresh weights, and the stride, padding,
+    dilation, bias, dtype, device and training flag of those that they replace.
+
+    Args:
+        model: any module.
+        only: globs on module paths, such as ``"layer1.*"``; all others are kept.
+        exclude: globs on module paths to keep.
+
+    Raises:
+        DscalcError: a glob matches no convolution.
+    """
+    return replace_eligible(copy.deepcopy(model), reasons_to_keep(model, only, exclude))
+
+
+def reasons_to_keep(
+    model: nn.Module, only: Patterns | None = None, exclude: Patterns | None = None
+) -> dict[str, str]:
+    """Why each convolution stays as it is, by module path; "" where it is eligible.
+
+    Raises:
+        DscalcError: a glob matches no convolution.
+    """
+    convolutions = {
+        path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)
+    }
+    owners = Counter(id(module.weight) for module in convolutions.values())
+    chosen = set(convolutions) if only is None else _matching(only, convolutions)
+    if exclude is not None:
+        chosen -= _matching(exclude, convolutions)
+    return {
+        path: _reason(module, owners[id(module.weight)]) if path in chosen else "excluded"
+        for path, module in convolutions.items()
+    }
+
+
+def replace_eligible(model: nn.Module, reasons: Mapping[str, str]) -> nn.Module:
+    """Put a `DepthwiseSeparableConv` in place of each convolution that nothing keeps."""
+    replacements: dict[nn.Module, nn.Module] = {}
+    for path, reason in reasons.items():
+        module = model.get_submodule(path)
+        if not reason and isinstance(module, _ConvNd):
+            replacements[module] = _replacement(module)
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):  # a child may be there twice
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+    return replacements.get(model, model)
+
+
+def _reason(module: _ConvNd, owners: int) -> str:
+    if module.transposed:
+        return "transposed"
+    if module.groups > 1:
+        return "depthwise" if module.groups == module.in_channels else "grouped"
+    if prod(module.kernel_size) == 1:
+        return "pointwise"
+    if type(module) not in CONVOLUTIONS.values():
+        return "subclass"
+    if owners > 1 or "weight" not in module._parameters:
+        return "shared weight" if owners > 1 else "derived weight"
+    if Fraction(1, module.out_channels) + Fraction(1, prod(module.kernel_size)) >= 1:
+        return "no saving"
+    return ""
+
+
+def _replacement(module: _ConvNd) -> DepthwiseSeparableConv:
+    return DepthwiseSeparableConv(
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size,
+        module.stride,
+        module.padding,  # type: ignore[arg-type]  # torch has it as any str
+        module.dilation,
+        bias=module.bias is not None,
+        padding_mode=module.padding_mode,
+        device=module.weight.device,
+        dtype=module.weight.dtype,
+        dims=len(module.kernel_size),
+    ).train(module.training)
+
+
+def _matching(patterns: Patterns, paths: Iterable[str]) -> set[str]:
+    matching: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        found = fnmatch.filter(paths, pattern)
+        if not found:
+            near = get_close_matches(pattern, paths, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(paths)}"
+            raise DscalcError(f"{pattern!r} matches no convolution of the model; {hint:.300}")
+        matching.update(found)
+    return matching

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dscalc.comparison import Comparison, Counts
 from dscalc.conv import times
-from dscalc.record import UNITS, Record, Unit, record
+from dscalc.record import UNITS, Model, Record, Unit, record
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
 _MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
@@ -123,6 +123,47 @@ def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> She
         notes.append(saving(total.mac_ratio, total.param_ratio, label))
     notes += [*crosschecked(rows), CONVENTION[unit]]
     return Sheet(name, header, cells[:-1], cells[-1], notes, bar=6)
+
+
+def model(
+    name: str, rows: Sequence[Record], total: Record, whole: Model, unit: Unit, hidden: int = 0
+) -> Sheet:
+    """The convolutions of a model, their sum, and what the whole model costs.
+
+    ``hidden`` is how many convolutions of the total are not among the rows.
+    """
+    label, scale = UNITS[unit]
+    header = ["convolution", "kind", "channels", "F", "output", label, "separable", "ratio"]
+    cells = [
+        [
+            row.name or "",
+            row.kind,
+            f"{row.in_channels} -> {row.out_channels}" if row.in_channels else "",
+            times(row.kernel_size),
+            times(row.output_size),
+            f"{row.standard_macs * scale:,}",
+            f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
+            percent(row.mac_ratio),
+        ]
+        for row in (*rows, total)
+    ]
+    notes = [f"{hidden:,} more convolutions are in the total"] if hidden else []
+    if whole.macs is not None and whole.separable_macs is not None:
+        notes.append(f"the model: {whole.macs * scale:,} {label}, {whole.params:,} params")
+        notes.append(
+            f"with separable convolutions: {whole.separable_macs * scale:,} {label}, "
+            f"{whole.separable_params:,} params"
+        )
+        if whole.macs:
+            macs = Fraction(whole.separable_macs, whole.macs)
+            notes.append(saving(macs, Fraction(whole.separable_params, whole.params), label))
+    else:
+        notes.append(f"the model: {whole.params:,} params; --verify counts all of its {label}")
+    if whole.uncounted_operators:
+        calls = ", ".join(f"{name} {count}" for name, count in whole.uncounted_operators.items())
+        notes.append(f"not counted by fvcore (operator, calls): {calls}")
+    notes += [*crosschecked(rows), CONVENTION[unit]]
+    return Sheet(name, header, cells[:-1], cells[-1], notes)
 
 
 def crosschecked(rows: Sequence[Record]) -> list[str]:

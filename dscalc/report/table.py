@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import StringIO
 from typing import Literal, TextIO, TypeVar
 
@@ -88,6 +88,11 @@ def progress(items: Iterable[_Item], count: int, stream: TextIO) -> Iterable[_It
     from rich.progress import track
 
     return track(items, "counting with fvcore", count, console=_console(stream), transient=True)
+
+
+def status(what: str, stream: TextIO) -> AbstractContextManager[object]:
+    """Show that something goes on, on a terminal, until it is done."""
+    return _console(stream).status(what)
 
 
 def svg(sheet: Sheet) -> str:

@@ -4,14 +4,14 @@ Machine formats carry raw integers, and a name that ends in the unit of its numb
 lists in JSON and HxW elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 from dscalc import __version__
 from dscalc.conv import times
-from dscalc.record import Record, Unit, Value, names, values
+from dscalc.record import Model, Record, Unit, Value, model_values, names, values
 from dscalc.report.sheet import Sheet
 
 _CONVENTION = {
@@ -22,14 +22,23 @@ _CONVENTION = {
 }
 
 
-def json(rows: Iterable[Record], total: Record, unit: Unit) -> Iterator[str]:
-    """One object: schema, version, convention, rows, total."""
+def json(
+    rows: Iterable[Record], total: Record, unit: Unit, model: Model | None = None
+) -> Iterator[str]:
+    """One object: schema, version, convention, rows, total; and a model, if they are of one."""
     from json import dumps
 
     yield f'{{\n  "schema": "dscalc/1",\n  "version": {dumps(__version__)},\n'
     yield f'  "convention": {dumps(_CONVENTION[unit])},\n  "rows": [\n    '
     yield ",\n    ".join(dumps(values(row, unit), default=float) for row in rows)
-    yield f'\n  ],\n  "total": {dumps(values(total, unit), default=float)}\n}}\n'
+    yield f'\n  ],\n  "total": {dumps(values(total, unit), default=float)}'
+    if model:
+        counts = {
+            field.removeprefix("model_"): value
+            for field, value in model_values(model, unit).items()
+        }
+        yield f',\n  "model": {dumps({**counts, "uncounted_operators": model.uncounted_operators})}'
+    yield "\n}\n"
 
 
 def jsonl(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
@@ -66,10 +75,9 @@ class _Returned:
         return line
 
 
-def fields(rows: Iterable[Record], wanted: Sequence[str], unit: Unit) -> Iterator[str]:
+def fields(rows: Iterable[Mapping[str, Value]], wanted: Sequence[str]) -> Iterator[str]:
     """The wanted values of each row, separated by tabs."""
-    for row in rows:
-        known = values(row, unit)
+    for known in rows:
         yield "\t".join(plain(known[field]) for field in wanted) + "\n"
 
 
