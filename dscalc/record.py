@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dscalc.comparison import Comparison, Counts
-from dscalc.network import Layer
+
+if TYPE_CHECKING:  # a single layer needs no reader of networks
+    from dscalc.network import Layer
 
 Value = int | str | bool | Fraction | tuple[int, ...] | None
 Crosscheck = Literal["exact", "mismatch", "skipped"]
@@ -113,7 +115,7 @@ def record(
     return Record._make(described + _numbers(counts or comparison.counts, counted))
 
 
-def layer_record(layer: Layer, counted: Counts | None = None) -> Record:
+def layer_record(layer: "Layer", counted: Counts | None = None) -> Record:
     """The record of a layer of a network."""
     if layer.comparison:
         return record(layer.comparison, counted, name=layer.name, kind=layer.kind)

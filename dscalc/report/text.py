@@ -7,12 +7,14 @@ lists in JSON and HxW elsewhere.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dscalc import __version__
 from dscalc.conv import times
 from dscalc.record import Model, Record, Unit, Value, model_values, names, values
-from dscalc.report.sheet import Sheet
+
+if TYPE_CHECKING:  # machine formats need no sheet
+    from dscalc.report.sheet import Sheet
 
 _CONVENTION = {
     "macs": "MACs are multiply-accumulates (1 MAC = 2 FLOPs) for the whole batch; adding a bias "
@@ -96,7 +98,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
 }
 
 
-def markdown(sheet: Sheet) -> Iterator[str]:
+def markdown(sheet: "Sheet") -> Iterator[str]:
     """A table of GitHub-flavoured Markdown between its title and its notes."""
     yield f"**{_literal(sheet.title)}**\n\n"
     yield _line(map(_literal, sheet.header))

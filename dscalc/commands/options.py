@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -17,7 +17,14 @@ _layer = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
-class LayerOptions(NamedTuple):
+class Options:
+    """Options as attributes: the annotations of a subclass declare them."""
+
+    def __init__(self, **given: Any) -> None:
+        self.__dict__.update(given)
+
+
+class LayerOptions(Options):
     """What every layer of a grid has in common."""
 
     stride: Annotated[
@@ -62,7 +69,7 @@ class LayerOptions(NamedTuple):
         }
 
 
-class ScaleOptions(NamedTuple):
+class ScaleOptions(Options):
     """What scales a layer or a whole network."""
 
     batch: Annotated[
@@ -101,7 +108,7 @@ class ScaleOptions(NamedTuple):
         }
 
 
-class OutputOptions(NamedTuple):
+class OutputOptions(Options):
     """How the answer is shown and checked."""
 
     format: Annotated[Format, _output("-f", "--format", help="How the report is written.")] = (
@@ -158,21 +165,18 @@ class OutputOptions(NamedTuple):
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command one option for each field of the NamedTuples that it takes."""
-    groups: dict[str, Any] = {}
+    """Give a command one option for each annotation of the `Options` that it takes."""
+    groups: dict[str, type[Options]] = {}
     parameters: list[Parameter] = []
     for name, parameter in signature(command).parameters.items():
-        group = parameter.annotation
-        if hasattr(group, "_fields"):
-            groups[name] = group
+        kind = parameter.annotation
+        if isinstance(kind, type) and issubclass(kind, Options):
+            groups[name] = kind
             parameters += [
                 Parameter(
-                    field,
-                    Parameter.KEYWORD_ONLY,
-                    default=group._field_defaults[field],
-                    annotation=group.__annotations__[field],
+                    field, Parameter.KEYWORD_ONLY, default=getattr(kind, field), annotation=hint
                 )
-                for field in group._fields
+                for field, hint in kind.__annotations__.items()
             ]
         else:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
@@ -180,7 +184,7 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     @wraps(command)
     def flat(**given: Any) -> int:
         for name, group in groups.items():
-            given[name] = group(*(given.pop(field) for field in group._fields))
+            given[name] = group(**{field: given.pop(field) for field in group.__annotations__})
         return command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -1,0 +1,152 @@
+"""``dscalc model MODULE:ATTR``: audit a torch model."""
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import typer
+
+from dscalc import parse
+from dscalc.assertion import check_field
+from dscalc.commands.answer import Answer, plotting, torch_needed, verdict_on, working, write
+from dscalc.commands.options import OutputOptions
+from dscalc.errors import CrosscheckError
+from dscalc.record import MODEL_FIELDS, Record, Value, model_values, names, values
+from dscalc.report import sheet
+
+EXAMPLES = """
+  dscalc model mymodels.py:Net --input 3x224x224
+  dscalc model mypackage.models:resnet50 --input 3x224x224 --kwargs '{"classes": 10}'
+  dscalc model torchvision.models:resnet50 --input 3x224x224 --sort standard_macs --top 10
+  dscalc model mymodels.py:Net --input 3x224x224 --assert 'model_macs <= 600M'
+"""
+
+
+def model(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:ATTR",
+            help="A dotted module or a .py file, and in it an nn.Module or a callable that "
+            "returns one.",
+        ),
+    ],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="Shape of an input, without the batch; repeatable, for several arguments.",
+            rich_help_panel="Model",
+        ),
+    ],
+    output: OutputOptions,
+    kwargs: Annotated[
+        str,
+        typer.Option(
+            "--kwargs",
+            metavar="JSON",
+            help="Keyword arguments for the callable.",
+            rich_help_panel="Model",
+        ),
+    ] = "{}",
+    batch: Annotated[
+        str,
+        typer.Option("-b", "--batch", metavar="N", help="Samples.", rich_help_panel="Model"),
+    ] = "1",
+    dtype: Annotated[
+        Literal["float32", "float64", "float16", "bfloat16", "int64"],
+        typer.Option("--dtype", help="Of the inputs.", rich_help_panel="Model"),
+    ] = "float32",
+    only: Annotated[
+        list[str],
+        typer.Option(
+            "--only",
+            metavar="GLOB",
+            help="Replace only the convolutions with such module paths; repeatable.",
+            rich_help_panel="Model",
+        ),
+    ] = [],  # noqa: B006  # typer copies it
+    exclude: Annotated[
+        list[str],
+        typer.Option(
+            "--except",
+            metavar="GLOB",
+            help="Do not replace convolutions with such module paths; repeatable.",
+            rich_help_panel="Model",
+        ),
+    ] = [],  # noqa: B006
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="FIELD",
+            help="Show the rows by this field, largest first.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    top: Annotated[
+        str | None,
+        typer.Option(
+            "--top", metavar="N", help="Show only the first N rows.", rich_help_panel="Model"
+        ),
+    ] = None,
+) -> int:
+    """Audit a torch model: what would separable convolutions save?
+
+    The model's code is imported and run, once on random inputs and twice more for fvcore; run only
+    code that you trust. A convolution stays as it is, and its kind says why, where it is
+    pointwise, depthwise, grouped, transposed or would not save.
+
+    --get and --assert hold the total, and know the whole model as model_macs, model_params,
+    model_separable_macs and model_separable_params.
+    """
+    verdict = verdict_on(output, (*Record._fields, *MODEL_FIELDS))
+    if sort is not None:
+        check_field(sort, names(Record._fields, output.unit))
+    most = parse.whole(top, "--top") if top is not None else None
+    shapes = [parse.shape(shape, "--input") for shape in inputs]
+    samples = parse.whole(batch, "--batch")
+    arguments = parse.keywords(kwargs, "--kwargs")
+    with torch_needed():
+        from dscalc.pytorch.audit import audit, make_input
+        from dscalc.pytorch.load import load_model
+    with working(output, f"running {target}"):
+        tensors = [make_input((samples, *shape), dtype) for shape in shapes]
+        loaded = load_model(target, arguments, dtype)
+        choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
+        try:
+            found = choose(verify=output.verify is not False)
+        except CrosscheckError as error:
+            verdict.refuse(f"{error}; add --no-verify to do without")
+            found = choose(verify=False)
+    rows, sums = found.records, found.total
+    if sort is not None:
+        rows = sorted(rows, key=lambda row: _sortable(values(row, output.unit)[sort]), reverse=True)
+    shown = rows[:most]
+    hidden = len(rows) - len(shown)
+    known = values(sums, output.unit) | model_values(found.model, output.unit)
+    if output.plot:
+        with plotting(output.plot) as (plot, path, kind):
+            sides = ("as it is", "with separable convolutions")
+            plot.network(shown, path, kind, output.unit, target, sides)
+    write(
+        Answer(
+            shown,
+            lambda _: sheet.model(target, shown, sums, found.model, output.unit, hidden),
+            [known],
+            sums,
+            found.model,
+        ),
+        output,
+    )
+    for row in found.records:
+        verdict.crosscheck(row, partial(str, row.name))
+    if found.crosscheck == "mismatch" and sums.crosscheck != "mismatch":
+        verdict.differs("the rest of the model changes when its convolutions are replaced")
+    verdict.check(known)
+    return verdict.conclude()
+
+
+def _sortable(value: Value) -> tuple[bool, Any]:
+    """None last, whatever the others are."""
+    return value is not None, value if value is not None else 0

@@ -1,0 +1,82 @@
+"""``dscalc network NAME|FILE|-``: a list of layers, with totals."""
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from dscalc import parse
+from dscalc.commands.answer import Answer, counter, plotting, verdict_on, watched, write
+from dscalc.commands.options import OutputOptions, ScaleOptions
+from dscalc.network import opened, read_network, shipped
+from dscalc.record import Record, layer_record, total, values
+from dscalc.report import sheet
+
+EXAMPLES = """
+  dscalc network mobilenet_v1
+  dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
+  dscalc network mynet.csv --assert 'separable_macs <= 600M'
+  cat mynet.jsonl | dscalc network - -f csv
+  dscalc network --list
+"""
+
+
+def _print_networks(wanted: bool) -> None:
+    if wanted:
+        titles = shipped()
+        width = max(map(len, titles))
+        for name, title in titles.items():
+            sys.stdout.write(f"{name:<{width}}  {title}\n")
+        raise typer.Exit
+
+
+def network(
+    source: Annotated[
+        str, typer.Argument(metavar="NAME|FILE|-", help="A shipped network, a file, or stdin.")
+    ],
+    scale: ScaleOptions,
+    output: OutputOptions,
+    input_size: Annotated[
+        str | None,
+        typer.Option("--input-size", metavar="N|HxW", help="Replaces the first row's input size."),
+    ] = None,
+    list_: Annotated[
+        bool,
+        typer.Option(
+            "--list", is_eager=True, callback=_print_networks, help="Name the shipped networks."
+        ),
+    ] = False,
+) -> int:
+    """Add up a list of layers, as standard and as depthwise separable convolutions.
+
+    The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
+    out_channels, kernel_size, stride, padding, dilation, groups, depth_multiplier, bias,
+    input_size, from, repeat, rounding and expansion; kind is conv, separable, depthwise, linear,
+    pool or norm. A row reads from the one before, or from the row that "from" names.
+
+    --get and --assert hold the total.
+    """
+    verdict = verdict_on(output, Record._fields)
+    with opened(source, sys.stdin.buffer) as (stream, name):
+        layers = read_network(
+            stream,
+            name,
+            input_size=parse.size(input_size, "input size") if input_size else None,
+            **scale.parsed(),
+        )
+    count = counter(verdict, output, by_default=True)
+    in_turn = watched(layers, len(layers), count, output)
+    rows = [layer_record(layer, count(layer)) for layer in in_turn]
+    sums = total(rows)
+    known = values(sums, output.unit)
+    title = shipped().get(source, name)
+    if output.plot:
+        with plotting(output.plot) as (plot, path, kind):
+            sides = ("as standard convolutions", "as it is")
+            plot.network(rows, path, kind, output.unit, title, sides)
+    write(Answer(rows, lambda _: sheet.network(title, rows, sums, output.unit), [known]), output)
+    for row in rows:
+        verdict.crosscheck(row, partial(str, row.name))
+    verdict.check(known)
+    return verdict.conclude()
