@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dscalc.network import Layer
     from dscalc.report.sheet import Sheet
 
-MOST_ROWS = 10_000  # of a format that holds all rows at once
+_MOST_ROWS = 10_000  # of a format that holds all rows at once
 Count = Callable[["Comparison | Layer"], Counts | None]
 _AnyLayer = TypeVar("_AnyLayer")
 
@@ -75,10 +75,19 @@ def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
         yield plot, path, kind
 
 
-def counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> Count:
+def refuse_many(count: int, output: OutputOptions) -> None:
+    """Refuse more rows than a format that is not streamed should hold."""
+    streamed = output.format in ("csv", "jsonl") or bool(output.get)
+    if count > _MOST_ROWS and (output.plot or not streamed):
+        what = "--plot" if output.plot else output.format
+        raise DscalcError(
+            f"{what} holds at most {_MOST_ROWS:,} rows, and this grid has {count:,}; "
+            "use -f csv or -f jsonl alone"
+        )
+
+
+def counter(verdict: Verdict, verbose: bool) -> Count:
     """The cross-check; where it cannot count, it says so and the formulas stand alone."""
-    if not (output.verify if output.verify is not None else by_default and not output.get):
-        return uncounted
     broken = False
 
     @lru_cache(maxsize=1024)  # the same layer comes again in a grid or a network
@@ -95,7 +104,7 @@ def counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> Cou
             return None
         try:
             counted = crosscheck(layer)
-            if output.verbose:
+            if verbose:
                 sys.stderr.write(f"counted by {versions()}: {counted}\n")
             return counted
         except CrosscheckError as error:
@@ -108,12 +117,10 @@ def counter(verdict: Verdict, output: OutputOptions, *, by_default: bool) -> Cou
     return count_once
 
 
-def watched(
-    layers: Iterable[_AnyLayer], count: int, counter: Count, output: OutputOptions
-) -> Iterable[_AnyLayer]:
-    """The layers, with a progress bar on a terminal while they are cross-checked."""
+def watched(layers: Iterable[_AnyLayer], count: int, output: OutputOptions) -> Iterable[_AnyLayer]:
+    """The layers, with a progress bar on a terminal that nothing else writes to."""
     streamed = output.file is None and sys.stdout.isatty() and output.format in ("csv", "jsonl")
-    if counter is uncounted or output.quiet or streamed or not sys.stderr.isatty():
+    if output.quiet or streamed or not sys.stderr.isatty():
         return layers
     from dscalc.report import table
 

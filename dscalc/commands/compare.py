@@ -3,22 +3,26 @@
 import sys
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from dscalc.commands.answer import (
-    MOST_ROWS,
     Answer,
     Count,
     counter,
     plotting,
+    refuse_many,
     uncounted,
     verdict_on,
     watched,
     write,
 )
-from dscalc.commands.options import LayerOptions, OutputOptions, ScaleOptions
+from dscalc.commands.options import (
+    CheckOptions,
+    LayerOptions,
+    OutputOptions,
+    ScaleOptions,
+    SizeArguments,
+)
 from dscalc.comparison import Comparison, Counts
 from dscalc.errors import DscalcError
 from dscalc.grid import Grid
@@ -38,27 +42,26 @@ EXAMPLES = """
 
 
 def compare(
-    ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")],
-    oc: Annotated[str, typer.Argument(metavar="OC", help="Output channels.")],
-    f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3, or 3x5.")],
-    d: Annotated[str, typer.Argument(metavar="D", help="Feature map size: 14, or 224x160.")],
+    sizes: SizeArguments,
     layer: LayerOptions,
     scale: ScaleOptions,
     output: OutputOptions,
+    check: CheckOptions,
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
 
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
-    layers = Grid(ic, oc, f, d, **layer.parsed(), **scale.parsed())
+    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
     single = layers.count == 1
     if single and output.plot:
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
     verdict = verdict_on(output, Record._fields)
-    count = counter(verdict, output, by_default=single)
+    verify = check.wanted(by_default=single and not output.get)
+    count = counter(verdict, output.verbose) if verify else uncounted
     if single:
         _show_layer(next(iter(layers)), count, verdict, output)
     else:
@@ -91,16 +94,10 @@ def _show_layer(layer: Comparison, count: Count, verdict: Verdict, output: Outpu
 def _show_grid(layers: Grid, count: Count, verdict: Verdict, output: OutputOptions) -> None:
     from dscalc.report import sheet
 
-    streamed = output.format in ("csv", "jsonl") or bool(output.get)
-    if layers.count > MOST_ROWS and (output.plot or not streamed):
-        what = "--plot" if output.plot else output.format
-        raise DscalcError(
-            f"{what} holds at most {MOST_ROWS:,} rows, and this grid has {layers.count:,}; "
-            "use -f csv or -f jsonl alone"
-        )
+    refuse_many(layers.count, output)
 
     def rows() -> Iterator[Record]:
-        for layer in watched(layers, layers.count, count, output):
+        for layer in watched(layers, layers.count, output) if count is not uncounted else layers:
             row = record(layer, count(layer))
             where = partial(sheet.title, layer)
             verdict.crosscheck(row, where)

@@ -8,7 +8,7 @@ import typer
 from dscalc import parse
 from dscalc.assertion import check_field
 from dscalc.commands.answer import Answer, plotting, torch_needed, verdict_on, working, write
-from dscalc.commands.options import OutputOptions
+from dscalc.commands.options import CheckOptions, OutputOptions
 from dscalc.errors import CrosscheckError
 from dscalc.record import MODEL_FIELDS, Record, Value, model_values, names, values
 from dscalc.report import sheet
@@ -40,6 +40,7 @@ def model(
         ),
     ],
     output: OutputOptions,
+    check: CheckOptions,
     kwargs: Annotated[
         str,
         typer.Option(
@@ -115,7 +116,7 @@ def model(
         loaded = load_model(target, arguments, dtype)
         choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
         try:
-            found = choose(verify=output.verify is not False)
+            found = choose(verify=check.wanted(by_default=True))
         except CrosscheckError as error:
             verdict.refuse(f"{error}; add --no-verify to do without")
             found = choose(verify=False)

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from dscalc import parse
-from dscalc.commands.answer import Answer, counter, plotting, verdict_on, watched, write
-from dscalc.commands.options import OutputOptions, ScaleOptions
+from dscalc.commands.answer import Answer, counter, plotting, uncounted, verdict_on, watched, write
+from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
 from dscalc.network import opened, read_network, shipped
 from dscalc.record import Record, layer_record, total, values
 from dscalc.report import sheet
@@ -37,9 +37,15 @@ def network(
     ],
     scale: ScaleOptions,
     output: OutputOptions,
+    check: CheckOptions,
     input_size: Annotated[
         str | None,
-        typer.Option("--input-size", metavar="N|HxW", help="Replaces the first row's input size."),
+        typer.Option(
+            "--input-size",
+            metavar="N|HxW",
+            help="Replaces the first row's input size.",
+            rich_help_panel="Layer",
+        ),
     ] = None,
     list_: Annotated[
         bool,
@@ -65,8 +71,10 @@ def network(
             input_size=parse.size(input_size, "input size") if input_size else None,
             **scale.parsed(),
         )
-    count = counter(verdict, output, by_default=True)
-    in_turn = watched(layers, len(layers), count, output)
+    if check.wanted(by_default=not output.get):
+        count, in_turn = counter(verdict, output.verbose), watched(layers, len(layers), output)
+    else:
+        count, in_turn = uncounted, layers
     rows = [layer_record(layer, count(layer)) for layer in in_turn]
     sums = total(rows)
     known = values(sums, output.unit)

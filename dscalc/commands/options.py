@@ -24,6 +24,15 @@ class Options:
         self.__dict__.update(given)
 
 
+class SizeArguments(Options):
+    """The layer, or the grid of layers."""
+
+    ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")]
+    oc: Annotated[str, typer.Argument(metavar="OC", help="Output channels.")]
+    f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3, or 3x5.")]
+    d: Annotated[str, typer.Argument(metavar="D", help="Feature map size: 14, or 224x160.")]
+
+
 class LayerOptions(Options):
     """What every layer of a grid has in common."""
 
@@ -108,6 +117,23 @@ class ScaleOptions(Options):
         }
 
 
+class CheckOptions(Options):
+    """Whether the answer is proved."""
+
+    verify: Annotated[
+        bool | None,
+        _output(
+            "--verify/--no-verify",
+            help="Cross-check against fvcore on real torch modules; on unless it is a grid or "
+            "--get is given.",
+        ),
+    ] = None
+
+    def wanted(self, by_default: bool) -> bool:
+        """Whether to cross-check."""
+        return by_default if self.verify is None else self.verify
+
+
 class OutputOptions(Options):
     """How the answer is shown and checked."""
 
@@ -148,14 +174,6 @@ class OutputOptions(Options):
     unit: Annotated[
         Literal["macs", "flops"], _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")
     ] = "macs"
-    verify: Annotated[
-        bool | None,
-        _output(
-            "--verify/--no-verify",
-            help="Cross-check against fvcore on real torch modules; on unless it is a grid or "
-            "--get is given.",
-        ),
-    ] = None
     quiet: Annotated[
         bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
     ] = False
@@ -174,7 +192,10 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
             groups[name] = kind
             parameters += [
                 Parameter(
-                    field, Parameter.KEYWORD_ONLY, default=getattr(kind, field), annotation=hint
+                    field,
+                    Parameter.KEYWORD_ONLY,
+                    default=getattr(kind, field, Parameter.empty),
+                    annotation=hint,
                 )
                 for field, hint in kind.__annotations__.items()
             ]
