@@ -60,7 +60,7 @@ class Assertion(NamedTuple):
             counted = self.field.startswith(("fvcore_", "torch_"))
             fix = "; add --verify to have it counted" if counted else " in this record"
             raise DscalcError(f"cannot check {self.text!r}: {self.field} has no value{fix}")
-        if isinstance(value, bool) or not isinstance(value, int | Fraction):
+        if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
             raise DscalcError(f"cannot check {self.text!r}: {self.field} is not a number")
         return bool(_HOLDS[self.operator](value, self.number))
 

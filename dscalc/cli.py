@@ -14,7 +14,7 @@ from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.parse import printable
 
-_COMMANDS = ("compare", "network", "model")
+_COMMANDS = ("compare", "network", "model", "bench")
 _UsageError = typer.BadParameter.__bases__[0]  # typer has no public name for it
 
 _EXIT_CODES = """\b

@@ -9,7 +9,7 @@ from dscalc.comparison import Comparison, Counts
 if TYPE_CHECKING:  # a single layer needs no reader of networks
     from dscalc.network import Layer
 
-Value = int | str | bool | Fraction | tuple[int, ...] | None
+Value = int | str | bool | float | Fraction | tuple[int, ...] | None
 Crosscheck = Literal["exact", "mismatch", "skipped"]
 Unit = Literal["macs", "flops"]
 UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
@@ -180,7 +180,7 @@ def names(fields: Iterable[str], unit: Unit) -> list[str]:
     return [_in_unit(field, unit) for field in fields]
 
 
-def values(row: Record, unit: Unit) -> dict[str, Value]:
+def values(row: NamedTuple, unit: Unit) -> dict[str, Value]:
     """The record in a unit: under its names there, the counts multiplied."""
     return _all_in_unit(row._asdict(), unit)
 
@@ -189,6 +189,12 @@ def model_values(model: Model, unit: Unit) -> dict[str, Value]:
     """The counts of a model as fields beside those of a record: ``model_macs`` and so on."""
     counts = {f"model_{field}": getattr(model, field) for field in Model._fields[:-1]}
     return _all_in_unit(counts, unit)
+
+
+def model_object(model: Model, unit: Unit) -> dict[str, object]:
+    """The model as JSON has it, in a unit."""
+    counts = {name.removeprefix("model_"): n for name, n in model_values(model, unit).items()}
+    return {**counts, "uncounted_operators": model.uncounted_operators}
 
 
 MODEL_FIELDS = tuple(f"model_{field}" for field in Model._fields[:-1])

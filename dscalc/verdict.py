@@ -84,4 +84,6 @@ class Verdict:
 def _exact(value: Value) -> str:
     if isinstance(value, Fraction):
         return f"{float(value):.6g} ({value})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

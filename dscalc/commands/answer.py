@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, assert_never
 
 from dscalc.assertion import check_field
 from dscalc.commands.options import OutputOptions
 from dscalc.comparison import Comparison, Counts
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record import Model, Record, Value, names, total, values
+from dscalc.record import Record, Value, names, total, values
 from dscalc.report import text
 from dscalc.verdict import Verdict
 
@@ -117,14 +117,16 @@ def counter(verdict: Verdict, verbose: bool) -> Count:
     return count_once
 
 
-def watched(layers: Iterable[_AnyLayer], count: int, output: OutputOptions) -> Iterable[_AnyLayer]:
+def watched(
+    layers: Iterable[_AnyLayer], count: int, output: OutputOptions, doing: str = "counting"
+) -> Iterable[_AnyLayer]:
     """The layers, with a progress bar on a terminal that nothing else writes to."""
     streamed = output.file is None and sys.stdout.isatty() and output.format in ("csv", "jsonl")
     if output.quiet or streamed or not sys.stderr.isatty():
         return layers
     from dscalc.report import table
 
-    return table.progress(layers, count, sys.stderr)
+    return table.progress(layers, count, sys.stderr, doing)
 
 
 def uncounted(layer: "Comparison | Layer") -> None:
@@ -134,14 +136,16 @@ def uncounted(layer: "Comparison | Layer") -> None:
 class Answer(NamedTuple):
     """What there is to write, whatever the format.
 
-    ``known`` are the fields that --get reads, where they are not those of the rows.
+    ``known`` are the fields that --get reads, where they are not those of the rows; ``more`` are
+    further objects of the JSON.
     """
 
-    rows: Iterable[Record]
-    to_sheet: Callable[[list[Record]], "Sheet"]
+    rows: Iterable[NamedTuple]
+    to_sheet: Callable[[list[Any]], "Sheet"]
     known: Iterable[Mapping[str, Value]] | None = None
-    total: Record | None = None
-    model: Model | None = None
+    total: Callable[[list[Any]], Record | None] = total
+    kind: type[NamedTuple] = Record
+    more: Mapping[str, object] = {}
 
 
 def write(answer: Answer, output: OutputOptions) -> None:
@@ -165,12 +169,12 @@ def _report(answer: Answer, output: OutputOptions) -> Iterable[str]:
         return text.fields(known, output.get)
     match output.format:
         case "csv":
-            return text.csv(answer.rows, output.unit)
+            return text.csv(answer.rows, output.unit, answer.kind)
         case "jsonl":
             return text.jsonl(answer.rows, output.unit)
         case "json":
             held = list(answer.rows)
-            return text.json(held, answer.total or total(held), output.unit, answer.model)
+            return text.json(held, answer.total(held), output.unit, answer.more)
         case "markdown":
             return text.markdown(answer.to_sheet(list(answer.rows)))
         case "table":

@@ -24,6 +24,7 @@ from dscalc.commands.options import (
     SizeArguments,
 )
 from dscalc.comparison import Comparison, Counts
+from dscalc.describe import described, options
 from dscalc.errors import DscalcError
 from dscalc.grid import Grid
 from dscalc.record import Record, record, values
@@ -99,13 +100,13 @@ def _show_grid(layers: Grid, count: Count, verdict: Verdict, output: OutputOptio
     def rows() -> Iterator[Record]:
         for layer in watched(layers, layers.count, output) if count is not uncounted else layers:
             row = record(layer, count(layer))
-            where = partial(sheet.title, layer)
+            where = partial(described, layer)
             verdict.crosscheck(row, where)
             if output.assertions:
                 verdict.check(values(row, output.unit), where)
             yield row
 
-    common = ", ".join(["layers", *sheet.options(next(iter(layers)))])
+    common = ", ".join(["layers", *options(next(iter(layers)))])
     answer = Answer(rows(), lambda held: sheet.grid(common, held, output.unit))
     if output.plot:
         held = list(answer.rows)

@@ -10,7 +10,15 @@ from dscalc.assertion import check_field
 from dscalc.commands.answer import Answer, plotting, torch_needed, verdict_on, working, write
 from dscalc.commands.options import CheckOptions, OutputOptions
 from dscalc.errors import CrosscheckError
-from dscalc.record import MODEL_FIELDS, Record, Value, model_values, names, values
+from dscalc.record import (
+    MODEL_FIELDS,
+    Record,
+    Value,
+    model_object,
+    model_values,
+    names,
+    values,
+)
 from dscalc.report import sheet
 
 EXAMPLES = """
@@ -134,9 +142,9 @@ def model(
         Answer(
             shown,
             lambda _: sheet.model(target, shown, sums, found.model, output.unit, hidden),
-            [known],
-            sums,
-            found.model,
+            known=[known],
+            total=lambda _: sums,
+            more={"model": model_object(found.model, output.unit)},
         ),
         output,
     )

@@ -83,7 +83,12 @@ def network(
         with plotting(output.plot) as (plot, path, kind):
             sides = ("as standard convolutions", "as it is")
             plot.network(rows, path, kind, output.unit, title, sides)
-    write(Answer(rows, lambda _: sheet.network(title, rows, sums, output.unit), [known]), output)
+    write(
+        Answer(
+            rows, lambda _: sheet.network(title, rows, sums, output.unit), [known], lambda _: sums
+        ),
+        output,
+    )
     for row in rows:
         verdict.crosscheck(row, partial(str, row.name))
     verdict.check(known)

@@ -1,20 +1,17 @@
 """Time a convolution and its depthwise separable replacement on this machine.
 
-Fewer MACs are not always less time: beside each time stand the bytes that must move and the
-arithmetic intensity, which say whether a layer can be limited by memory rather than arithmetic.
-Times are microseconds (us), rates GFLOP/s, intensities FLOP/byte; 1 MAC is 2 FLOPs.
+Times are microseconds (us). What they mean is in `dscalc.measured`.
 """
 
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from math import inf, prod
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 from timeit import default_timer
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import nn
@@ -23,15 +20,13 @@ from torch.utils.benchmark import Timer
 
 from dscalc.comparison import Comparison
 from dscalc.conv import Conv
+from dscalc.describe import described
 from dscalc.errors import DscalcError
-from dscalc.pytorch.crosscheck import _separable
-from dscalc.pytorch.modules import CONVOLUTIONS, convolution
-from dscalc.record import record
+from dscalc.measured import BYTES_PER_ELEMENT, Environment, Measurement, Time, amount, parts
+from dscalc.pytorch.modules import CONVOLUTIONS, convolution, separable_convolution
 
 Device = Literal["cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
-NOISY = 0.1  # of the median; an interquartile range above it is noise
 
 _DEVICES: dict[str, Callable[[], bool]] = {
     "cpu": lambda: True,
@@ -40,7 +35,7 @@ _DEVICES: dict[str, Callable[[], bool]] = {
 }
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}  # by spatial axes
 _MOST_THREADS = 1024  # threads that the system cannot start kill the process
-_ROUNDS = 5
+_ROUNDS = 4  # an even number, so that a steady drift cancels out
 _FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)  # what torch and its compiler raise
 
 
@@ -104,92 +99,12 @@ class Settings:
         return dtype
 
 
-class Time(NamedTuple):
-    """Median and interquartile range of one candidate, in microseconds."""
-
-    time_us: float
-    time_iqr_us: float
-
-
-class Measurement(NamedTuple):
-    """The times of a layer: the standard module, the separable one, and its parts alone."""
-
-    standard: Time
-    depthwise: Time
-    pointwise: Time
-    separable: Time
-
-
-class Environment(NamedTuple):
-    """What a measurement depends on besides the layer."""
-
-    device: str
-    device_name: str
-    torch_version: str
-    threads: int
-    dtype: str
-    channels_last: bool
-    compile: bool
-
-
-class BenchRecord(NamedTuple):
-    """One measured layer, flat; the fields it shares with `dscalc.record.Record` mean the same.
-
-    MACs and bytes are exact ints, ratios and intensities of them exact Fractions; what was
-    measured, and what is derived from it, is a float. ``speedup`` is standard / separable time.
-    """
-
-    name: str | None
-    kind: str
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    input_size: tuple[int, ...]
-    output_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: str | tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    depth_multiplier: int
-    bias: bool
-    depthwise_bias: bool
-    batch_size: int
-    standard_macs: int
-    separable_macs: int
-    mac_ratio: Fraction
-    mac_reduction: Fraction
-    standard_time_us: float
-    standard_time_iqr_us: float
-    depthwise_time_us: float
-    depthwise_time_iqr_us: float
-    pointwise_time_us: float
-    pointwise_time_iqr_us: float
-    separable_time_us: float
-    separable_time_iqr_us: float
-    speedup: float
-    standard_gflops_per_s: float
-    separable_gflops_per_s: float
-    standard_bytes: int
-    depthwise_bytes: int
-    pointwise_bytes: int
-    separable_bytes: int
-    standard_intensity: Fraction
-    separable_intensity: Fraction
-    noisy: bool
-    device: str
-    device_name: str
-    torch_version: str
-    threads: int
-    dtype: str
-    channels_last: bool
-    compile: bool
-
-
 def benchmark(layer: Comparison, settings: Settings) -> Measurement:
     """Time a layer: each module in eval mode, with initialised weights, under inference mode.
 
     The candidates take turns over several rounds, in alternating order, so that a machine that
-    slows down or speeds up meanwhile does so for all of them.
+    slows down or speeds up meanwhile does so for all of them. An interrupt propagates, and leaves
+    torch's number of threads as it was.
 
     Raises:
         DscalcError: the layer lacks a part or a spatial axis, has no channels-last layout, does
@@ -202,13 +117,13 @@ def benchmark(layer: Comparison, settings: Settings) -> Measurement:
             for timer in timers.values():
                 timer.timeit(1)  # a warm-up, and compilation for the number of threads timed
             order = list(timers)
-            times: dict[str, list[float]] = {part: [] for part in order}
+            rounds: dict[str, list[list[float]]] = {part: [] for part in order}
             for _ in range(_ROUNDS):
                 for part in order:
                     timed = timers[part].blocked_autorange(
                         min_run_time=settings.min_run_time / _ROUNDS
                     )
-                    times[part] += timed.times
+                    rounds[part].append(timed.times)
                 order.reverse()
     except _FAILURES as error:
         what, fix = (
@@ -217,10 +132,10 @@ def benchmark(layer: Comparison, settings: Settings) -> Measurement:
             else ("run", "use a smaller layer or float32")
         )
         raise DscalcError(
-            f"torch cannot {what} {_title(layer)} on {settings.device} in {settings.dtype} "
+            f"torch cannot {what} {described(layer)} on {settings.device} in {settings.dtype} "
             f"({_reason(error)}); {fix}"
         ) from error
-    return Measurement(**{part: _spread(seconds) for part, seconds in times.items()})
+    return Measurement(**{part: _merged(taken) for part, taken in rounds.items()})
 
 
 def environment(settings: Settings) -> Environment:
@@ -228,79 +143,12 @@ def environment(settings: Settings) -> Environment:
     return Environment(
         settings.device,
         torch.cuda.get_device_name() if settings.device == "cuda" else _processor(),
-        torch.__version__,
+        str(torch.__version__),
         settings.threads or torch.get_num_threads(),
         settings.dtype,
         settings.channels_last,
         settings.compile,
     )
-
-
-def bench_record(
-    layer: Comparison,
-    measurement: Measurement,
-    environment: Environment,
-    name: str | None = None,
-) -> BenchRecord:
-    """The record of a measured layer; runs nothing.
-
-    Raises:
-        DscalcError: the layer lacks a part.
-    """
-    depthwise, pointwise = _parts(layer)
-    size = BYTES_PER_ELEMENT[environment.dtype]
-    standard_bytes = least_bytes(layer.standard, size)
-    depthwise_bytes, pointwise_bytes = least_bytes(depthwise, size), least_bytes(pointwise, size)
-    separable_bytes = depthwise_bytes + pointwise_bytes
-    standard, separable = measurement.standard, measurement.separable
-    shared = record(layer, name=name)._asdict()
-    return BenchRecord(
-        **{field: shared[field] for field in BenchRecord._fields if field in shared},
-        **{
-            f"{part}_{field}": value
-            for part, time in measurement._asdict().items()
-            for field, value in time._asdict().items()
-        },
-        speedup=standard.time_us / separable.time_us,
-        standard_gflops_per_s=gflops_per_s(layer.standard.macs, standard.time_us),
-        separable_gflops_per_s=gflops_per_s(layer.separable_macs, separable.time_us),
-        standard_bytes=standard_bytes,
-        depthwise_bytes=depthwise_bytes,
-        pointwise_bytes=pointwise_bytes,
-        separable_bytes=separable_bytes,
-        standard_intensity=intensity(layer.standard.macs, standard_bytes),
-        separable_intensity=intensity(layer.separable_macs, separable_bytes),
-        noisy=any(time.time_iqr_us > NOISY * time.time_us for time in (standard, separable)),
-        **environment._asdict(),
-    )
-
-
-def least_bytes(conv: Conv, bytes_per_element: int) -> int:
-    """Bytes that one convolution must move: its input, weights, biases and output, once each.
-
-    The whole input counts, even where a stride skips some of it. A separable convolution is the
-    sum of its parts: the map between them is written by one and read by the other.
-
-    Source: the compulsory traffic of Williams, Waterman, Patterson, Roofline, 2009; the memory
-    access cost of Ma et al., ShuffleNet V2, 2018 (arXiv 1807.11164), section 2, guideline G1.
-    """
-    inputs = conv.batch_size * conv.in_channels * prod(conv.input_size)
-    outputs = conv.batch_size * conv.out_channels * prod(conv.output_size)
-    return (inputs + conv.params + outputs) * bytes_per_element
-
-
-def intensity(macs: int, moved_bytes: int) -> Fraction:
-    """Arithmetic intensity in FLOP/byte.
-
-    A layer is limited by memory where it is less than peak FLOP/s / bandwidth of the machine.
-    Source: Williams, Waterman, Patterson, Roofline, 2009.
-    """
-    return Fraction(2 * macs, moved_bytes)
-
-
-def gflops_per_s(macs: int, time_us: float) -> float:
-    """Achieved GFLOP/s."""
-    return 2 * macs / time_us / 1e3
 
 
 def bytes_needed(layer: Comparison, settings: Settings) -> int:
@@ -312,7 +160,7 @@ def bytes_needed(layer: Comparison, settings: Settings) -> int:
     A CPU without kernels of oneDNN for the dtype also unrolls the input (im2col): one element for
     each tap at each output position. Half precision is taken to be such a case.
     """
-    depthwise, pointwise = _parts(layer)
+    depthwise, pointwise = parts(layer)
     standard = layer.standard
     unrolls = settings.device == "cpu" and (
         settings.dtype != "float32" or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -326,31 +174,8 @@ def bytes_needed(layer: Comparison, settings: Settings) -> int:
     return elements * BYTES_PER_ELEMENT[settings.dtype]
 
 
-def verdict_sentence(record: BenchRecord) -> str:
-    """What a measurement says: "8.84x fewer MACs, 6.8x faster"; and why, where it is slower."""
-    saved, gained = record.mac_reduction, record.speedup
-    surprising = _sign(saved) * _sign(gained) < 0
-    sentence = (
-        _compared(saved, "fewer MACs", "more MACs", "about as many MACs")
-        + (", but " if surprising else ", ")
-        + _compared(gained, "faster", "slower", "about as fast")
-    )
-    if _sign(gained) < 0:
-        sentence += f": {_why_slower(record)}"
-    if record.noisy:
-        spread = max(
-            record.standard_time_iqr_us / record.standard_time_us,
-            record.separable_time_iqr_us / record.separable_time_us,
-        )
-        sentence += (
-            f"; noisy: the interquartile range is {spread:.0%} of the median time "
-            f"(more than {NOISY:.0%}), so measure again"
-        )
-    return sentence
-
-
 def _check(layer: Comparison, settings: Settings) -> None:
-    _parts(layer)
+    parts(layer)
     dims = len(layer.standard.kernel_size)
     if dims not in CONVOLUTIONS:
         raise DscalcError(f"a measured layer must have 1, 2 or 3 spatial axes, got {dims}")
@@ -362,23 +187,14 @@ def _check(layer: Comparison, settings: Settings) -> None:
     needed, free = bytes_needed(layer, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
-            f"{_title(layer)} needs about {_amount(needed)} to be measured, and "
-            f"{settings.device} has {_amount(free)} free; use a smaller layer or batch"
+            f"{described(layer)} needs about {amount(needed)} to be measured, and "
+            f"{settings.device} has {amount(free)} free; use a smaller layer or batch"
         )
-
-
-def _parts(layer: Comparison) -> tuple[Conv, Conv]:
-    if layer.depthwise is None or layer.pointwise is None:
-        raise DscalcError(
-            f"a measured layer must have a depthwise and a pointwise part, and {_title(layer)} "
-            "has not; use compare() to make it"
-        )
-    return layer.depthwise, layer.pointwise
 
 
 def _timers(layer: Comparison, settings: Settings) -> dict[str, Timer]:
     """A timer for each field of a `Measurement`."""
-    depthwise, pointwise = _parts(layer)
+    depthwise, pointwise = parts(layer)
     dims = len(layer.standard.kernel_size)
     layout = _CHANNELS_LAST[dims] if settings.channels_last else torch.contiguous_format
     features = _features(layer.standard, settings, layout)
@@ -387,7 +203,7 @@ def _timers(layer: Comparison, settings: Settings) -> dict[str, Timer]:
         "standard": (convolution(layer.standard, "meta"), features),
         "depthwise": (convolution(depthwise, "meta"), features),
         "pointwise": (convolution(pointwise, "meta"), middle),
-        "separable": (_separable(depthwise, pointwise), features),
+        "separable": (separable_convolution(depthwise, pointwise), features),
     }
     if settings.compile:
         torch.compiler.reset()  # else, after a few layers, torch gives up and runs them uncompiled
@@ -445,21 +261,33 @@ def _clock(device: str) -> Callable[[], float]:
     return seconds
 
 
-def _spread(seconds: list[float]) -> Time:
-    lower, _, upper = quantiles(seconds, n=4, method="inclusive")
-    return Time(median(seconds) * 1e6, (upper - lower) * 1e6)
+def _merged(rounds: Iterable[list[float]]) -> Time:
+    """The spread over rounds of times in seconds.
+
+    A slow round has fewer times than a fast one, so each is brought in as its 99 percentiles: a
+    spell of slowness then shows in the interquartile range.
+    """
+    seconds = [
+        percentile
+        for taken in rounds
+        for percentile in quantiles(taken * 2, n=100, method="inclusive")  # it needs two times
+    ]
+    lower, middle, upper = quantiles(seconds, n=4, method="inclusive")
+    return Time(middle * 1e6, (upper - lower) * 1e6)
 
 
 def _workspace(conv: Conv, unrolls: bool) -> int:
     """Elements that a library may hold while it runs a convolution."""
-    padded = [
+    lengths = [
         length + before + after
         for length, (before, after) in zip(conv.input_size, conv.pads, strict=True)
     ]
-    copies = conv.batch_size * conv.in_channels * prod(padded) + conv.params
+    padded = conv.batch_size * conv.in_channels * prod(lengths)
+    if any(before != after for before, after in conv.pads):
+        padded *= 2  # an uneven padding is itself a copy, made before the convolution
     positions = conv.batch_size * prod(conv.output_size)
     columns = conv.in_channels // conv.groups * prod(conv.kernel_size) if unrolls else 0
-    return copies + positions * (conv.out_channels + columns)
+    return padded + conv.params + positions * (conv.out_channels + columns)
 
 
 def _free_bytes(device: str) -> int | None:
@@ -519,50 +347,6 @@ def _processor() -> str:
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, "") or platform.processor() or platform.machine()
-
-
-def _why_slower(record: BenchRecord) -> str:
-    numbers = (
-        f"moves {_amount(record.separable_bytes)} in place of {_amount(record.standard_bytes)} "
-        f"and does {_short(record.separable_intensity)} FLOP per byte "
-        f"in place of {_short(record.standard_intensity)}"
-    )
-    if record.separable_bytes > record.standard_bytes or record.mac_reduction < 1:
-        return f"it {numbers}"
-    # Less arithmetic and less traffic: a roofline has it faster, so the reason lies elsewhere.
-    return f"bytes and intensity do not explain it, since it {numbers}"
-
-
-def _compared(ratio: Fraction | float, more: str, less: str, even: str) -> str:
-    sign = _sign(ratio)
-    return f"{_short(ratio**sign)}x {more if sign > 0 else less}" if sign else even
-
-
-def _sign(ratio: Fraction | float) -> int:
-    """1 for more than one, -1 for less, 0 where three digits cannot tell."""
-    if _short(max(ratio, 1 / ratio)) == "1":
-        return 0
-    return 1 if ratio > 1 else -1
-
-
-def _short(value: Fraction | float) -> str:
-    """Three significant digits, and no exponent."""
-    return f"{float(value):.3g}" if value < 999.5 else f"{float(value):,.0f}"
-
-
-def _amount(count: int) -> str:
-    """Bytes in a unit that people read: 13.2 MB."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            amount = count / size
-            return f"{amount:.4g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
-    return f"{count} bytes"
-
-
-def _title(layer: Comparison) -> str:
-    standard = layer.standard
-    kernel, size = ("x".join(map(str, s)) for s in (standard.kernel_size, standard.input_size))
-    return f"{standard.in_channels} -> {standard.out_channels} channels, {kernel} on {size}"
 
 
 def _reason(error: Exception) -> str:

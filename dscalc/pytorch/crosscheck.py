@@ -25,7 +25,7 @@ from dscalc.comparison import Comparison, Counts
 from dscalc.conv import Conv
 from dscalc.errors import CrosscheckError
 from dscalc.network import Layer
-from dscalc.pytorch.modules import DepthwiseSeparableConv, convolution
+from dscalc.pytorch.modules import convolution, separable_convolution
 
 _COST_FREE = {"aten::pad"}  # operators without a handle that hold no MACs
 
@@ -62,7 +62,7 @@ def _comparison(comparison: Comparison) -> Counts:
         standard = _count(convolution(comparison.standard, "meta"), comparison.standard)
         depthwise, pointwise = comparison.depthwise, comparison.pointwise
         if depthwise and pointwise:
-            separable = _count(_separable(depthwise, pointwise), depthwise)
+            separable = _count(separable_convolution(depthwise, pointwise, "meta"), depthwise)
         elif depthwise:
             alone = _count(convolution(depthwise, "meta"), depthwise)
             separable = {**alone, "depthwise": alone[""]}
@@ -75,22 +75,6 @@ def _comparison(comparison: Comparison) -> Counts:
         ) from error
     parts = (standard[""], separable.get("depthwise"), separable.get("pointwise"), separable[""])
     return Counts._make(count for part in parts for count in part or (None, None))
-
-
-def _separable(depthwise: Conv, pointwise: Conv) -> DepthwiseSeparableConv:
-    return DepthwiseSeparableConv(
-        depthwise.in_channels,
-        pointwise.out_channels,
-        depthwise.kernel_size,
-        depthwise.stride,
-        depthwise.padding,
-        depthwise.dilation,
-        bias=pointwise.bias,
-        device="meta",
-        depth_multiplier=depthwise.out_channels // depthwise.in_channels,
-        depthwise_bias=depthwise.bias,
-        dims=len(depthwise.kernel_size),
-    )
 
 
 def _count(module: nn.Module, first: Conv) -> dict[str, tuple[int, int]]:

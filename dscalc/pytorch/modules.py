@@ -130,6 +130,25 @@ def convolution(conv: Conv, device: torch.device | str | None = None) -> nn.Modu
     return nn.Sequential(pad(explicit_padding), module)  # type: ignore[arg-type]
 
 
+def separable_convolution(
+    depthwise: Conv, pointwise: Conv, device: torch.device | str | None = None
+) -> DepthwiseSeparableConv:
+    """The torch module of the two parts of a comparison."""
+    return DepthwiseSeparableConv(
+        depthwise.in_channels,
+        pointwise.out_channels,
+        depthwise.kernel_size,
+        depthwise.stride,
+        depthwise.padding,
+        depthwise.dilation,
+        bias=pointwise.bias,
+        device=device,
+        depth_multiplier=depthwise.out_channels // depthwise.in_channels,
+        depthwise_bias=depthwise.bias,
+        dims=len(depthwise.kernel_size),
+    )
+
+
 def _split(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Divide pads into what a convolution does itself, and what must be padded before it.
 

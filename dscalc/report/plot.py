@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
 from dscalc.conv import times
 from dscalc.errors import DscalcError
+from dscalc.measured import BenchRecord
 from dscalc.record import UNITS, Record, Unit, Value
 
 _AXES = {
@@ -104,6 +105,32 @@ def network(
     axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(axis="x", color="0.9")
     figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    _save(figure, path, kind)
+
+
+def benchmarks(rows: Sequence[BenchRecord], path: Path, kind: str) -> None:
+    """Speed-up against MAC reduction, a point a layer; on the diagonal the two are the same."""
+    figure, axes = _figure(6, 5)
+    for number, row in enumerate(rows):
+        axes.plot(
+            float(row.mac_reduction), row.speedup, _MARKERS[number % len(_MARKERS)], color=_DARK
+        )
+        channels = f"{row.in_channels}->{row.out_channels}"
+        name = f"{channels} F{times(row.kernel_size)} D{times(row.input_size)}"
+        axes.annotate(
+            name, (float(row.mac_reduction), row.speedup), (4, 4), textcoords="offset points",
+            fontsize="x-small",
+        )  # fmt: skip
+    most = max(1.0, *(float(row.mac_reduction) for row in rows), *(row.speedup for row in rows))
+    axes.plot([0, most], [0, most], "--", color="0.4", linewidth=1, label="as much faster")
+    axes.axhline(1, color="0.6", linewidth=1, label="no faster")
+    axes.set_xlabel("MAC reduction, standard / separable")
+    axes.set_ylabel("speed-up, standard / separable time")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"{rows[0].device_name}, {rows[0].dtype}", loc="left", fontsize="medium")
+    axes.grid(color="0.9")
+    axes.legend(frameon=False, loc="upper left")
     _save(figure, path, kind)
 
 

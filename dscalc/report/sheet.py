@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from dscalc.comparison import Comparison, Counts
 from dscalc.conv import times
+from dscalc.describe import described
+from dscalc.measured import BenchRecord, gflops_per_s, intensity, verdict_sentence
 from dscalc.record import UNITS, Model, Record, Unit, record
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
@@ -72,7 +74,7 @@ def one_layer(
         saving(layer.ratio, layer.param_ratio, label),
     ]
     notes += [*crosschecked([record(layer, counted)]), CONVENTION[unit]]
-    return Sheet(title(layer), header, rows[:-1], rows[-1], notes)
+    return Sheet(described(layer), header, rows[:-1], rows[-1], notes)
 
 
 def grid(layers: str, rows: Sequence[Record], unit: Unit) -> Sheet:
@@ -166,6 +168,65 @@ def model(
     return Sheet(name, header, cells[:-1], cells[-1], notes)
 
 
+def benchmarks(rows: Sequence[BenchRecord], unit: Unit) -> Sheet:
+    """One measured layer part by part, or several, one a row."""
+    return _one_benchmark(rows[0], unit) if len(rows) == 1 else _many_benchmarks(rows)
+
+
+def _one_benchmark(row: BenchRecord, unit: Unit) -> Sheet:
+    label, scale = UNITS[unit]
+    header = ["", "time, us", "IQR, us", label, "GFLOP/s", "least bytes", "FLOP/byte"]
+    cells = []
+    for part in ("standard", "depthwise", "pointwise", "separable"):
+        time, iqr = getattr(row, f"{part}_time_us"), getattr(row, f"{part}_time_iqr_us")
+        macs, moved = getattr(row, f"{part}_macs"), getattr(row, f"{part}_bytes")
+        cells.append(
+            [
+                part,
+                f"{time:,.1f}",
+                f"{iqr:,.1f}",
+                f"{macs * scale:,}",
+                f"{gflops_per_s(macs, time):,.1f}",
+                f"{moved:,}",
+                f"{float(intensity(macs, moved)):,.1f}",
+            ]
+        )
+    notes = [verdict_sentence(row), *_measured_on(row)]
+    return Sheet(row.name or "", header, cells[:-1], cells[-1], notes)
+
+
+def _many_benchmarks(rows: Sequence[BenchRecord]) -> Sheet:
+    header = ["channels", "F", "D", "standard, us", "separable, us", "fewer MACs", "faster", ""]
+    cells = [
+        [
+            f"{row.in_channels} -> {row.out_channels}",
+            times(row.kernel_size),
+            times(row.input_size),
+            f"{row.standard_time_us:,.1f}",
+            f"{row.separable_time_us:,.1f}",
+            factor(row.mac_reduction),
+            factor(Fraction(row.speedup)),
+            "noisy" if row.noisy else "",
+        ]
+        for row in rows
+    ]
+    notes = ["fewer MACs, faster: standard / separable; below 1x separable is the larger"]
+    if rows:
+        notes += _measured_on(rows[0])
+    return Sheet(f"{len(rows):,} layers measured", header, cells, None, notes)
+
+
+def _measured_on(row: BenchRecord) -> list[str]:
+    layout = ", channels last" if row.channels_last else ""
+    compiled = ", compiled" if row.compile else ""
+    threads = f", {row.threads} threads" if row.device == "cpu" else ""
+    return [
+        f"median and interquartile range (IQR) on {row.device_name}{threads}, {row.dtype}"
+        f"{layout}{compiled}, torch {row.torch_version}",
+        "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each",
+    ]
+
+
 def crosschecked(rows: Sequence[Record]) -> list[str]:
     """What the marks mean."""
     checks = {row.crosscheck for row in rows}
@@ -175,41 +236,6 @@ def crosschecked(rows: Sequence[Record]) -> list[str]:
     if "mismatch" in checks:
         notes.append(f"{DIFFERENT} fvcore or torch count something else on the real modules")
     return notes
-
-
-def title(layer: Comparison) -> str:
-    """What a layer is."""
-    standard = layer.standard
-    words = [
-        f"{standard.in_channels} -> {standard.out_channels} channels",
-        f"{times(standard.kernel_size)} kernel",
-        f"{times(standard.input_size)} map",
-    ]
-    return ", ".join([*words, *options(layer)])
-
-
-def options(layer: Comparison) -> list[str]:
-    """The options of a layer that are not as usual."""
-    standard, depthwise = layer.standard, layer.depthwise
-    words = []
-    if max(standard.stride) > 1:
-        words.append(f"stride {_short(standard.stride)}")
-    if standard.padding != "same":
-        padding = standard.padding
-        words.append(f"padding {padding if isinstance(padding, str) else _short(padding)}")
-    if max(standard.dilation) > 1:
-        words.append(f"dilation {_short(standard.dilation)}")
-    if standard.groups > 1:
-        words.append(f"{standard.groups} groups")
-    if depthwise and depthwise.out_channels > depthwise.in_channels:
-        words.append(f"depth multiplier {depthwise.out_channels // depthwise.in_channels}")
-    if depthwise and depthwise.bias != standard.bias:
-        words.append("bias but on depthwise" if standard.bias else "bias on depthwise")
-    elif standard.bias:
-        words.append("bias")
-    if standard.batch_size > 1:
-        words.append(f"batch of {standard.batch_size}")
-    return words
 
 
 def ratio_in_full(layer: Comparison) -> str:
@@ -268,7 +294,3 @@ def bar(ratio: Fraction | None) -> str:
 
 def _of(part: str, counts: Counts) -> tuple[int, int]:
     return getattr(counts, f"{part}_macs"), getattr(counts, f"{part}_params")
-
-
-def _short(size: tuple[int, ...]) -> str:
-    return str(size[0]) if len(set(size)) == 1 else times(size)

@@ -83,11 +83,11 @@ def live(first: Sheet, stream: TextIO) -> Iterator[Callable[[Sheet], None]]:
         yield lambda sheet: display.update(_laid_out(sheet, console), refresh=True)
 
 
-def progress(items: Iterable[_Item], count: int, stream: TextIO) -> Iterable[_Item]:
+def progress(items: Iterable[_Item], count: int, stream: TextIO, doing: str) -> Iterable[_Item]:
     """The items, with a bar on a terminal that vanishes after the last one."""
     from rich.progress import track
 
-    return track(items, "counting with fvcore", count, console=_console(stream), transient=True)
+    return track(items, doing, count, console=_console(stream), transient=True)
 
 
 def status(what: str, stream: TextIO) -> AbstractContextManager[object]:

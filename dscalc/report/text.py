@@ -7,11 +7,11 @@ lists in JSON and HxW elsewhere.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dscalc import __version__
 from dscalc.conv import times
-from dscalc.record import Model, Record, Unit, Value, model_values, names, values
+from dscalc.record import Record, Unit, Value, names, values
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet
@@ -25,25 +25,22 @@ _CONVENTION = {
 
 
 def json(
-    rows: Iterable[Record], total: Record, unit: Unit, model: Model | None = None
+    rows: Iterable[NamedTuple], total: Record | None, unit: Unit, more: Mapping[str, object]
 ) -> Iterator[str]:
-    """One object: schema, version, convention, rows, total; and a model, if they are of one."""
+    """One object: schema, version, convention, rows, total, and ``more`` objects."""
     from json import dumps
 
     yield f'{{\n  "schema": "dscalc/1",\n  "version": {dumps(__version__)},\n'
     yield f'  "convention": {dumps(_CONVENTION[unit])},\n  "rows": [\n    '
     yield ",\n    ".join(dumps(values(row, unit), default=float) for row in rows)
-    yield f'\n  ],\n  "total": {dumps(values(total, unit), default=float)}'
-    if model:
-        counts = {
-            field.removeprefix("model_"): value
-            for field, value in model_values(model, unit).items()
-        }
-        yield f',\n  "model": {dumps({**counts, "uncounted_operators": model.uncounted_operators})}'
+    sums = values(total, unit) if total else None
+    yield f'\n  ],\n  "total": {dumps(sums, default=float)}'
+    for name, value in more.items():
+        yield f",\n  {dumps(name)}: {dumps(value)}"
     yield "\n}\n"
 
 
-def jsonl(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
+def jsonl(rows: Iterable[NamedTuple], unit: Unit) -> Iterator[str]:
     """One object a row."""
     from json import dumps
 
@@ -51,15 +48,14 @@ def jsonl(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
         yield dumps(values(row, unit), default=float) + "\n"
 
 
-def csv(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
-    """A header and one line a row."""
+def csv(rows: Iterable[NamedTuple], unit: Unit, kind: type[NamedTuple] = Record) -> Iterator[str]:
+    """A header, which names the fields of a ``kind`` of record, and one line a row."""
     from csv import writer
 
     line = writer(_Returned(), lineterminator="\n").writerow
-    yield line(names(Record._fields, unit))
-    spelled = [
-        field for field, kind in enumerate(Record.__annotations__.values()) if kind not in _AS_IS
-    ]
+    yield line(names(kind._fields, unit))
+    hints = enumerate(kind.__annotations__.values())
+    spelled = [field for field, hint in hints if hint not in _AS_IS]
     for row in rows:
         cells = list(row if unit == "macs" else values(row, unit).values())
         for field in spelled:
@@ -67,7 +63,7 @@ def csv(rows: Iterable[Record], unit: Unit) -> Iterator[str]:
         yield line(cells)
 
 
-_AS_IS = (int, int | None, str, str | None)  # what csv writes as `plain` does, and sooner
+_AS_IS = (int, int | None, str, str | None, float)  # what csv writes as `plain` does, and sooner
 
 
 class _Returned:
@@ -93,6 +89,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "true" if value else "false",
     int: str,
     str: str,
+    float: repr,
     tuple: lru_cache(maxsize=256)(times),  # a long grid writes few sizes many times
     Fraction: lambda value: repr(float(value)),
 }

@@ -1,0 +1,123 @@
+"""``dscalc bench IC OC F D``: time both on this machine."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from dscalc import parse
+from dscalc.commands.answer import (
+    Answer,
+    plotting,
+    refuse_many,
+    torch_needed,
+    verdict_on,
+    watched,
+    write,
+)
+from dscalc.commands.options import LayerOptions, OutputOptions, ScaleOptions, SizeArguments
+from dscalc.describe import described
+from dscalc.errors import DscalcError
+from dscalc.grid import Grid
+from dscalc.measured import BenchRecord, bench_record
+from dscalc.record import values
+from dscalc.report import sheet
+
+EXAMPLES = """
+  dscalc bench 512 512 3 14
+  dscalc bench 96 96 7 56 --threads 1 --assert 'speedup >= 2'
+  dscalc bench 32,64,128 128 3 56 -f csv -o times.csv
+  dscalc bench 64 64 3 14:112:14 --plot times.png
+"""
+
+
+def bench(
+    sizes: SizeArguments,
+    layer: LayerOptions,
+    scale: ScaleOptions,
+    output: OutputOptions,
+    device: Annotated[
+        Literal["cpu", "cuda", "mps"],
+        typer.Option("--device", help="Where to run.", rich_help_panel="Measurement"),
+    ] = "cpu",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option("--dtype", help="Of weights and feature maps.", rich_help_panel="Measurement"),
+    ] = "float32",
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            help="Threads on the CPU; as many as torch uses unless given.",
+            rich_help_panel="Measurement",
+        ),
+    ] = None,
+    channels_last: Annotated[
+        bool,
+        typer.Option(
+            "--channels-last", help="Store channels innermost.", rich_help_panel="Measurement"
+        ),
+    ] = False,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Run what torch.compile makes.", rich_help_panel="Measurement"
+        ),
+    ] = False,
+    min_run_time: Annotated[
+        str,
+        typer.Option(
+            "--min-run-time",
+            metavar="SECONDS",
+            help="Time each candidate for so long.",
+            rich_help_panel="Measurement",
+        ),
+    ] = "1",
+) -> int:
+    """Measure both on this machine: are fewer MACs faster here?
+
+    Times the standard and the separable module, and the depthwise and pointwise parts alone, in
+    turns. Beside the times stand the bytes that must move at the least, and the FLOPs for each of
+    them. IC, OC, F and D take lists and ranges as in dscalc compare.
+
+    --get and --assert know the fields of the measurement, such as speedup and standard_time_us.
+    """
+    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
+    refuse_many(layers.count, output)
+    if layers.count == 1 and output.plot:
+        raise DscalcError("--plot needs more than one layer; give a list or a range, or drop it")
+    verdict = verdict_on(output, BenchRecord._fields)
+    thread_count = parse.whole(threads, "--threads") if threads is not None else None
+    seconds = float(parse.number(min_run_time, "--min-run-time"))
+    with torch_needed():
+        from dscalc.pytorch.benchmark import Settings, benchmark, environment
+    settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds)
+    here = environment(settings)
+    rows: list[BenchRecord] = []
+    interrupted = False
+    try:
+        for comparison in watched(layers, layers.count, output, "measuring"):
+            measurement = benchmark(comparison, settings)
+            rows.append(bench_record(comparison, measurement, here, described(comparison)))
+    except KeyboardInterrupt:
+        interrupted = True
+    if output.plot and rows:
+        with plotting(output.plot) as (plot, path, kind):
+            plot.benchmarks(rows, path, kind)
+    write(
+        Answer(
+            rows,
+            partial(sheet.benchmarks, unit=output.unit),
+            total=lambda _: None,
+            kind=BenchRecord,
+            more={"environment": here._asdict()},
+        ),
+        output,
+    )
+    if interrupted:
+        return 130
+    for row in rows:
+        verdict.check(
+            values(row, output.unit), lambda row=row: f"{row.in_channels} -> {row.out_channels}"
+        )
+    return verdict.conclude()
