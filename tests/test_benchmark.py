@@ -14,19 +14,16 @@ from strategies import convolutions
 from torch import nn
 
 from dscalc import Comparison, Conv, DscalcError, compare
-from dscalc.pytorch.benchmark import (
+from dscalc.measured import (
     BenchRecord,
     Environment,
     Measurement,
-    Settings,
     Time,
     bench_record,
-    benchmark,
-    bytes_needed,
-    environment,
     least_bytes,
     verdict_sentence,
 )
+from dscalc.pytorch.benchmark import Settings, benchmark, bytes_needed, environment
 from dscalc.pytorch.modules import convolution
 from dscalc.record import Record
 
@@ -436,7 +433,7 @@ def test_what_torch_cannot_run(timer, monkeypatch):
     with pytest.raises(DscalcError) as refused:
         benchmark(SMALL, Settings(dtype="bfloat16"))
     assert str(refused.value) == (
-        "torch cannot run 4 -> 6 channels, 3x3 on 8x8 on cpu in bfloat16 (no kernel); "
+        "torch cannot run 4 -> 6 channels, 3x3 kernel, 8x8 map on cpu in bfloat16 (no kernel); "
         "use a smaller layer or float32"
     )
 
@@ -451,7 +448,7 @@ def test_what_torch_cannot_compile(timer, monkeypatch):
     with pytest.raises(DscalcError) as refused:
         benchmark(SMALL, Settings(compile=True))
     assert str(refused.value) == (
-        "torch cannot compile 4 -> 6 channels, 3x3 on 8x8 on cpu in float32 "
+        "torch cannot compile 4 -> 6 channels, 3x3 kernel, 8x8 map on cpu in float32 "
         "(InvalidCxxCompiler: no compiler); measure without compile"
     )
 
@@ -488,7 +485,7 @@ def test_a_layer_that_does_not_fit_is_refused_with_the_numbers(timer, monkeypatc
     with pytest.raises(DscalcError) as refused:
         benchmark(DEEP, Settings())
     assert str(refused.value) == (
-        "512 -> 512 channels, 3x3 on 14x14 needs about 23.54 MB to be measured, and cpu has "
+        "512 -> 512 channels, 3x3 kernel, 14x14 map needs about 23.54 MB to be measured, and cpu has "
         "4 MB free; use a smaller layer or batch"
     )
     assert not timer.made

@@ -1,5 +1,6 @@
 """``dscalc bench IC OC F D``: time both on this machine."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -117,7 +118,5 @@ def bench(
     if interrupted:
         return 130
     for row in rows:
-        verdict.check(
-            values(row, output.unit), lambda row=row: f"{row.in_channels} -> {row.out_channels}"
-        )
+        verdict.check(values(row, output.unit), partial(str, row.name))
     return verdict.conclude()
