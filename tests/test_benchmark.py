@@ -485,8 +485,8 @@ def test_a_layer_that_does_not_fit_is_refused_with_the_numbers(timer, monkeypatc
     with pytest.raises(DscalcError) as refused:
         benchmark(DEEP, Settings())
     assert str(refused.value) == (
-        "512 -> 512 channels, 3x3 kernel, 14x14 map needs about 23.54 MB to be measured, and cpu has "
-        "4 MB free; use a smaller layer or batch"
+        "512 -> 512 channels, 3x3 kernel, 14x14 map needs about 23.54 MB to be measured, and cpu "
+        "has 4 MB free; use a smaller layer or batch"
     )
     assert not timer.made
 

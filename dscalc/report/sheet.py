@@ -62,6 +62,7 @@ def one_layer(
             percent(Fraction(macs, layer.standard.macs)),
         ]
         if pending:
+            cells[3] += f" {PENDING}"
             cells.append(PENDING)
         if counted:
             macs_counted, params_counted = _of(part, counted)
