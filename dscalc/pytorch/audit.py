@@ -12,6 +12,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
@@ -117,7 +118,11 @@ def audit(
         for layer, counted in zip(layers, _counted(layers, as_is, replaced, converted), strict=True)
     ]
     sums = total(records)
-    added = sums.separable_params - sums.standard_params
+    added = sum(
+        _params_added(original.get_submodule(path))
+        for path, reason in reasons.items()
+        if not reason
+    )
     agree = as_is.other_macs == replaced.other_macs and params + added == separable_params
     whole = Model(
         sums.standard_macs + as_is.other_macs,
@@ -320,7 +325,7 @@ def _layers(calls: list[_Call], reasons: dict[str, str], model: nn.Module) -> li
     layers = []
     for call in calls:
         times_called[call.path] += 1
-        name = printable(call.path)
+        name = printable(call.path) or "the model"
         if times_called[call.path] > 1:
             name += f" (call {times_called[call.path]})"
         tensors = [t for t in (call.weight, call.bias) if t is not None and id(t) in own]
@@ -427,6 +432,17 @@ def _counted(
         yield Counts(
             macs, params, depthwise, held[0], pointwise, held[1], depthwise + pointwise, sum(held)
         )
+
+
+def _params_added(module: nn.Module) -> int:
+    """By formula, what replacing a convolution adds to the parameters, whether it runs or not."""
+    assert isinstance(module, _ConvNd)
+    bias = module.bias is not None
+    standard = Conv(
+        module.in_channels, module.out_channels, module.kernel_size, module.kernel_size, bias=bias
+    )
+    counts = separable(standard, 1, bias).counts
+    return counts.separable_params - counts.standard_params
 
 
 def _size(parameters: Iterable[Tensor]) -> int:
