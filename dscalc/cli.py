@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +41,10 @@ def main() -> int:
     """Run the command line and return its exit code."""
     if hasattr(signal, "SIGPIPE"):  # die of a closed pipe in silence, like any filter
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started it
+            setattr(sys, name, Path(os.devnull).open("w"))
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:]
     try:
         code: int = _app(args)(args or ["--help"], standalone_mode=False)

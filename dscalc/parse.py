@@ -43,12 +43,11 @@ def size(text: str, name: str, least: int = 1) -> Size:
     Raises:
         DscalcError: a part is not a whole number of at least ``least``.
     """
-    parts = text.split("x")
-    if len(parts) == 1:
-        return whole(text, name, least)
+    parts = text.strip().split("x")
     if not all(_WHOLE.fullmatch(part) for part in parts):
         raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
-    return tuple(whole(part, name, least) for part in parts)
+    sizes = tuple(whole(part, name, least) for part in parts)
+    return sizes if len(sizes) > 1 else sizes[0]
 
 
 def shape(text: str, name: str) -> tuple[int, ...]:
