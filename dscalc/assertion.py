@@ -31,12 +31,14 @@ class Assertion(NamedTuple):
     text: str
 
     @classmethod
-    def parse(cls, text: str, fields: Iterable[str]) -> "Assertion":
+    def parse(
+        cls, text: str, fields: Iterable[str], numbers: Iterable[str] | None = None
+    ) -> "Assertion":
         """Read ``FIELD OP NUMBER``; OP is one of ``< <= == != >= >``.
 
         Raises:
-            DscalcError: it does not have that form, the field is not one of ``fields``, or the
-                number is none.
+            DscalcError: it does not have that form, the field is not one of ``fields``, or not one
+                of ``numbers``, or the number is none.
         """
         match = _CONDITION.fullmatch(text)
         if not match:
@@ -46,6 +48,8 @@ class Assertion(NamedTuple):
             )
         field, symbol, right = match.groups()
         check_field(field, fields)
+        if numbers is not None and field not in numbers:
+            raise DscalcError(f"cannot check {parse.shown(text)}: {field} is not a number")
         number = parse.number(right, f"the right side of {parse.shown(text)}")
         return cls(field, symbol, number, f"{field} {symbol} {right.strip()}")
 

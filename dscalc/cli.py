@@ -43,17 +43,16 @@ def main() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started it
-            setattr(sys, name, Path(os.devnull).open("w"))
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:]
     try:
         code: int = _app(args)(args or ["--help"], standalone_mode=False)
-        sys.stdout.flush()
         return code if args else 2
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if "-v" in args or "--verbose" in args:
+        if any(arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args):
             import traceback
 
             traceback.print_exc()
@@ -89,15 +88,16 @@ def _explained(error: Exception, args: list[str]) -> str:
         reason = str(error)
     elif isinstance(error, _UsageError):
         reason = error.format_message()  # type: ignore[attr-defined]
-        negative = next((arg for arg in args if arg[:1] == "-" and arg[1:2].isdigit()), None)
-        if negative and reason.startswith("No such option: -"):
+        option = getattr(error, "option_name", "")
+        if option[1:2].isdigit():  # a negative number, of which the parser took one digit
+            negative = next(arg for arg in args if arg.startswith(option))
             reason = f"IC, OC, F and D must be at least 1, got {negative}"
         else:
             command = error.ctx.command_path if error.ctx else "dscalc"  # type: ignore[attr-defined]
-            reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}; see {command} --help"
-    elif isinstance(error, OSError):  # files have a DscalcError: this is stdout
-        reason = f"cannot write to stdout: {error.strerror or error}; is the disk full?"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would try again, and complain
+            reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}"
+            reason += (
+                f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
+            )
     else:
         reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
     return f"error: {printable(reason)}\n"

@@ -31,8 +31,8 @@ def scaled_size(input_size: Size, resolution_multiplier: Multiplier) -> Size:
     """
     rho = exact_multiplier("resolution_multiplier", resolution_multiplier)
     if isinstance(input_size, tuple | list):
-        return tuple(max(1, round(rho * length)) for length in input_size)
-    return max(1, round(rho * input_size))
+        return tuple(scaled_size(length, rho) for length in input_size)
+    return max(1, round(rho * whole_number("input_size", input_size)))
 
 
 def exact_multiplier(name: str, value: Multiplier) -> Fraction:
@@ -105,7 +105,7 @@ class Comparison(NamedTuple):
 
     @property
     def ratio(self) -> Fraction:
-        """MACs, separable / standard: m * (1/OC + 1/F^2) for an ungrouped standard convolution.
+        """Separable / standard MACs, m * (1/OC + 1/F^2) where the standard one is ungrouped.
 
         Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.1. It tends to 1/F^2
         once OC is much larger than F^2, and is over 1, so separable costs more, where OC or F is 1.
@@ -114,7 +114,7 @@ class Comparison(NamedTuple):
 
     @property
     def param_ratio(self) -> Fraction:
-        """Parameters, separable / standard: the ratio of MACs where there is no bias."""
+        """Separable / standard parameters, the same as the ratio of MACs where there is no bias."""
         return Fraction(self.separable_params, self.standard.params)
 
 

@@ -8,7 +8,7 @@
 from collections.abc import Sequence
 from math import prod
 from operator import index
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dscalc.errors import DscalcError
 
@@ -91,6 +91,15 @@ def per_axis(name: str, value: Size, axes: int, least: int = 1) -> tuple[int, ..
     if len(value) != axes:
         raise DscalcError(f"{name} {times(value)} has {len(value)} axes, but the layer has {axes}")
     return tuple([whole_number(name, length, least) for length in value])
+
+
+def checked_padding(padding: Padding, axes: int) -> Literal["same", "valid"] | tuple[int, ...]:
+    """The padding, as one checked int per axis where it is a size."""
+    if not isinstance(padding, str):
+        return per_axis("padding", padding, axes, least=0)
+    if padding not in ("same", "valid"):
+        raise DscalcError(f"padding must be same, valid or a size such as 1, got {padding!r}")
+    return padding
 
 
 def output_sizes(
@@ -188,10 +197,7 @@ class Conv(_Fields):
                 f"groups must divide both channels, got groups {groups} for "
                 f"{in_channels} -> {out_channels} channels"
             )
-        if not isinstance(padding, str):
-            padding = per_axis("padding", padding, axes, least=0)
-        elif padding not in ("same", "valid"):
-            raise DscalcError(f"padding must be same, valid or a size such as 1, got {padding!r}")
+        padding = checked_padding(padding, axes)
         kernel_size = per_axis("kernel_size", kernel_size, axes)
         input_size = per_axis("input_size", input_size, axes)
         stride = per_axis("stride", stride, axes)
@@ -205,6 +211,10 @@ class Conv(_Fields):
                 groups, bool(bias), batch_size, output_size,
             )
         )  # fmt: skip
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Make a copy, or what was pickled, from the arguments alone."""
+        return tuple(self[:-1])
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -113,26 +114,17 @@ def shipped() -> dict[str, str]:
     return titles
 
 
-@contextmanager
-def opened(name: str, stdin: BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
-    """The bytes of a shipped network, a file or ``-`` (stdin), and their name in errors.
+def load_network(source: str, **scale: Any) -> list[Layer]:
+    """Read a shipped network by its name, a file, or stdin as ``-``.
+
+    ``scale`` is as for `read_network`.
 
     Raises:
         DscalcError: there is no such network or file, or it cannot be read.
+        FileError: names every row that is wrong.
     """
-    if name == "-":
-        yield stdin, "stdin"
-        return
-    path = _SHIPPED / f"{name}.csv" if name in shipped() else Path(name)
-    try:
-        with path.open("rb") as stream:
-            yield stream, name
-    except FileNotFoundError:
-        near = get_close_matches(name, shipped(), cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see dscalc network --list"
-        raise DscalcError(f"no network or file named {parse.shown(name)}; {hint}") from None
-    except OSError as error:
-        raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
+    with _opened(source) as (stream, name):
+        return read_network(stream, name, **scale)
 
 
 def read_network(
@@ -177,22 +169,41 @@ def read_network(
     return layers
 
 
+@contextmanager
+def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
+    """The bytes of a shipped network, a file or ``-`` (stdin), and their name in errors."""
+    if name == "-":
+        yield sys.stdin.buffer, "stdin"
+        return
+    path = _SHIPPED / f"{name}.csv" if name in shipped() else Path(name)
+    try:
+        with path.open("rb") as stream:
+            yield stream, name
+    except FileNotFoundError:
+        near = get_close_matches(name, shipped(), cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see dscalc network --list"
+        raise DscalcError(f"no network or file named {parse.shown(name)}; {hint}") from None
+    except OSError as error:
+        raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
+
+
 class _Problems:
     """Gathers what is wrong with a file, so that one run names every bad row."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.found: list[str] = []
+        self.found: list[tuple[int, str]] = []
 
     def add(self, line: int, reason: object) -> None:
-        self.found.append(f"{self.file}:{line}: {reason}")
+        self.found.append((line, f"{self.file}:{line}: {parse.printable(str(reason))}"))
         if len(self.found) >= _MOST_ERRORS:
-            self.found.append(f"{self.file}:{line}: too many errors; the rest is not read")
+            self.found.append((line, f"{self.file}:{line}: too many errors; the rest is not read"))
             self.raise_any()
 
     def raise_any(self) -> None:
         if self.found:
-            raise FileError("\n".join(self.found))
+            self.found.sort(key=lambda problem: problem[0])
+            raise FileError("\n".join(text for _, text in self.found))
 
 
 def _lines(stream: BinaryIO, problems: _Problems) -> Iterator[str]:

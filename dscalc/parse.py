@@ -90,10 +90,15 @@ def number(text: str, name: str) -> Fraction:
     match = _NUMBER.fullmatch(text.strip())
     try:
         if match:
-            return Fraction(match[1]) * _SUFFIXES[match[2].upper()]
+            value = Fraction(match[1]) * _SUFFIXES[match[2].upper()]
+            if abs(value) <= 10**_MOST_DIGITS and value.denominator <= 10**_MOST_DIGITS:
+                return value
     except (ValueError, ZeroDivisionError):
         pass
-    raise DscalcError(f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, got {shown(text)}")
+    raise DscalcError(
+        f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, of at most {_MOST_DIGITS} "
+        f"digits, got {shown(text)}"
+    )
 
 
 def printable(text: str) -> str:

@@ -60,8 +60,8 @@ class Record(NamedTuple):
 class Model(NamedTuple):
     """A whole model, as it is and with its eligible convolutions replaced.
 
-    MACs are None where nothing but its convolutions was counted. ``uncounted_operators`` are those
-    that fvcore has no count for, with their numbers of calls.
+    MACs are None where some of them were not counted. ``uncounted_operators`` are those that
+    fvcore has no count for, with their numbers of calls.
     """
 
     macs: int | None
@@ -143,7 +143,7 @@ def total(records: Iterable[Record]) -> Record:
         values[field] = sum(known) if known or field in _ALWAYS else None
     checks = {row.crosscheck for row in rows}
     check = next((verdict for verdict in ("mismatch", "skipped") if verdict in checks), "exact")
-    if check == "skipped":
+    if "skipped" in checks:
         values.update(dict.fromkeys(CHECKED.values()))
     ratios = _ratios(Counts._make(values[field] for field in Counts._fields))
     values.update(zip(RATIOS, ratios, strict=True), name="total", kind="total", crosscheck=check)

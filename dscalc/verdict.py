@@ -2,10 +2,12 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 
 from dscalc.assertion import Assertion
+from dscalc.parse import printable
 from dscalc.record import CHECKED, Record, Value
 
 _MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
@@ -18,19 +20,49 @@ class Verdict:
     differs, and 2 where something could not be answered.
     """
 
-    def __init__(self, assertions: Iterable[str], fields: Sequence[str], *, quiet: bool) -> None:
+    def __init__(
+        self,
+        assertions: Iterable[str],
+        fields: Sequence[str],
+        numbers: Collection[str] | None = None,
+        *,
+        quiet: bool,
+    ) -> None:
         self.exit_code = 0
         self._quiet = quiet
-        self._assertions = [Assertion.parse(text, fields) for text in assertions]
+        self._assertions = [Assertion.parse(text, fields, numbers) for text in assertions]
         self._checked = 0
+        self._held: list[str] | None = None
         self._failed: Counter[str] = Counter()
+
+    def fields(self, more: Iterable[str]) -> list[str]:
+        """The fields that assertions are about, and more."""
+        return [*(assertion.field for assertion in self._assertions), *more]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Say nothing until the end, while a live display owns the terminal."""
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            for line in lines:
+                self.say(line)
+
+    def say(self, line: str) -> None:
+        """Write a line to stderr."""
+        if self._held is None:
+            sys.stderr.write(f"{printable(line)}\n")
+        else:
+            self._held.append(line)
 
     def refuse(self, reason: str) -> None:
         """Something could not be answered."""
         self.exit_code = 2
         self._failed["error"] += 1
         if self._failed["error"] <= _MOST_LINES:
-            sys.stderr.write(f"error: {reason}\n")
+            self.say(f"error: {reason}")
 
     def crosscheck(self, row: Record, name: Callable[[], str] = str) -> None:
         """Say where the counts of a record differ from its formulas."""
@@ -78,7 +110,7 @@ class Verdict:
 
     def _say(self, line: str) -> None:
         if not self._quiet:
-            sys.stderr.write(f"{line}\n")
+            self.say(line)
 
 
 def _exact(value: Value) -> str:

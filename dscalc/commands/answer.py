@@ -1,8 +1,10 @@
 """What the commands share: the verdict, the cross-check, and writing the answer."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -22,15 +24,23 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 Count = Callable[["Comparison | Layer"], Counts | None]
+_NUMBERS = (int, int | None, float, Fraction, Fraction | None)
 _AnyLayer = TypeVar("_AnyLayer")
 
 
-def verdict_on(output: OutputOptions, fields: Sequence[str]) -> Verdict:
-    """Read --assert and check --get, before any work is done."""
-    known = names(fields, output.unit)
+def verdict_on(
+    output: OutputOptions, kind: type[NamedTuple] = Record, more: Sequence[str] = ()
+) -> Verdict:
+    """Read --assert and check --get, before any work is done.
+
+    Known are the fields of the ``kind`` of record, and ``more``, which are numbers.
+    """
+    known = names((*kind._fields, *more), output.unit)
     for field in output.get:
         check_field(field, known)
-    return Verdict(output.assertions, known, quiet=output.quiet)
+    hints = (*kind.__annotations__.values(), *(int for _ in more))
+    numbers = {field for field, hint in zip(known, hints, strict=True) if hint in _NUMBERS}
+    return Verdict(output.assertions, known, numbers, quiet=output.quiet)
 
 
 @contextmanager
@@ -105,7 +115,7 @@ def counter(verdict: Verdict, verbose: bool) -> Count:
         try:
             counted = crosscheck(layer)
             if verbose:
-                sys.stderr.write(f"counted by {versions()}: {counted}\n")
+                verdict.say(f"counted by {versions()}: {counted}")
             return counted
         except CrosscheckError as error:
             verdict.refuse(f"{error}; add --no-verify to do without")
@@ -152,7 +162,14 @@ def write(answer: Answer, output: OutputOptions) -> None:
     """Write the report in its format to its place."""
     report = _report(answer, output)
     if output.file is None:
-        sys.stdout.writelines(report)
+        try:
+            sys.stdout.writelines(report)
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
+            raise DscalcError(
+                f"cannot write to stdout ({error.strerror or error}); is the disk full?"
+            ) from error
         return
     from dscalc.report.file import replacing
 
@@ -176,7 +193,12 @@ def _report(answer: Answer, output: OutputOptions) -> Iterable[str]:
             held = list(answer.rows)
             return text.json(held, answer.total(held), output.unit, answer.more)
         case "markdown":
-            return text.markdown(answer.to_sheet(list(answer.rows)))
+            sheet = answer.to_sheet(list(answer.rows))
+            if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
+                from dscalc.report.sheet import in_ascii
+
+                sheet = in_ascii(sheet)
+            return text.markdown(sheet)
         case "table":
             from dscalc.report import table
 

@@ -87,7 +87,7 @@ def bench(
     refuse_many(layers.count, output)
     if layers.count == 1 and output.plot:
         raise DscalcError("--plot needs more than one layer; give a list or a range, or drop it")
-    verdict = verdict_on(output, BenchRecord._fields)
+    verdict = verdict_on(output, BenchRecord)
     thread_count = parse.whole(threads, "--threads") if threads is not None else None
     seconds = float(parse.number(min_run_time, "--min-run-time"))
     with torch_needed():

@@ -60,8 +60,8 @@ def compare(
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
-    verdict = verdict_on(output, Record._fields)
-    verify = check.wanted(by_default=single and not output.get)
+    verdict = verdict_on(output)
+    verify = check.wanted(single and not output.get, verdict.fields(output.get))
     count = counter(verdict, output.verbose) if verify else uncounted
     if single:
         _show_layer(next(iter(layers)), count, verdict, output)
@@ -80,7 +80,7 @@ def _show_layer(layer: Comparison, count: Count, verdict: Verdict, output: Outpu
     if count is not uncounted and live:
         from dscalc.report import table
 
-        with table.live(shown(pending=True), sys.stdout) as replace:
+        with verdict.held(), table.live(shown(pending=True), sys.stdout) as replace:
             counted = count(layer)
             replace(shown(counted))
         row = record(layer, counted)

@@ -109,9 +109,10 @@ def model(
     --get and --assert hold the total, and know the whole model as model_macs, model_params,
     model_separable_macs and model_separable_params.
     """
-    verdict = verdict_on(output, (*Record._fields, *MODEL_FIELDS))
+    verdict = verdict_on(output, more=MODEL_FIELDS)
     if sort is not None:
         check_field(sort, names(Record._fields, output.unit))
+    verify = check.wanted(True, verdict.fields(output.get))
     most = parse.whole(top, "--top") if top is not None else None
     shapes = [parse.shape(shape, "--input") for shape in inputs]
     samples = parse.whole(batch, "--batch")
@@ -124,7 +125,7 @@ def model(
         loaded = load_model(target, arguments, dtype)
         choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
         try:
-            found = choose(verify=check.wanted(by_default=True))
+            found = choose(verify=verify)
         except CrosscheckError as error:
             verdict.refuse(f"{error}; add --no-verify to do without")
             found = choose(verify=False)

@@ -9,8 +9,8 @@ import typer
 from dscalc import parse
 from dscalc.commands.answer import Answer, counter, plotting, uncounted, verdict_on, watched, write
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
-from dscalc.network import opened, read_network, shipped
-from dscalc.record import Record, layer_record, total, values
+from dscalc.network import load_network, shipped
+from dscalc.record import layer_record, total, values
 from dscalc.report import sheet
 
 EXAMPLES = """
@@ -63,22 +63,17 @@ def network(
 
     --get and --assert hold the total.
     """
-    verdict = verdict_on(output, Record._fields)
-    with opened(source, sys.stdin.buffer) as (stream, name):
-        layers = read_network(
-            stream,
-            name,
-            input_size=parse.size(input_size, "input size") if input_size else None,
-            **scale.parsed(),
-        )
-    if check.wanted(by_default=not output.get):
+    verdict = verdict_on(output)
+    size = parse.size(input_size, "input size") if input_size else None
+    layers = load_network(source, input_size=size, **scale.parsed())
+    if check.wanted(not output.get, verdict.fields(output.get)):
         count, in_turn = counter(verdict, output.verbose), watched(layers, len(layers), output)
     else:
         count, in_turn = uncounted, layers
     rows = [layer_record(layer, count(layer)) for layer in in_turn]
     sums = total(rows)
     known = values(sums, output.unit)
-    title = shipped().get(source, name)
+    title = shipped().get(source, "stdin" if source == "-" else source)
     if output.plot:
         with plotting(output.plot) as (plot, path, kind):
             sides = ("as standard convolutions", "as it is")

@@ -1,6 +1,6 @@
 """The options that commands share, each declared once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from dscalc import parse
+from dscalc.errors import DscalcError
 
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
@@ -117,6 +118,16 @@ class ScaleOptions(Options):
         }
 
 
+_COUNTED = (
+    "fvcore_",
+    "torch_",
+    "model_macs",
+    "model_flops",
+    "model_separable_macs",
+    "model_separable_flops",
+)
+
+
 class CheckOptions(Options):
     """Whether the answer is proved."""
 
@@ -124,14 +135,21 @@ class CheckOptions(Options):
         bool | None,
         _output(
             "--verify/--no-verify",
-            help="Cross-check against fvcore on real torch modules; on unless it is a grid or "
-            "--get is given.",
+            help="Cross-check against fvcore on real torch modules; on by default, but for a "
+            "grid and for --get.",
         ),
     ] = None
 
-    def wanted(self, by_default: bool) -> bool:
-        """Whether to cross-check."""
-        return by_default if self.verify is None else self.verify
+    def wanted(self, by_default: bool, fields: Iterable[str]) -> bool:
+        """Whether to cross-check: always where one of the fields asked for is counted by it.
+
+        Raises:
+            DscalcError: such a field is asked for and --no-verify given.
+        """
+        counted = [field for field in fields if field.startswith(_COUNTED)]
+        if counted and self.verify is False:
+            raise DscalcError(f"{counted[0]} is what the cross-check counts; drop --no-verify")
+        return self.verify if self.verify is not None else by_default or bool(counted)
 
 
 class OutputOptions(Options):
@@ -146,6 +164,7 @@ class OutputOptions(Options):
             "-o",
             "--output",
             metavar="FILE",
+            readable=False,
             help="Write the report to FILE, whole or not at all.",
         ),
     ] = None
@@ -154,6 +173,7 @@ class OutputOptions(Options):
         _output(
             "--plot",
             metavar="FILE",
+            readable=False,
             help="Also draw a picture: png, svg or pdf by the ending. Needs matplotlib.",
         ),
     ] = None

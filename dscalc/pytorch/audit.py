@@ -2,10 +2,12 @@
 
 import copy
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from dscalc.comparison import Comparison, Counts, separable
 from dscalc.conv import Conv, conv_macs, conv_params, times
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.parse import printable
+from dscalc.pytorch.crosscheck import is_transposed
 from dscalc.pytorch.modules import Patterns, reasons_to_keep, replace_eligible
 from dscalc.record import Crosscheck, Model, Record, record, total
 from dscalc.report import sheet, text
@@ -44,9 +47,17 @@ _CONVOLUTIONS: dict[Callable[..., Any], tuple[str, ...]] = {
     torch.conv_transpose3d: _CONV_TRANSPOSE,
 }
 # The other operators with MACs that fvcore counts, under its names for them.
-_OTHER_MACS = ("linear", "addmm", "matmul", "bmm", "einsum")
+_OTHER_MACS = ("linear", "addmm", "matmul", "bmm", "einsum", "attention")
+# Operators with MACs that it has no count for; where one runs, the model's MACs are not known.
+_UNKNOWN_MACS = re.compile(
+    "aten::(baddbmm|bilinear|conv_tbc|lstm|gru|rnn_|quantized_|_native_multi_head_attention"
+    "|_transformer_encoder_layer_fwd|fft_|tensordot|cdist|dot|mv|addmv|addbmm|vdot|inner|ger)"
+)
 # Functions whose results tracing must not drop as unused, for then fvcore would not see them.
-_KEPT_ALIVE = {"linear", "addmm", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum"}
+_KEPT_ALIVE = {
+    *("linear", "addmm", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum"),
+    "scaled_dot_product_attention",
+}
 
 
 class Audit(NamedTuple):
@@ -124,10 +135,11 @@ def audit(
         if not reason
     )
     agree = as_is.other_macs == replaced.other_macs and params + added == separable_params
+    known = not any(map(_UNKNOWN_MACS.match, as_is.uncounted))
     whole = Model(
-        sums.standard_macs + as_is.other_macs,
+        sums.standard_macs + as_is.other_macs if known else None,
         params,
-        sums.separable_macs + replaced.other_macs,
+        sums.separable_macs + replaced.other_macs if known else None,
         separable_params,
         dict(as_is.uncounted.most_common()),
     )
@@ -366,13 +378,16 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...]) -> _Trace:
     conv_macs: list[int] = []
 
     def count(operands: list[Any], results: list[Any]) -> Counter[str]:
-        transposed = operands[6].toIValue() if len(operands) > 7 else False
         shapes = get_shape(operands[0]), get_shape(operands[1]), get_shape(results[0])
-        conv_macs.append(conv_flop_count(*shapes, transposed=transposed))
+        conv_macs.append(conv_flop_count(*shapes, transposed=is_transposed(operands)))
         return Counter(conv=conv_macs[-1])
 
     analysis = FlopCountAnalysis(_AllResults(model), inputs)
-    analysis.set_op_handle("aten::_convolution", count, "aten::_convolution_mode", count)
+    analysis.set_op_handle(
+        *("aten::_convolution", count),
+        *("aten::_convolution_mode", count),
+        *("aten::scaled_dot_product_attention", _attention),
+    )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     try:
@@ -381,6 +396,13 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...]) -> _Trace:
         raise CrosscheckError(f"fvcore cannot trace the model ({_first_line(error)})") from error
     other_macs = sum(operators[name] for name in _OTHER_MACS)
     return _Trace(conv_macs, other_macs, analysis.unsupported_ops())
+
+
+def _attention(operands: list[Any], results: list[Any]) -> Counter[str]:
+    """MACs of softmax(Q K^T) V, as fvcore counts the two products where they are not fused."""
+    *batch, queries, width = get_shape(operands[0])
+    keys, value_width = get_shape(operands[1])[-2], get_shape(operands[2])[-1]
+    return Counter(attention=prod(batch) * queries * keys * (width + value_width))
 
 
 class _AllResults(nn.Module):

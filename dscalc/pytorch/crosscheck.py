@@ -63,11 +63,13 @@ def _comparison(comparison: Comparison) -> Counts:
         depthwise, pointwise = comparison.depthwise, comparison.pointwise
         if depthwise and pointwise:
             separable = _count(separable_convolution(depthwise, pointwise, "meta"), depthwise)
-        elif depthwise:
-            alone = _count(convolution(depthwise, "meta"), depthwise)
-            separable = {**alone, "depthwise": alone[""]}
+        elif part := depthwise or pointwise:
+            alone = _count(convolution(part, "meta"), part)
+            separable = {**alone, "depthwise" if depthwise else "pointwise": alone[""]}
         else:
             separable = standard
+    except CrosscheckError:
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CrosscheckError(
@@ -86,7 +88,12 @@ def _count(module: nn.Module, first: Conv) -> dict[str, tuple[int, int]]:
     inputs = torch.empty(0, first.in_channels, *first.input_size)
     analysis = FlopCountAnalysis(module, inputs)
     analysis.set_op_handle(
-        "aten::_convolution", _conv_per_sample, "aten::linear", _linear_per_sample
+        "aten::_convolution",
+        _conv_per_sample,
+        "aten::_convolution_mode",
+        _conv_per_sample,  # with string padding; fvcore has no handle
+        "aten::linear",
+        _linear_per_sample,
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
@@ -111,9 +118,15 @@ def _conv_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Count a convolution as fvcore does, with the empty batch taken as one sample."""
     _, *input_shape = get_shape(inputs[0])
     _, *output_shape = get_shape(outputs[0])
-    weight_shape, transposed = get_shape(inputs[1]), inputs[6].toIValue()
+    weight_shape = get_shape(inputs[1])
+    transposed = is_transposed(inputs)
     macs = conv_flop_count([1, *input_shape], weight_shape, [1, *output_shape], transposed)
     return Counter(conv=macs)
+
+
+def is_transposed(inputs: list[Any]) -> bool:
+    """Whether a convolution in a trace is: aten::_convolution says; with string padding none is."""
+    return bool(inputs[6].toIValue()) if len(inputs) > 7 else False
 
 
 def _linear_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from dscalc.conv import Conv, Padding, Size, pads, per_axis
+from dscalc.conv import Conv, Padding, Size, checked_padding, pads, per_axis
 from dscalc.errors import DscalcError
 
 Patterns = str | Sequence[str]
@@ -70,11 +70,10 @@ class DepthwiseSeparableConv(nn.Module):
             raise DscalcError(
                 f"groups must be 1 in a depthwise separable convolution, got {groups}"
             )
-        convolution = CONVOLUTIONS[dims]
+        convolution = _convolution_class(dims)
         kernel_size = per_axis("kernel_size", kernel_size, dims)
         dilation = per_axis("dilation", dilation, dims)
-        if not isinstance(padding, str):
-            padding = per_axis("padding", padding, dims, least=0)
+        padding = checked_padding(padding, dims)
         zeros, self.explicit_padding = _split(pads(padding, kernel_size, dilation))
         self.padding_mode = padding_mode
         self.depthwise = convolution(
@@ -113,7 +112,7 @@ def convolution(conv: Conv, device: torch.device | str | None = None) -> nn.Modu
     if dims == 0:
         return nn.Linear(conv.in_channels, conv.out_channels, conv.bias, device=device)
     zeros, explicit_padding = _split(conv.pads)
-    module = CONVOLUTIONS[dims](
+    module = _convolution_class(dims)(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,  # type: ignore[arg-type]  # as many sizes as dims
@@ -147,6 +146,12 @@ def separable_convolution(
         depthwise_bias=depthwise.bias,
         dims=len(depthwise.kernel_size),
     )
+
+
+def _convolution_class(dims: int) -> type[nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+    if dims not in CONVOLUTIONS:
+        raise DscalcError(f"torch convolves in 1, 2 or 3 dimensions, got {dims}")
+    return CONVOLUTIONS[dims]
 
 
 def _split(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -16,7 +16,8 @@ from dscalc.record import UNITS, Model, Record, Unit, record
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
 _MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
-EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
+_EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
+_ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(_EIGHTHS[1:], "=")}
 CONVENTION = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
     "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop); "
@@ -28,7 +29,8 @@ class Sheet(NamedTuple):
     """A titled table with a header, rows of cells, one row that sums them up, and sentences below.
 
     The first column names its row and is aligned left, the others right. ``bar`` is the column
-    that only pictures what another says, if there is one.
+    that holds bars, if there is one. ``spare`` are columns that a narrow table can do without,
+    the first of them first.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Sheet(NamedTuple):
     result: Sequence[str] | None
     notes: Sequence[str]
     bar: int | None = None
+    spare: Sequence[int] = ()
 
 
 def one_layer(
@@ -97,7 +100,7 @@ def grid(layers: str, rows: Sequence[Record], unit: Unit) -> Sheet:
     ]
     notes = ["ratio = separable / standard; fewer = standard / separable", *crosschecked(rows)]
     notes.append(CONVENTION[unit])
-    return Sheet(f"{len(rows):,} {layers}", header, cells, None, notes, bar=6)
+    return Sheet(f"{len(rows):,} {layers}", header, cells, None, notes, bar=6, spare=(6,))
 
 
 def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> Sheet:
@@ -125,7 +128,7 @@ def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> She
         )
         notes.append(saving(total.mac_ratio, total.param_ratio, label))
     notes += [*crosschecked(rows), CONVENTION[unit]]
-    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=6)
+    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=6, spare=(6,))
 
 
 def model(
@@ -136,7 +139,7 @@ def model(
     ``hidden`` is how many convolutions of the total are not among the rows.
     """
     label, scale = UNITS[unit]
-    header = ["convolution", "kind", "channels", "F", "output", label, "separable", "ratio"]
+    header = ["layer", "kind", "channels", "F", "output", label, "separable", "ratio"]
     cells = [
         [
             row.name or "",
@@ -161,12 +164,12 @@ def model(
             macs = Fraction(whole.separable_macs, whole.macs)
             notes.append(saving(macs, Fraction(whole.separable_params, whole.params), label))
     else:
-        notes.append(f"the model: {whole.params:,} params; --verify counts all of its {label}")
+        notes.append(f"the model: {whole.params:,} params; not all of its {label} were counted")
     if whole.uncounted_operators:
         calls = ", ".join(f"{name} {count}" for name, count in whole.uncounted_operators.items())
         notes.append(f"not counted by fvcore (operator, calls): {calls}")
     notes += [*crosschecked(rows), CONVENTION[unit]]
-    return Sheet(name, header, cells[:-1], cells[-1], notes)
+    return Sheet(name, header, cells[:-1], cells[-1], notes, spare=(7, 3, 4))
 
 
 def benchmarks(rows: Sequence[BenchRecord], unit: Unit) -> Sheet:
@@ -272,11 +275,30 @@ def saving(macs: Fraction, params: Fraction, label: str) -> str:
     return f"{factor(1 / macs)} fewer {label}, {factor(1 / params)} fewer params"
 
 
+def in_ascii(sheet: Sheet) -> Sheet:
+    """The sheet in plain characters, for a stream that carries no others."""
+
+    def plain(text: str) -> str:
+        for mark, word in _ASCII.items():
+            text = text.replace(mark, word)
+        return text.encode("ascii", "backslashreplace").decode()
+
+    return sheet._replace(
+        title=plain(sheet.title),
+        header=[plain(name) for name in sheet.header],
+        rows=[[plain(cell) for cell in row] for row in sheet.rows],
+        result=sheet.result and [plain(cell) for cell in sheet.result],
+        notes=[plain(note) for note in sheet.notes],
+    )
+
+
 def percent(ratio: Fraction | None) -> str:
     """A share, to four significant digits: 12.67%, 0.01234%, 1,234%."""
     if ratio is None:
         return ""
     value = float(ratio * 100)
+    if value < 0.0001:
+        return f"{value:.2e}%"
     return f"{value:,.0f}%" if value >= 1000 else f"{value:.4g}%"
 
 
@@ -284,13 +306,16 @@ def factor(ratio: Fraction | None) -> str:
     """Times as many: 7.89x, 123x."""
     if ratio is None:
         return ""
-    return f"{float(ratio):,.2f}x" if ratio < 100 else f"{float(ratio):,.0f}x"
+    if ratio >= 100:
+        return f"{float(ratio):,.0f}x"
+    near_one = ratio != 1 and abs(ratio - 1) < Fraction(5, 1000)  # which two digits would hide
+    return f"{float(ratio):.6g}x" if near_one else f"{float(ratio):.2f}x"
 
 
 def bar(ratio: Fraction | None) -> str:
     """A share as a bar of ten blocks, full at 1 and beyond."""
     full, eighths = divmod(min(80, max(1, round(ratio * 80))) if ratio else 0, 8)
-    return f"{'█' * full}{EIGHTHS[eighths]}".ljust(10)
+    return f"{'█' * full}{_EIGHTHS[eighths]}".ljust(10)
 
 
 def _of(part: str, counts: Counts) -> tuple[int, int]:

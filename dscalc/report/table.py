@@ -11,11 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dscalc.report.sheet import DIFFERENT, EIGHTHS, PENDING, SAME, Sheet
+from dscalc.report.sheet import DIFFERENT, PENDING, SAME, Sheet, in_ascii
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
-_ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(EIGHTHS[1:], "=")}
 _ROOMY = 100_000  # columns: wider than any table
 
 # rich's own template loads a web font; a picture in a README must stand alone.
@@ -53,7 +52,7 @@ def render(sheet: Sheet, stream: TextIO | None = None) -> str:
     Where its table is wider than the terminal, it is laid out vertically; a number is never
     shortened or broken.
     """
-    console = _console(stream) if stream else _console(StringIO(), width=_ROOMY)
+    console = _console(stream)
     with console.capture() as captured:
         console.print(_laid_out(sheet, console), crop=False)
     return captured.get()
@@ -103,18 +102,25 @@ def svg(sheet: Sheet) -> str:
     content = _laid_out(sheet, console)
     console.width = console.measure(content).maximum
     console.print(content, crop=False)
-    return console.export_svg(title="dscalc", code_format=_SVG)
+    picture = console.export_svg(title="dscalc", code_format=_SVG)
+    return picture.encode("ascii", "xmlcharrefreplace").decode()  # for any encoding of stdout
 
 
-def _console(stream: TextIO, width: int | None = None) -> Console:
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+def _console(stream: TextIO | None) -> Console:
+    """A console on the stream; without one, a plain one in which everything fits."""
+    if stream is None:
+        console = Console(file=StringIO(), width=_ROOMY, force_terminal=False)
+    else:
+        console = Console(file=stream, markup=False, emoji=False, highlight=False)
+        console.width = console.width or 80  # where COLUMNS is 0
+    return console
 
 
 def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     if console.options.ascii_only:
-        sheet = _in_ascii(sheet)
+        sheet = in_ascii(sheet)
     roomy = console.options.update_width(_ROOMY)
-    tables = (_table(sheet), _table(_without_bar(sheet)))
+    tables = (_table(sheet, sheet.spare[:count]) for count in range(len(sheet.spare) + 1))
     fitting = (t for t in tables if console.measure(t, options=roomy).maximum <= console.width)
     return Group(
         _sentence(sheet.title, console.width, "bold"),
@@ -123,41 +129,34 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     )
 
 
-def _table(sheet: Sheet) -> Table:
+def _table(sheet: Sheet, without: Sequence[int]) -> Table:
+    def kept(row: Sequence[str]) -> list[Text]:
+        return [_marked(cell) for column, cell in enumerate(row) if column not in without]
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="dim")
-    for number, name in enumerate(sheet.header):
-        justify: Literal["left", "right"] = "left" if number in (0, sheet.bar) else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
+    for column, name in enumerate(sheet.header):
+        if column not in without:
+            justify: Literal["left", "right"] = "left" if column in (0, sheet.bar) else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
     for row in sheet.rows:
-        table.add_row(*map(_marked, row))
+        table.add_row(*kept(row))
     if sheet.result:
-        table.add_row(*map(_marked, sheet.result), style="bold")
+        table.add_row(*kept(sheet.result), style="bold")
     return table
 
 
-def _without_bar(sheet: Sheet) -> Sheet:
-    def kept(row: Sequence[str]) -> list[str]:
-        return [cell for number, cell in enumerate(row) if number != sheet.bar]
-
-    return sheet._replace(
-        header=kept(sheet.header),
-        rows=[kept(row) for row in sheet.rows],
-        result=sheet.result and kept(sheet.result),
-        bar=None,
-    )
-
-
 def _vertical(sheet: Sheet) -> Text:
-    """One line a cell, under the name of its row."""
-    sheet = _without_bar(sheet)
+    """One line a cell, under the name of its row; nothing for what does not apply, and no bars."""
     rows = [*sheet.rows, sheet.result] if sheet.result else sheet.rows
-    names = max(len(name) for name in sheet.header)
-    cells = max(len(cell) for row in rows for cell in row[1:])
+    columns = [column for column in range(1, len(sheet.header)) if column != sheet.bar]
+    names = max(len(sheet.header[column]) for column in columns)
+    cells = max(len(row[column]) for row in rows for column in columns)
     lines: list[Text] = []
     for row in rows:
         lines += [Text(), Text(row[0], style="bold")]
-        for name, cell in zip(sheet.header[1:], row[1:], strict=True):
-            lines.append(_marked(f"  {name:<{names}}  {cell:>{cells}}"))
+        for column in columns:
+            if row[column]:
+                lines.append(_marked(f"  {sheet.header[column]:<{names}}  {row[column]:>{cells}}"))
     return _unwrapped(Text("\n").join([*lines, Text()]))
 
 
@@ -180,18 +179,3 @@ def _unwrapped(text: Text) -> Text:
     """The text as it is, even where it is wider than the terminal."""
     text.no_wrap, text.overflow = True, "ignore"
     return text
-
-
-def _in_ascii(sheet: Sheet) -> Sheet:
-    def plain(text: str) -> str:
-        for mark, word in _ASCII.items():
-            text = text.replace(mark, word)
-        return text.encode("ascii", "backslashreplace").decode()
-
-    return sheet._replace(
-        title=plain(sheet.title),
-        header=[plain(name) for name in sheet.header],
-        rows=[[plain(cell) for cell in row] for row in sheet.rows],
-        result=sheet.result and [plain(cell) for cell in sheet.result],
-        notes=[plain(note) for note in sheet.notes],
-    )
