@@ -89,16 +89,16 @@ def number(text: str, name: str) -> Fraction:
     """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000."""
     match = _NUMBER.fullmatch(text.strip())
     try:
-        if match:
-            value = Fraction(match[1]) * _SUFFIXES[match[2].upper()]
-            if abs(value) <= 10**_MOST_DIGITS and value.denominator <= 10**_MOST_DIGITS:
-                return value
+        if not match:
+            raise ValueError
+        value = Fraction(match[1]) * _SUFFIXES[match[2].upper()]
     except (ValueError, ZeroDivisionError):
-        pass
-    raise DscalcError(
-        f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, of at most {_MOST_DIGITS} "
-        f"digits, got {shown(text)}"
-    )
+        raise DscalcError(
+            f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, got {shown(text)}"
+        ) from None
+    if max(abs(value.numerator), value.denominator) > 10**_MOST_DIGITS:
+        raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {shown(text)}")
+    return value
 
 
 def printable(text: str) -> str:

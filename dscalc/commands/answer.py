@@ -160,15 +160,14 @@ class Answer(NamedTuple):
 
 def write(answer: Answer, output: OutputOptions) -> None:
     """Write the report in its format to its place."""
-    report = _report(answer, output)
     if output.file is None:
         try:
-            sys.stdout.writelines(report)
+            sys.stdout.writelines(_report(answer, output))
             sys.stdout.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
             raise DscalcError(
-                f"cannot write to stdout ({error.strerror or error}); is the disk full?"
+                f"cannot write to stdout: {error.strerror or error}; is the disk full?"
             ) from error
         return
     from dscalc.report.file import replacing
@@ -177,7 +176,7 @@ def write(answer: Answer, output: OutputOptions) -> None:
         replacing(output.file) as path,
         path.open("w", encoding="utf-8", newline="") as stream,
     ):
-        stream.writelines(report)
+        stream.writelines(_report(answer, output))
 
 
 def _report(answer: Answer, output: OutputOptions) -> Iterable[str]:

@@ -1,0 +1,321 @@
+"""What people see: at any width, in any encoding, on a terminal and in a pipe."""
+
+import fcntl
+import io
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from dscalc.grid import Grid
+from dscalc.record import record
+from dscalc.report import sheet, table
+
+LAYER = "3 64 3 224"
+GRID = "32 32:128:x2 3,5 14"
+SHOWN = {
+    "layer": LAYER,
+    "costs_more": "32 1 3 56",
+    "bias_and_stride": "64 128 3 56 --stride 2 --bias",
+    "multiplier_in_flops": "64 128 3x5 56 -m 2 -p valid --no-depthwise-bias --bias --unit flops",
+    "grid": GRID,
+    "verified_grid": f"{GRID} --verify",
+    "failing_assertion": f"{LAYER} --assert mac_ratio<=1/8 --assert separable_macs<60M",
+    "error": "3 64 3x 224",
+}
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("name", SHOWN)
+def test_golden_output(name, columns, run, snapshot):
+    """Exit code, stdout and stderr together."""
+    result = run(SHOWN[name], columns=columns)
+    lines = [
+        f"$ COLUMNS={columns} dscalc {SHOWN[name]}",
+        f"exit code {result.code}",
+        *(["--- stdout", result.stdout] if result.stdout else []),
+        *(["--- stderr", result.stderr] if result.stderr else []),
+    ]
+    assert "\n".join(lines) == snapshot
+
+
+def counts(args, run):
+    """The counts of a report, as they are written for people."""
+    table = run(args, columns=1000).stdout
+    return set(re.findall(r"[0-9]{1,3}(?:,[0-9]{3})+", table))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        LAYER,
+        "7 64 3 224 --no-verify -b 1000 --bias",
+        f"{10**15} {10**14} 3 {10**9} --no-verify",
+        GRID,
+    ],
+)
+def test_no_number_is_broken_at_any_width(args, run):
+    expected = counts(args, run)
+    assert len(expected) >= 5
+    wide = run(args, columns=1000).stdout.split()
+    for columns in range(20, 131):
+        result = run(args, columns=columns)
+        words = result.stdout.split()
+        assert expected <= set(words), columns
+        # Nothing but the order and the spaces between words depends on the width.
+        assert {word for word in words if word[0].isdigit()} == (
+            {word for word in wide if word[0].isdigit()}
+        ), columns
+
+
+@pytest.mark.parametrize("args", [LAYER, GRID, "32 1 3 56 --bias"])
+def test_nothing_is_wider_than_the_terminal_from_40_columns_on(args, run):
+    for columns in range(40, 131):
+        lines = run(args, columns=columns).stdout.splitlines()
+        assert max(map(len, lines)) <= columns
+
+
+def test_a_table_that_does_not_fit_is_laid_out_one_number_a_line(run):
+    lines = run(LAYER, columns=40).stdout.splitlines()
+    assert "  MACs           86,704,128" in lines
+    assert all(len(line.split()) <= 4 for line in lines[2:28])
+
+
+def test_the_format_does_not_depend_on_being_in_a_pipe(spawn, run):
+    assert spawn(f"{LAYER} --no-verify", {"COLUMNS": "80"}) == run(f"{LAYER} --no-verify")
+
+
+@pytest.mark.parametrize("args", [LAYER, "3,64 64 3 224 --verify"])
+def test_ascii_streams_get_plain_characters(args, spawn):
+    result = spawn(args, {"PYTHONIOENCODING": "ascii"})
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout.isascii()
+    assert "\\" not in result.stdout
+    assert "ok fvcore and torch count exactly this on the real modules" in result.stdout
+    assert "86,704,128" in result.stdout
+
+
+def test_ascii_streams_get_bars_of_plain_characters():
+    rows = [record(layer) for layer in Grid("4", "16", "3,5", "14")]
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    shown = table.render(sheet.grid("layers", rows, "macs"), stream)
+    assert shown.isascii()
+    assert re.findall(r"([0-9.]+%) \|?([#=]+) ", shown) == [("17.36%", "#="), ("10.25%", "#")]
+
+
+def test_an_error_on_an_ascii_stream_is_one_line(spawn):
+    result = spawn("3 64 3 224 --get größe", {"PYTHONIOENCODING": "ascii"})
+    assert (result.code, result.stdout) == (2, "")
+    assert result.error.startswith(r"unknown field 'gr\xf6\xdfe'")
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [
+        ({}, False),
+        ({"NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colour_in_a_pipe_is_as_the_environment_says(variables, coloured, run, monkeypatch):
+    plain = run(LAYER).stdout
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stdout = run(LAYER).stdout
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9][;m]", stdout)) is coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", stdout) == plain
+
+
+class Terminal:
+    """A process on a terminal of its own, and the screen that it leaves."""
+
+    def __init__(self, start, args, columns=80, lines=40):
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        env = {"COLUMNS": "", "LINES": "", "TERM": "xterm-256color"}
+        self.process = start(args, env, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self.output = ""
+
+    def finish(self):
+        received = b""
+        while True:
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # Linux says so once the other end is closed
+                break
+            if not data:
+                break
+            received += data
+        os.close(self._ours)
+        self.output = received.decode()
+        return self.process.wait(timeout=60)
+
+    def screen(self):
+        """The lines at the end, as the few control sequences in use leave them."""
+        lines, row, column = [""], 0, 0
+        for control, text in re.findall(
+            r"(\x1b\[[?0-9;]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", self.output
+        ):
+            if text:
+                line = lines[row].ljust(column)
+                lines[row] = line[:column] + text + line[column + len(text) :]
+                column += len(text)
+            elif control == "\r":
+                column = 0
+            elif control == "\n":
+                row += 1
+                lines += [""] * (row == len(lines))
+            elif control == "\x1b[1A":
+                row -= 1
+            elif control == "\x1b[2K":
+                lines[row] = ""
+            else:
+                assert control[-1] == "m" or control in ("\x1b[?25l", "\x1b[?25h"), control
+        return [line.rstrip() for line in lines]
+
+
+def test_on_a_terminal_the_table_appears_at_once_and_the_check_fills_in(start, run):
+    terminal = Terminal(start, LAYER)
+    assert terminal.finish() == 0
+    first, *_, last = terminal.output.split("\x1b[2K")
+    assert sheet.PENDING in first
+    assert "86,704,128" in first
+    assert sheet.SAME not in first
+    assert sheet.PENDING not in last
+    assert terminal.screen() == [line.rstrip() for line in run(LAYER).stdout.split("\n")]
+
+
+@pytest.fixture
+def run_on_terminal(run, monkeypatch):
+    """Run dscalc in this process, with a stdout that says that it is a terminal."""
+
+    def run_on_terminal(args, lines=25, term="xterm-256color"):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("LINES", str(lines))
+        monkeypatch.setenv("TERM", term)
+        return run(args)
+
+    return run_on_terminal
+
+
+@pytest.mark.parametrize("options", [{"lines": 8}, {"term": "dumb"}], ids=["low", "dumb"])
+def test_a_terminal_that_cannot_be_redrawn_gets_the_complete_table_once(
+    options, run, run_on_terminal
+):
+    complete = run(LAYER).stdout
+    result = run_on_terminal(LAYER, **options)
+    assert result.code == 0
+    assert re.sub(r"\x1b\[[0-9;]*m", "", result.stdout) == complete
+
+
+def test_a_terminal_gets_a_pending_table_and_then_the_complete_one(run_on_terminal):
+    first, *_, last = run_on_terminal(LAYER).stdout.split("\x1b[2K")
+    assert (sheet.PENDING in first, sheet.SAME in first) == (True, False)
+    assert (sheet.PENDING in last, sheet.SAME in last) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "args", [f"{LAYER} --no-verify", f"{LAYER} -f json", f"{LAYER} --get kind"]
+)
+def test_nothing_is_redrawn_where_nothing_is_pending(args, run_on_terminal):
+    assert "\x1b[2K" not in run_on_terminal(args).stdout
+
+
+def test_a_verdict_follows_the_table_on_a_terminal(start):
+    terminal = Terminal(start, f"{LAYER} --assert mac_ratio<=1/8")
+    assert terminal.finish() == 1
+    assert terminal.screen()[-3:] == [
+        "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
+        "failed: mac_ratio <= 1/8: mac_ratio is 0.126736 (73/576)",
+        "",
+    ]
+
+
+def test_an_error_of_the_cross_check_follows_the_table_on_a_terminal(start):
+    terminal = Terminal(start, f"{10**10} {10**10} 3 224")
+    assert terminal.finish() == 2
+    assert f"{9 * 10**20 * 224**2:,}" in "\n".join(terminal.screen())
+    assert any(line.startswith("error: torch refuses") for line in terminal.screen())
+
+
+def test_a_terminal_of_no_width_is_taken_as_80_columns(run):
+    assert run(LAYER, columns=0) == run(LAYER, columns=80)
+
+
+@pytest.mark.parametrize("form", ["markdown", "svg"])
+def test_an_ascii_stream_gets_readable_characters_in_every_format(form, spawn):
+    result = spawn(f"{LAYER} --verify -f {form}", {"PYTHONIOENCODING": "ascii"})
+    assert result.code == 0
+    assert result.stdout.isascii()
+    assert "\\u" not in result.stdout
+    assert ("86,704,128 ok" if form == "markdown" else "&#10003;") in result.stdout
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+@pytest.mark.parametrize("args", [f"{LAYER} --no-verify", "3 64 3x 224"])
+def test_a_closed_stream_is_no_fault(args, closed, tmp_path):
+    number = {"stdout": 1, "stderr": 2}[closed]
+    command = f"{sys.executable} -m dscalc {args} {number}>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == (2 if "3x" in args else 0)
+    assert b"Traceback" not in done.stdout + done.stderr
+
+
+def test_progress_on_a_terminal_leaves_no_trace(start, run):
+    grid = "3,64 32,64 3 14:20 --verify"
+    terminal = Terminal(start, grid)
+    assert terminal.finish() == 0
+    assert "counting" in terminal.output
+    assert terminal.screen() == [line.rstrip() for line in run(grid).stdout.split("\n")]
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "markdown"])
+def test_machine_formats_are_the_same_on_a_terminal(form, start, run):
+    terminal = Terminal(start, f"{LAYER} --no-verify -f {form}")
+    assert terminal.finish() == 0
+    assert terminal.output.replace("\r\n", "\n") == run(f"{LAYER} --no-verify -f {form}").stdout
+
+
+BIG = "1:1000 1:1000 3 14 -f csv"
+
+
+def test_a_closed_pipe_ends_it_in_silence_as_it_does_any_filter(start):
+    process = start(BIG)
+    assert process.stdout.readline().startswith(b"name,kind,")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == -signal.SIGPIPE
+
+
+def test_ctrl_c_ends_a_long_grid_with_130(start):
+    process = start(BIG)
+    assert process.stdout.readline().startswith(b"name,kind,")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in stderr
+    assert b"error" not in stderr
+
+
+def test_ctrl_c_leaves_the_file_as_before(start, tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text("old")
+    process = start(f"{BIG} -o {path}")
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2:  # until it has begun to write
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
