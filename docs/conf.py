@@ -1,0 +1,19 @@
+"""How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``."""
+
+import dscalc
+
+project = "dscalc"
+version = release = dscalc.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+default_role = "py:obj"  # `Conv` in a docstring links to Conv, as it does in the code
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"dscalc {release}"
+html_show_copyright = False
+html_show_sphinx = False

@@ -1,0 +1,196 @@
+"""The documentation says what the program does: every command, example, number and link in it."""
+
+import doctest
+import re
+import runpy
+import subprocess
+from importlib.metadata import version
+
+import measure_peers
+import pytest
+import write_docs
+import yaml
+from write_docs import IMAGES, PAGES, PICTURES, ROOT, Shell, blocks, drawn, rewritten, workplace
+
+from dscalc.measured import BenchRecord
+from dscalc.record import MODEL_FIELDS, Record
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FLAGS = doctest.REPORT_NDIFF
+
+
+def names(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose(page):
+    """A page without its fenced blocks and inline code."""
+    lines = page.split("\n")
+    for block in blocks(page):
+        lines[block.first : block.last] = [""] * (block.last - block.first)
+    return re.sub(r"`[^`\n]*`", "", "\n".join(lines))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder of its own for the commands of a page, with a plain environment."""
+    with workplace(tmp_path):
+        yield tmp_path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_a_page_prints_what_the_program_prints(path, place):
+    """Consoles and generated parts, then the Python examples, in one folder."""
+    page = path.read_text("utf-8")
+    now = rewritten(page, Shell())
+    assert page.split("\n") == now.split("\n"), "run python tests/write_docs.py, and read the diff"
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    known = {}
+    for block in blocks(page):
+        if block.language == "python" and ">>>" in block.text and block.runs:
+            test = doctest.DocTestParser().get_doctest(
+                block.text + "\n", known, names(path), str(path), block.first
+            )
+            said = []
+            runner.run(test, out=said.append, clear_globs=False)
+            assert not runner.summarize(verbose=False).failed, "".join(said)
+            known = test.globs
+    for file in sorted(place.glob("test_*.py")):
+        tests = runpy.run_path(str(file))
+        for name in tests:
+            if name.startswith("test_"):
+                tests[name]()
+
+
+def test_what_stands_in_yaml_runs(place, monkeypatch):
+    """The commands of CI steps and hooks answer, and their checks hold."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "summary.md"))
+    commands = []
+    for path in PAGES:
+        for block in blocks(path.read_text("utf-8")):
+            if block.language == "yaml":
+                assert yaml.safe_load(block.text)
+                commands += re.findall(r"^\s*(?:\w+: )?(dscalc .*)$", block.text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        done = subprocess.run(["bash", "-c", command], check=False, capture_output=True)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_what_the_program_draws(name, place):
+    picture = (IMAGES / name).read_text("utf-8")
+    drawn_by = re.search(r"Matplotlib v([\d.]+)", picture)
+    if drawn_by and drawn_by[1] != version("matplotlib"):
+        pytest.skip(f"drawn with matplotlib {drawn_by[1]}")
+    assert picture == drawn(name, PICTURES[name])
+
+
+def test_every_picture_is_shown():
+    pages = "".join(path.read_text("utf-8") for path in PAGES)
+    assert {path.name for path in IMAGES.iterdir()} == set(PICTURES)
+    assert [name for name in PICTURES if f"images/{name}" not in pages] == []
+
+
+def anchors(page):
+    """The anchors of the headings of a page, as GitHub and MyST name them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_every_relative_link_resolves(path):
+    page = path.read_text("utf-8")
+    for link in LINK.findall(prose(page)):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_every_page_is_reached_from_the_first():
+    first = (ROOT / "docs/index.md").read_text("utf-8")
+    others = [path for path in PAGES if path.name not in ("README.md", "index.md")]
+    listed = next(block.text for block in blocks(first) if block.language == "{toctree}")
+    assert sorted(path.stem for path in others) == sorted(listed.split("\n\n")[1].split())
+    assert [path.name for path in others if f"]({path.name})" not in first] == []
+
+
+def test_the_fields_are_those_of_a_record():
+    page = (ROOT / "docs/cli.md").read_text("utf-8")
+    fields = page.partition("## Fields\n")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([\w/]*) ?\|", fields, re.MULTILINE)
+    assert tuple(name for name, _ in rows) == (*Record._fields, *MODEL_FIELDS)
+    for name, unit in rows:
+        told = {"macs": "MACs", "params": "parameters"}.get(name.rpartition("_")[2], unit)
+        assert unit == told, name
+
+
+def test_the_fields_of_a_measurement_are_told():
+    page = (ROOT / "docs/cli.md").read_text("utf-8")
+    fields = page.partition("### Fields of a measurement")[2].partition("\n## ")[0]
+    names = re.findall(r"^\| `(\w+)` \|", fields, re.MULTILINE)
+    own = set(BenchRecord._fields) - set(Record._fields)
+    assert names == [field for field in BenchRecord._fields if field in own]
+
+
+def test_the_table_of_peers_is_what_they_answer():
+    """For dscalc, fvcore and torch, which are always there, in the versions that it names."""
+    page = (ROOT / "docs/counting.md").read_text("utf-8")
+    table = page.partition(measure_peers.BEGIN)[2].partition(measure_peers.END)[0].strip()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    columns = rows[0][1:]
+    measured = [counter for counter in measure_peers.COUNTERS[:3] if here(counter, table)]
+    for case, row in zip(measure_peers.CASES, rows[2:], strict=False):
+        assert row[0] == case.what
+        macs = measure_peers.measure(measure_peers.COUNTERS[0], case)
+        for counter in measured:
+            told = row[1 + columns.index(counter.name)]
+            assert told == measure_peers.cell(counter, case, macs), (case.what, counter.name)
+
+
+def here(counter, table):
+    release = version(counter.package).partition("+")[0]
+    return counter.package == "dscalc" or f"{counter.package} {release}" in table
+
+
+def test_a_published_number_agrees_or_says_that_it_differs():
+    """The one that differs is the paper's own slip."""
+    pages = (ROOT / "docs/accuracy.md").read_text("utf-8")
+    told = re.findall(r"^\| .*differs.*$", pages, re.MULTILINE)
+    assert len(told) == 1
+    assert "4866 M" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("printed", "ours", "is_"),
+    [
+        ("22,855,952", 22_855_952, "exact"),
+        ("22,855,952", 22_855_953, "differs by 0.00%"),
+        ("569 M", 568_740_352, "rounded"),
+        ("290 M", 290_675_200, "truncated"),
+        ("291 M", 290_675_200, "rounded"),
+        ("3.8 G", 3_857_973_248, "truncated"),
+        ("4866 M", 4_867_293_184, "differs by 0.03%"),
+    ],
+)
+def test_how_a_printed_number_comes_from_ours(printed, ours, is_):
+    assert write_docs.agreement(write_docs.Printed("", printed, "", ""), ours) == is_
+
+
+def test_a_wrong_page_is_found(place):
+    """This test can fail: outputs, exit codes and generated parts are compared."""
+    page = "```console\n$ dscalc 3 64 3 224 --get separable_macs\n10988545\n$ echo $?\n1\n```\n"
+    right = page.replace("10988545", "10988544").replace("\n1\n", "\n0\n")
+    assert rewritten(page, Shell()) == right
+    page = "<!-- begin networks: -->\nold\n<!-- end networks -->"
+    assert "resnet50" in rewritten(page, Shell())
+
+
+def test_the_readme_tells_how_to_install_and_how_to_test():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    commands = [line for line in lines if line.startswith("python3 -m venv .venv && ")]
+    assert [line.rpartition("/bin/")[2] for line in commands] == ["dscalc 3 64 3 224", "pytest"]
+    assert len(lines) <= 100

@@ -1,0 +1,393 @@
+"""Write what dscalc can write of its own documentation: ``python tests/write_docs.py``.
+
+In README.md and docs/ it runs every ``$`` line of the console blocks and writes down what that
+prints, fills the parts between ``<!-- begin NAME ... -->`` and ``<!-- end NAME -->``, and draws the
+pictures in docs/images. `test_docs.py` fails where this would change a file.
+
+A comment before a block tells what to do with it:
+
+- ``<!-- file: NAME -->`` saves the block under that name for the blocks that follow;
+- ``<!-- needs: NAME ... -->`` leaves the block alone where such a program or module is missing.
+"""
+
+import io
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from unittest.mock import patch
+
+from dscalc.cli import main
+
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs/images"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PICTURES = {
+    "layer.svg": "dscalc 3 64 3 224 -f svg -o {}",
+    "grid.svg": "dscalc 64 8:1024:x2 3,5,7 14 --plot {} --get mac_ratio",
+    "network.svg": "dscalc network mobilenet_v1 --plot {} --get mac_ratio",
+}
+
+_LOOKS = (
+    *("LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"),
+    *("TTY_INTERACTIVE", "PYTHONIOENCODING", "LC_ALL", "LC_CTYPE", "LANG"),
+)
+_FENCE = re.compile(r"(`{3,})([\w{}-]*)")
+_COMMENT = re.compile(r"<!-- (file|needs): (.+) -->")
+_BEGIN = re.compile(r"<!-- begin ([\w-]+)\b.*-->")
+
+
+class Block(NamedTuple):
+    """A fenced block: its lines are ``lines[first:last]`` of the page, counted from 0."""
+
+    language: str
+    first: int
+    last: int
+    text: str
+    file: str | None
+    runs: bool  # what it needs is there
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The fenced blocks of a page."""
+    lines = text.split("\n")
+    number, comments = 0, dict[str, str]()
+    while number < len(lines):
+        line = lines[number]
+        number += 1
+        if comment := _COMMENT.fullmatch(line):
+            comments[comment[1]] = comment[2]
+            continue
+        if fence := _FENCE.match(line):
+            last = lines.index(fence[1], number)
+            body = "\n".join(lines[number:last])
+            runs = all(map(_is_there, comments.get("needs", "").split()))
+            yield Block(fence[2], number, last, body, comments.get("file"), runs)
+            number = last + 1
+        comments = {}
+
+
+def _is_there(name: str) -> bool:
+    return bool(shutil.which(name) or find_spec(name))
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[None]:
+    """Work in a folder, with no trace of the developer's terminal, and tidy up after models."""
+    before, folder = set(sys.modules), folder.resolve()
+    on_closed_pipe = signal.getsignal(signal.SIGPIPE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with ExitStack() as stack:
+        stack.enter_context(chdir(folder))
+        stack.enter_context(patch.object(sys, "path", [str(folder), *sys.path]))
+        stack.enter_context(patch.object(sys.modules["__main__"], "__package__", None))
+        stack.enter_context(
+            patch.dict(os.environ, {"PATH": path, "COLUMNS": "80", "PYTHONUTF8": "1"})
+        )
+        for name in _LOOKS:
+            os.environ.pop(name, None)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGPIPE, on_closed_pipe)
+            for name in set(sys.modules) - before:
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+                    del sys.modules[name]
+
+
+class Shell:
+    """Runs command lines as a terminal would, and remembers the exit code."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def run(self, line: str) -> str:
+        """What a line prints, on stdout and stderr together."""
+        if line == "echo $?":
+            printed, self.code = f"{self.code}\n", 0
+        elif _is_plain(line):
+            printed = self.dscalc(shlex.split(line)[1:])
+        else:
+            done = subprocess.run(
+                ["bash", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
+            printed, self.code = done.stdout.decode(), done.returncode
+        return printed
+
+    def dscalc(self, args: list[str]) -> str:
+        """What dscalc prints, run in this process."""
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        with (
+            patch.object(sys, "argv", ["dscalc", *args]),
+            redirect_stdout(stream),
+            redirect_stderr(stream),
+        ):
+            self.code = main()
+        stream.seek(0)
+        return stream.read()
+
+
+def _is_plain(line: str) -> bool:
+    """Whether a line is a call of dscalc and nothing more: no pipe, no redirection."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    parts = list(words)
+    special = {";", "|", "||", "&&", "<", ">", ">>", "(", ")"}
+    return parts[0] == "dscalc" and not special & set(parts) and "$" not in line
+
+
+def rewritten(page: str, shell: Shell) -> str:
+    """A page with its console blocks and generated parts as they would be written now."""
+    lines = page.split("\n")
+    offset = 0
+    for block in blocks(page):
+        if block.file:
+            Path(block.file).write_text(block.text + "\n", encoding="utf-8")
+        if block.language == "console" and block.runs:
+            new = list(_session(block.text, shell))
+            lines[block.first + offset : block.last + offset] = new
+            offset += len(new) - (block.last - block.first)
+    return _filled("\n".join(lines), shell)
+
+
+def _session(text: str, shell: Shell) -> Iterator[str]:
+    """The lines of a console block, its output replaced by what its commands print."""
+    lines = text.split("\n")
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        number += 1
+        if not line.startswith("$ "):
+            continue  # output of before
+        yield line
+        command = line[2:]
+        while number < len(lines) and lines[number].startswith("> "):
+            yield lines[number]
+            command += "\n" + lines[number][2:]
+            number += 1
+        printed = shell.run(command)
+        yield from (shown.rstrip() for shown in printed.splitlines())  # editors cut blanks off
+
+
+def _filled(page: str, shell: Shell) -> str:
+    """A page with the parts between markers written anew; those of other scripts stay."""
+    parts: list[str] = []
+    end = ""
+    for line in page.split("\n"):
+        if end and line != end:
+            continue
+        end = ""
+        parts.append(line)
+        if (begin := _BEGIN.fullmatch(line)) and begin[1] in GENERATED:
+            parts += ["", *GENERATED[begin[1]](shell), ""]
+            end = f"<!-- end {begin[1]} -->"
+    return "\n".join(parts)
+
+
+# The command line
+
+
+def commands(shell: Shell) -> list[str]:
+    """The commands, from the program's own help."""
+    listed = shell.dscalc(["--help"]).partition("Commands:\n")[2].partition("\n\n")[0]
+    return [line.split()[0] for line in listed.splitlines() if line[2:3].strip()]
+
+
+def _help(shell: Shell) -> Iterator[str]:
+    for command in ("", *commands(shell)):
+        name = f"dscalc {command}".rstrip()
+        yield from (f"## {name}", "", "```text")
+        yield from (line.rstrip() for line in shell.dscalc([*name.split()[1:], "-h"]).splitlines())
+        yield from ("```", "")
+
+
+def _networks(shell: Shell) -> Iterator[str]:
+    yield from ("```text", *shell.dscalc(["network", "--list"]).splitlines(), "```")
+
+
+# Published tables
+
+
+class Printed(NamedTuple):
+    """A number as it is printed somewhere, and how to have dscalc print its own."""
+
+    what: str
+    text: str  # such as "4.2 M"
+    command: str
+    field: str
+    edit: Callable[[str], str] | None = None  # of a shipped network, before it is read
+
+
+def _without_fc(network: str) -> str:
+    return "\n".join(line for line in network.splitlines() if not line.startswith("fc,"))
+
+
+def _stride_in_first_1x1(network: str) -> str:
+    """Move the stride of each stage of ResNet-50 from its 3x3 to its first 1x1 convolution."""
+    lines = []
+    for line in network.splitlines():
+        cells = line.split(",")
+        if re.fullmatch(r"layer[234]\.0\.conv[12]", cells[0]):
+            cells[5] = "2" if cells[0].endswith("conv1") else ""
+        lines.append(",".join(cells))
+    return "\n".join(lines)
+
+
+V1, V2 = "network mobilenet_v1", "network mobilenet_v2"
+PUBLISHED: dict[str, list[Printed]] = {
+    "mobilenet-v1-table-3": [
+        Printed("convolution, mult-adds", "462 M", "512 512 3 14", "standard_macs"),
+        Printed("convolution, parameters", "2.36 M", "512 512 3 14", "standard_params"),
+        Printed("depthwise separable, mult-adds", "52.3 M", "512 512 3 14", "separable_macs"),
+        Printed("depthwise separable, parameters", "0.27 M", "512 512 3 14", "separable_params"),
+    ],
+    "mobilenet-v1-table-4": [
+        Printed("Conv MobileNet, mult-adds", "4866 M", V1, "standard_macs"),
+        Printed("the same without `fc`", "4866 M", V1, "standard_macs", _without_fc),
+        Printed("Conv MobileNet, parameters", "29.3 M", V1, "standard_params"),
+        Printed("MobileNet, mult-adds", "569 M", V1, "separable_macs"),
+        Printed("MobileNet, parameters", "4.2 M", V1, "separable_params"),
+    ],
+    "mobilenet-v1-table-6": [
+        Printed("1.0, mult-adds", "569 M", V1, "separable_macs"),
+        Printed("1.0, parameters", "4.2 M", V1, "separable_params"),
+        Printed("0.75, mult-adds", "325 M", f"{V1} --width-multiplier 0.75", "separable_macs"),
+        Printed("0.5, mult-adds", "149 M", f"{V1} --width-multiplier 0.5", "separable_macs"),
+        Printed("0.5, parameters", "1.3 M", f"{V1} --width-multiplier 0.5", "separable_params"),
+    ],
+    "mobilenet-v1-table-7": [
+        Printed("224, mult-adds", "569 M", V1, "separable_macs"),
+        Printed("160, mult-adds", "290 M", f"{V1} --input-size 160", "separable_macs"),
+        Printed("160, parameters", "4.2 M", f"{V1} --input-size 160", "separable_params"),
+    ],
+    "mobilenet-v2": [
+        Printed("paper, mult-adds", "300 M", V2, "separable_macs"),
+        Printed("paper, parameters", "3.4 M", V2, "separable_params"),
+    ]
+    + [
+        Printed(
+            f"{width}, {size}, {what}",
+            f"{printed} M",
+            f"{V2} --width-multiplier {width} --input-size {size}",
+            field,
+        )
+        for width, size, macs, params in [
+            ("1.4", 224, "582", "6.06"),
+            ("1.0", 224, "300", "3.47"),
+            ("1.0", 160, "154", "3.47"),
+            ("0.75", 224, "209", "2.61"),
+            ("0.75", 160, "107", "2.61"),
+            ("0.5", 224, "97", "1.95"),
+            ("0.5", 160, "50", "1.95"),
+            ("0.35", 224, "59", "1.66"),
+            ("0.35", 160, "30", "1.66"),
+        ]
+        for what, printed, field in [
+            ("mult-adds", macs, "separable_macs"),
+            ("parameters", params, "separable_params"),
+        ]
+        if (what, size) != ("parameters", 160)
+    ],
+    "xception": [
+        Printed("parameters", "22,855,952", "network xception", "separable_params"),
+    ],
+    "convnext": [
+        Printed("ConvNeXt-T, FLOPs", "4.5 G", "network convnext_tiny", "separable_macs"),
+        Printed("ConvNeXt-T, parameters", "28.6 M", "network convnext_tiny", "separable_params"),
+    ],
+    "resnet-50": [
+        Printed(
+            "ResNet paper, FLOPs", "3.8 G", "network resnet50", "standard_macs",
+            _stride_in_first_1x1,
+        ),
+        Printed("ResNeXt paper, FLOPs", "4.1 G", "network resnet50", "standard_macs"),
+        Printed("ResNeXt paper, parameters", "25.5 M", "network resnet50", "standard_params"),
+        Printed("ConvNeXt paper, FLOPs", "4.09 G", "network resnet50", "standard_macs"),
+    ],
+}  # fmt: skip
+
+
+def answered(printed: Printed, shell: Shell) -> int:
+    """What dscalc prints for a published number."""
+    args = printed.command.split()
+    if printed.edit:
+        shipped = ROOT / f"dscalc/networks/{args[1]}.csv"
+        args[1] = f"{args[1]}_edited.csv"
+        Path(args[1]).write_text(printed.edit(shipped.read_text("utf-8")), encoding="utf-8")
+    return int(shell.dscalc([*args, "--get", printed.field]))
+
+
+def agreement(printed: Printed, ours: int) -> str:
+    """How a printed number comes from ours: exact, rounded, truncated, or it differs."""
+    number, _, unit = printed.text.replace(",", "").partition(" ")
+    if not unit:
+        return "exact" if int(number) == ours else _difference(Fraction(number), ours)
+    scale = {"M": 10**6, "G": 10**9}[unit]
+    last_digit = Fraction(scale, 10 ** len(number.partition(".")[2]))
+    digits = Fraction(number) * scale / last_digit
+    if round(ours / last_digit) == digits:
+        return "rounded"
+    if ours // last_digit == digits:
+        return "truncated"
+    return _difference(Fraction(number) * scale, ours)
+
+
+def _difference(printed: Fraction, ours: int) -> str:
+    return f"differs by {float(abs(ours - printed) / ours):.2%}"
+
+
+def _published(rows: list[Printed]) -> Callable[[Shell], Iterator[str]]:
+    def table(shell: Shell) -> Iterator[str]:
+        yield "| | printed | dscalc | printed is | from |"
+        yield "|:--|--:|--:|:--|:--|"
+        for row in rows:
+            ours = answered(row, shell)
+            source = f"`dscalc {row.command}`" if not row.edit else "an edited copy"
+            cells = [row.what, row.text, f"{ours:,}", agreement(row, ours), source]
+            yield f"| {' | '.join(cells)} |"
+
+    return table
+
+
+GENERATED: dict[str, Callable[[Shell], Iterator[str]]] = {
+    "help": _help,
+    "networks": _networks,
+    **{name: _published(rows) for name, rows in PUBLISHED.items()},
+}
+
+
+def _write() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    for page in PAGES:
+        with TemporaryDirectory() as folder, workplace(Path(folder)):
+            before = page.read_text("utf-8")
+            after = rewritten(before, Shell())
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            sys.stdout.write(f"wrote {page.relative_to(ROOT)}\n")
+    with TemporaryDirectory() as folder, workplace(Path(folder)):
+        for name, command in PICTURES.items():
+            picture = drawn(name, command)
+            if not (IMAGES / name).exists() or (IMAGES / name).read_text("utf-8") != picture:
+                (IMAGES / name).write_text(picture, encoding="utf-8")
+                sys.stdout.write(f"drew docs/images/{name}\n")
+
+
+def drawn(name: str, command: str) -> str:
+    """The picture that a command draws."""
+    Shell().dscalc(shlex.split(command.format(name))[1:])
+    return Path(name).read_text("utf-8")
+
+
+if __name__ == "__main__":
+    _write()
