@@ -1,0 +1,436 @@
+"""Whatever is written, there is a result or a DscalcError; and networks that fit add up."""
+
+import csv
+import io
+import json
+from importlib.resources import files
+from itertools import chain, islice
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import geometries, per_axis, sizes
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dscalc import DscalcError, compare, parse
+from dscalc.assertion import Assertion
+from dscalc.errors import FileError
+from dscalc.grid import Axis, Grid
+from dscalc.network import Layer, read_network, shipped
+from dscalc.record import Record, layer_record, record, total, values
+
+COLUMNS = (
+    *("name", "kind", "in_channels", "out_channels", "kernel_size", "stride", "padding"),
+    *("dilation", "groups", "depth_multiplier", "bias", "input_size", "from", "repeat"),
+    *("rounding", "expansion"),
+)
+KINDS = ("conv", "separable", "depthwise", "linear", "pool", "norm")
+WORDS = (
+    *("", "1", "2", "3", "8", "16", "0", "-1", "+4", " 5 ", "1.5", "1e3", "9" * 100, "9" * 101),
+    *("3x5", "7x7", "3x", "x", "1x1x1", "same", "valid", "global", "true", "false", "8+", "None"),
+    *("a", "b", "conv1", "[red]", "\x1b[31m", "\0", "é", "\u202e", '"', "a,b", "#", "'", "\r", ";"),
+)
+FIELDS = Record._fields
+many = settings(max_examples=max(400, settings().max_examples))
+
+
+def answer(function, *args, **options):
+    """What a function answers; None where it refuses."""
+    try:
+        return function(*args, **options)
+    except DscalcError:
+        return None
+
+
+def read(data, **options):
+    """What the reader answers; where it refuses, each line of its error names a place."""
+    try:
+        layers = read_network(io.BytesIO(data), "net", **options)
+    except FileError as error:
+        for line in str(error).split("\n"):
+            name, number, reason = line.split(":", 2)
+            assert name == "net"
+            assert int(number) >= 1
+            assert reason.strip()
+            assert line.isprintable()
+    else:
+        assert layers
+        assert all(isinstance(layer, Layer) for layer in layers)
+
+
+# The readers.
+
+
+@given(st.binary(max_size=200))
+@example(b"\xef\xbb\xbf")
+@example(b"{")
+@example(b'"')
+@example(b"kind\n\0")
+def test_any_bytes_are_a_network_or_refused(data):
+    read(data)
+
+
+@given(st.text(max_size=200), st.sampled_from(["utf-8", "utf-16", "utf-32-be", "utf-7"]))
+def test_any_text_is_a_network_or_refused(text, encoding):
+    read(text.encode(encoding, "replace"))
+
+
+words = st.one_of(st.sampled_from(WORDS), st.text(max_size=5))
+NEEDED = {
+    "conv": ("out_channels", "kernel_size"),
+    "separable": ("out_channels", "kernel_size"),
+    "depthwise": ("kernel_size",),
+    "linear": ("out_channels",),
+    "pool": ("kernel_size",),
+}
+LIKELY = {
+    "padding": ("same", "valid", "1"),
+    "bias": ("true", "false"),
+    "input_size": ("9",),
+    "from": ("a", "b", "conv1"),
+    "rounding": ("8", "8+"),
+    "name": ("a", "b", "c", "d"),
+}
+multipliers = st.sampled_from([1, "0.1", "0.75", "1.4", "7/3", "1e3"])
+scales = st.fixed_dictionaries(
+    {},
+    optional={
+        "input_size": st.sampled_from([1, 7, 224, (5, 9), (3, 3, 3), 10**30]),
+        "width_multiplier": multipliers,
+        "resolution_multiplier": multipliers,
+        "dims": st.sampled_from([1, 2, 3]),
+        "batch_size": st.sampled_from([1, 8]),
+    },
+)
+
+
+@st.composite
+def rows(draw):
+    """The cells of a few rows that are right or nearly so, under columns that mostly are."""
+    columns = ["kind", "in_channels", "out_channels", "kernel_size", "input_size"]
+    columns += draw(st.lists(st.sampled_from(COLUMNS), max_size=3))
+    columns = list(dict.fromkeys(columns))
+    if draw(st.integers(0, 19)) == 0:
+        columns.append(draw(st.one_of(st.sampled_from(COLUMNS), words)))
+    table = []
+    for number in range(draw(st.integers(1, 5))):
+        kind = draw(st.one_of(*[st.sampled_from(KINDS)] * 9, words))
+        needed = NEEDED.get(kind, ()) if number else ("in_channels", "input_size", *NEEDED["conv"])
+        row = []
+        for column in columns:
+            if column == "kind":
+                row.append(kind if number else "conv")
+            elif draw(st.integers(0, 29)) == 0:
+                row.append(draw(words))
+            elif column in needed or draw(st.integers(0, 5)) == 0:
+                row.append(draw(st.sampled_from(LIKELY.get(column, ("1", "2", "3", "8")))))
+            else:
+                row.append("")
+        table.append(tuple(row))
+    return columns, table
+
+
+@many
+@given(rows(), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), scales)
+def test_csv_that_is_nearly_right_is_a_network_or_refused(table, line_end, quoted, options):
+    columns, body = table
+    text = io.StringIO()
+    if quoted:
+        csv.writer(text, lineterminator=line_end).writerows([columns, *body])
+    else:
+        text.write("".join(f"{','.join(row)}{line_end}" for row in [columns, *body]))
+    read(text.getvalue().encode("utf-8", "replace"), **options)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@many
+@given(rows(), st.lists(st.tuples(st.sampled_from(COLUMNS), json_values), max_size=3), scales)
+def test_json_that_is_nearly_right_is_a_network_or_refused(table, changes, options):
+    columns, body = table
+    columns = [column if column in COLUMNS else "unknown" for column in columns]
+    objects = [dict(zip(columns, row, strict=True)) for row in body]
+    for number, (column, value) in enumerate(changes):
+        objects[number % len(objects)][column] = value
+    text = "".join(json.dumps(row) + "\n" for row in objects)
+    read(text.encode(), **options)
+
+
+@given(st.lists(json_values, max_size=3))
+def test_any_json_is_a_network_or_refused(objects):
+    text = '{"kind": "norm", "in_channels": 3, "input_size": 9}\n'
+    read((text + "".join(json.dumps(value) + "\n" for value in objects)).encode())
+
+
+SHIPPED = [(files("dscalc") / f"networks/{name}.csv").read_bytes()[:3000] for name in shipped()]
+damages = st.tuples(st.integers(0, 3000), st.integers(0, 40), st.binary(max_size=6))
+
+
+@many
+@given(st.sampled_from(SHIPPED), st.lists(damages, min_size=1, max_size=4), scales)
+def test_a_damaged_file_is_a_network_or_refused(data, damage, options):
+    for place, removed, inserted in damage:
+        data = data[:place] + inserted + data[place + removed :]
+    read(data, **options)
+
+
+# The command line.
+
+numbers = st.text("0123456789:,x.-+ ", max_size=12)
+axes = st.one_of(numbers, st.text(max_size=12), st.from_regex(r"[1-9]{1,3}:[1-9]{1,3}(:x?[0-9])?"))
+
+
+@given(axes, st.sampled_from([None, 1, 2, 3]))
+@example("1:" + "9" * 100 + ":x2", None)
+@example("1:" + "9" * 100, 3)
+@example(",".join("9" * 50), 2)
+def test_any_text_is_an_axis_or_refused(text, dims):
+    axis = answer(Axis, text, "F", dims)
+    if axis:
+        some = list(islice(axis, 20))
+        assert len(some) == min(axis.count, 20)
+        if dims is not None:
+            some = list(chain.from_iterable(some))
+        assert all(isinstance(value, int) and value >= 1 for value in some)
+
+
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "stride": sizes(2, 0, 3),
+        "dilation": sizes(2, 0, 3),
+        "depth_multiplier": st.integers(0, 3),
+        "bias": st.booleans(),
+        "width_multiplier": multipliers,
+        "resolution_multiplier": multipliers,
+    },
+)
+
+
+@given(axes, axes, axes, axes, st.sampled_from([1, 2, 3]), options)
+def test_any_texts_are_a_grid_or_refused(ic, oc, f, d, dims, layer):
+    grid = answer(Grid, ic, oc, f, d, dims, **layer)
+    if grid:
+        some = list(islice(grid, 5))
+        assert len(some) == min(grid.count, 5)
+        for comparison in some:
+            assert comparison.ratio > 0
+
+
+@given(axes, axes, axes, axes)
+def test_the_values_of_a_grid_are_those_of_its_axes(ic, oc, f, d):
+    written = [answer(Axis, text, "D", dims) for text, dims in ((ic, None), (oc, None))]
+    written += [answer(Axis, text, "D", 2) for text in (f, d)]
+    grid = answer(Grid, ic, oc, f, d)
+    if all(written):
+        first = tuple(next(iter(axis)) for axis in written)
+        assert grid is None or next(iter(grid)) == compare(*first)
+    else:
+        assert grid is None
+
+
+numerals = st.text("0123456789.eE+-/KMGTPkmgtp% ", max_size=12)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [parse.whole, parse.size, parse.shape, parse.padding, parse.number, parse.keywords],
+    ids=lambda function: function.__name__,
+)
+@given(text=st.one_of(axes, numerals, st.text(max_size=20)))
+def test_any_text_is_read_or_refused(function, text):
+    answer(function, text, "it")
+
+
+@given(st.text())
+def test_any_text_is_printed_literally_and_on_one_line(text):
+    for printed in (parse.printable(text), parse.shown(text)):
+        assert printed.isprintable()
+    if text.isprintable():
+        assert parse.printable(text) == text
+
+
+LAYER = values(record(compare(3, 64, 3, 224)), "macs")
+conditions = st.builds(
+    lambda *parts: "".join(parts),
+    st.one_of(st.sampled_from(FIELDS), st.text(max_size=8)),
+    st.sampled_from(["<", "<=", "==", "!=", ">=", ">", "=", " < ", "<>", ""]),
+    st.one_of(numerals, st.text(max_size=8)),
+)
+
+
+@given(st.one_of(conditions, st.text(max_size=30)))
+def test_any_text_is_a_condition_or_refused(text):
+    assertion = answer(Assertion.parse, text, FIELDS)
+    if assertion:
+        assert assertion.field in FIELDS
+        assert answer(assertion.holds, LAYER) in (True, False, None)
+
+
+# Networks that fit together, against torch.
+
+
+def padded(kernel_size, padding, dilation):
+    """A module that pads explicitly, as torch refuses some paddings by name."""
+    ends = []
+    for axis, kernel in enumerate(kernel_size):
+        both = dilation[axis] * (kernel - 1) if padding == "same" else 0
+        before, after = both // 2, both - both // 2
+        if not isinstance(padding, str):
+            before = after = padding[axis]
+        ends = [before, after, *ends]  # torch counts axes from the last
+    return getattr(nn, f"ConstantPad{len(kernel_size)}d")(tuple(ends), 0)
+
+
+def conv(ic, oc, geometry, groups=1, bias=False):
+    kernel_size, stride, padding, dilation = geometry
+    layer = getattr(nn, f"Conv{len(kernel_size)}d")
+    module = layer(ic, oc, kernel_size, stride, 0, dilation, groups, bias)
+    return nn.Sequential(padded(kernel_size, padding, dilation), module)
+
+
+def geometry_of(arguments, dims):
+    padding = arguments["padding"]
+    return (
+        per_axis(arguments["kernel_size"], dims),
+        per_axis(arguments["stride"], dims),
+        padding if isinstance(padding, str) else per_axis(padding, dims),
+        per_axis(arguments["dilation"], dims),
+    )
+
+
+def modules(row, ic, geometry, dims):
+    """What a row is in torch: as a standard layer, and as it is."""
+    kind, m, bias = row["kind"], row["depth_multiplier"], row["bias"]
+    oc = row["out_channels"]
+    if kind == "norm":
+        norm = getattr(nn, f"BatchNorm{max(1, dims)}d")(ic).eval()
+        return norm, norm
+    if kind == "linear":
+        linear = nn.Sequential(nn.Flatten(), nn.LazyLinear(oc, bias))
+        return linear, linear
+    if kind == "pool":
+        kernel_size, stride, padding, dilation = geometry
+        pool = getattr(nn, f"MaxPool{dims}d")(kernel_size, stride)
+        padded_pool = nn.Sequential(padded(kernel_size, padding, dilation), pool)
+        return padded_pool, padded_pool
+    if kind == "conv":
+        standard = conv(ic, oc, geometry, row["groups"], bias)
+        return standard, standard
+    depthwise = conv(ic, ic * m, geometry, ic, bias)
+    if kind == "depthwise":
+        return conv(ic, ic * m, geometry, 1, bias), depthwise
+    ones = ((1,) * dims, (1,) * dims, "valid", (1,) * dims)
+    pointwise = conv(ic * m, oc, ones, 1, bias)
+    return conv(ic, oc, geometry, 1, bias), nn.Sequential(depthwise, pointwise)
+
+
+@st.composite
+def networks(draw):
+    """A network that fits together: its rows, and what each is in torch with what feeds it."""
+    dims, batch = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    maps = {"": (draw(st.integers(1, 4)), draw(st.tuples(*[st.integers(1, 6)] * dims)))}
+    table, built, before = [], [], ""
+    for number in range(draw(st.integers(1, 6))):
+        source = draw(st.sampled_from([before, *list(maps)[1:]])) if number else ""
+        ic, size = maps[source]
+        kinds = [kind for kind in KINDS if size or kind in ("linear", "norm")]
+        if not number:
+            kinds.remove("linear")
+        row = dict.fromkeys(COLUMNS)
+        row["name"], row["kind"] = f"row{number}", draw(st.sampled_from(kinds))
+        row["depth_multiplier"] = row["groups"] = 1
+        row["bias"], geometry = False, None
+        row["from"] = source if source != before else None
+        if row["kind"] not in ("norm", "linear"):
+            arguments = draw(geometries(dims, most_stride=2))
+            if row["kind"] == "pool":
+                arguments["dilation"] = 1
+            geometry = geometry_of(arguments, dims)
+            try:  # the map is given here
+                compare(1, 1, geometry[0], size, **dict(zip(GEOMETRY, geometry[1:], strict=True)))
+            except DscalcError:
+                arguments["padding"] = "same"
+                geometry = geometry_of(arguments, dims)
+            row["kernel_size"] = arguments["kernel_size"]
+            row |= {name: arguments[name] for name in GEOMETRY}
+        if row["kind"] not in ("norm", "pool"):
+            row["bias"] = draw(st.booleans())
+        if row["kind"] in ("separable", "depthwise"):
+            row["depth_multiplier"] = draw(st.integers(1, 2))
+        if row["kind"] in ("conv", "separable", "linear"):
+            row["out_channels"] = draw(st.integers(1, 4))
+        if row["kind"] == "conv" and ic == 2 and row["out_channels"] % 2 == 0:
+            row["groups"] = draw(st.sampled_from([1, 2]))
+        if not number or draw(st.booleans()):
+            row["input_size"] = size or None
+            row["in_channels"] = ic
+        pair = modules(row, ic, geometry, len(size))
+        output = pair[1](torch.zeros(batch, ic, *size)).shape[1:]
+        if row["kind"] == "linear" and row["in_channels"]:
+            for length in size:
+                row["in_channels"] *= length
+        maps[row["name"]] = (output[0], tuple(output[1:]))
+        table.append(row)
+        built.append((*pair, (batch, ic, *size)))
+        before = row["name"]
+    return table, built, batch
+
+
+GEOMETRY = ("stride", "padding", "dilation")
+NOT_OF = {  # what the rows of a kind leave empty
+    "conv": {"depth_multiplier"},
+    "separable": {"groups"},
+    "depthwise": {"groups", "out_channels"},
+    "linear": {"groups", "depth_multiplier"},
+    "pool": {"groups", "depth_multiplier", "bias", "dilation"},
+    "norm": {"groups", "depth_multiplier", "bias"},
+}
+
+
+def written(table, form):
+    """The rows as a file."""
+    rows = [
+        {
+            column: list(value) if isinstance(value, tuple) else value
+            for column, value in row.items()
+            if column not in NOT_OF[row["kind"]]
+        }
+        for row in table
+    ]
+    if form == "jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    def cell(value):
+        if isinstance(value, list):
+            return "x".join(map(str, value))
+        return str(value).lower() if isinstance(value, bool) else value
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+@settings(max_examples=max(100, settings().max_examples))
+@given(networks(), st.sampled_from(["csv", "jsonl"]))
+def test_the_totals_of_any_network_are_those_of_its_torch_modules(network, form):
+    table, built, batch = network
+    dims = len(built[0][2]) - 2
+    layers = read_network(io.BytesIO(written(table, form)), "net", dims=dims, batch_size=batch)
+    sums = total(layer_record(layer) for layer in layers)
+    for side, name in enumerate(("standard", "separable")):
+        with torch.no_grad(), FlopCounterMode(display=False) as mode:
+            for row in built:
+                row[side](torch.zeros(row[2]))
+        params = sum(p.numel() for row in built for p in row[side].parameters())
+        assert getattr(sums, f"{name}_macs") == mode.get_total_flops() // 2
+        assert getattr(sums, f"{name}_params") == params

@@ -1,0 +1,285 @@
+"""Pictures of grids and networks: what is in them, and when there is none."""
+
+import re
+import sys
+from fractions import Fraction
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.axes import Axes
+
+import dscalc.report
+from dscalc.network import load_network
+from dscalc.record import layer_record
+
+GRID = "64 32:1024:x2 3,5,7 14"
+NETWORK = "network mobilenet_v1 --no-verify"
+BEGINS = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml ", "pdf": b"%PDF-1."}
+
+pictures = pytest.mark.parametrize("args", [GRID, NETWORK], ids=["grid", "network"])
+
+
+def words(path):
+    """The labels in an SVG: matplotlib draws letters as paths, and says in comments what they are.
+
+    Where letters are text instead, that counts too.
+    """
+    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    picture = ElementTree.parse(path, parser).getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    return [unescape(part.text.strip()) for part in picture.iter() if (part.text or "").strip()]
+
+
+@pytest.mark.parametrize("kind", BEGINS)
+@pytest.mark.parametrize("spelling", [str.lower, str.upper], ids=["lower", "upper"])
+@pictures
+def test_the_ending_tells_the_kind_of_picture(args, kind, spelling, run, tmp_path):
+    path = tmp_path / f"picture.{spelling(kind)}"
+    result = run(f"{args} --plot {path}")
+    assert result == run(args)
+    assert result.code == 0
+    assert path.read_bytes().startswith(BEGINS[kind])
+    assert path.stat().st_size > 5000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pictures
+def test_a_picture_comes_beside_the_report_in_any_format(args, run, tmp_path):
+    for form in ("csv", "json", "markdown"):
+        picture, report = tmp_path / "picture.svg", tmp_path / "report"
+        assert run(f"{args} -f {form} -o {report} --plot {picture}") == (0, "", "")
+        assert report.read_text("utf-8") == run(f"{args} -f {form}").stdout
+        assert words(picture)
+
+
+def test_a_picture_comes_beside_a_verdict(run, tmp_path):
+    path = tmp_path / "picture.svg"
+    result = run(*GRID.split(), "--plot", str(path), "--assert", "mac_ratio > 1", "-q")
+    assert result[::2] == (1, "")
+    assert words(path)
+
+
+@pictures
+def test_the_same_records_make_the_same_file(args, run, tmp_path):
+    for kind in ("svg", "pdf", "png"):
+        first, second = tmp_path / f"first.{kind}", tmp_path / f"second.{kind}"
+        run(f"{args} --plot {first}")
+        run(f"{args} --plot {second}")
+        assert first.read_bytes() == second.read_bytes()
+
+
+@pictures
+def test_a_picture_needs_no_colour(args, run, tmp_path):
+    path = tmp_path / "picture.svg"
+    run(f"{args} --plot {path}")
+    colours = set(re.findall(r"#([0-9a-f]{6})\b", path.read_text("utf-8")))
+    assert len(colours) >= 4
+    assert all(colour == colour[:2] * 3 for colour in colours)
+
+
+# A grid.
+
+
+@pytest.mark.parametrize(
+    ("args", "labels", "series"),
+    [
+        (
+            GRID,
+            ["output channels (OC)", "MACs, separable / standard", "32", "1024"],
+            ["F = 3x3", "F = 5x5", "F = 7x7", "1/F^2, the limit for large OC"],
+        ),
+        ("64 32,64 3 14", ["output channels (OC)", "32", "64"], ["separable / standard"]),
+        ("32:128:x2 64 3 14", ["input channels (IC)", "32", "128"], ["separable / standard"]),
+        ("64 64 3 7,14,28", ["feature map size (D)", "7", "14", "28"], ["separable / standard"]),
+        ("64 8,64 3:7 14", ["filter size (F)", "3", "7"], ["OC = 8", "OC = 64"]),
+        (
+            "64 8,64 3,5 7,14,28",
+            ["feature map size (D)", "7", "14", "28"],
+            ["F = 3x3, OC = 8", "F = 3x3, OC = 64", "F = 5x5, OC = 8", "F = 5x5, OC = 64"],
+        ),
+        ("64 8 3,3x5,5 14", ["filter size (F)", "3x3", "3x5", "5x5"], ["separable / standard"]),
+        ("64 8,64 3 14 -m 2", ["output channels (OC)"], ["2/F^2, the limit for large OC"]),
+        ("64 8,64 3 14 --unit flops", ["MACs, separable / standard"], ["separable / standard"]),
+    ],
+)
+def test_a_grid_has_labelled_axes_and_names_its_lines(args, labels, series, run, tmp_path):
+    path = tmp_path / "picture.svg"
+    assert run(f"{args} -f csv --plot {path}").code == 0
+    shown = words(path)
+    assert [label for label in [*labels, *series] if label not in shown] == []
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is given to matplotlib: a list of (method, values, options)."""
+    calls = []
+
+    def spy(name):
+        method = getattr(Axes, name)
+
+        def call(self, *values, **options):
+            calls.append((name, values, options))
+            return method(self, *values, **options)
+
+        monkeypatch.setattr(Axes, name, call)
+
+    spy("plot")
+    spy("barh")
+    return calls
+
+
+def test_the_lines_of_a_grid_are_the_ratios_and_the_dashed_ones_their_limits(drawn, run, tmp_path):
+    run(f"{GRID} --plot {tmp_path / 'picture.svg'}")
+    channels = [32, 64, 128, 256, 512, 1024]
+    lines = {options["label"]: values for _, values, options in drawn if "marker" in options}
+    for f in (3, 5, 7):
+        xs, ys = lines.pop(f"F = {f}x{f}")
+        assert xs == channels
+        assert ys == [float(Fraction(1, oc) + Fraction(1, f * f)) for oc in channels]
+    assert lines == {}
+    limits = [values for _, values, options in drawn if options.get("linestyle") == "--"]
+    assert limits == [(channels, [1 / (f * f)] * 6) for f in (3, 5, 7)]
+
+
+def test_lines_differ_in_marker_and_shade(drawn, run, tmp_path):
+    run(f"64 32:1024:x2 3:7 14 --plot {tmp_path / 'picture.svg'}")
+    lines = [options for *_, options in drawn if "marker" in options]
+    assert len(lines) == 5
+    for feature in ("marker", "color"):
+        assert len({line[feature] for line in lines}) == 5
+
+
+# A network.
+
+
+def test_a_network_has_labelled_axes_and_names_its_layers_and_sides(run, tmp_path):
+    path = tmp_path / "picture.svg"
+    run(f"{NETWORK} --plot {path}")
+    shown = words(path)
+    layers = [layer.name for layer in load_network("mobilenet_v1")]
+    layers.remove("pool")  # without MACs
+    assert [name for name in shown if name in layers] == layers
+    for label in ("MACs", "layer", "as standard convolutions", "as it is"):
+        assert label in shown
+    assert "MobileNetV1, 1.0, 224: Howard et al., 2017, arXiv 1704.04861, Table 1" in shown
+
+
+def test_a_network_in_flops_says_so(run, tmp_path):
+    path = tmp_path / "picture.svg"
+    run(f"{NETWORK} --unit flops --plot {path}")
+    assert "FLOPs" in words(path)
+    assert "MACs" not in words(path)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("macs", 1), ("flops", 2)])
+def test_the_bars_of_a_network_are_its_counts(unit, scale, drawn, run, tmp_path):
+    run(f"{NETWORK} --unit {unit} --plot {tmp_path / 'picture.svg'}")
+    rows = [layer_record(layer) for layer in load_network("mobilenet_v1")]
+    rows = [row for row in rows if row.standard_macs]
+    standard, separable = (values[1] for _, values, _ in drawn)
+    assert standard == [scale * row.standard_macs for row in rows]
+    assert separable == [scale * row.separable_macs for row in rows]
+
+
+def test_names_of_layers_are_drawn_literally(run, tmp_path):
+    network, path = tmp_path / "net.csv", tmp_path / "picture.svg"
+    network.write_text(
+        "name,kind,in_channels,out_channels,kernel_size,input_size\n"
+        "<b>&amp;[red],conv,3,8,3,9\n_hidden,conv,,8,3,\n\x1b[31m,conv,,8,3,\n"
+    )
+    assert run(f"network {network} -q --no-verify --plot {path}").code == 0
+    shown = words(path)
+    for name in ("<b>&amp;[red]", "_hidden", r"\x1b[31m"):
+        assert name in shown
+
+
+@pytest.mark.parametrize("kind", BEGINS)
+def test_a_network_without_macs_has_a_picture_too(kind, run, tmp_path):
+    network, path = tmp_path / "net.csv", tmp_path / f"picture.{kind}"
+    network.write_text("kind,in_channels,input_size\nnorm,3,9\n")
+    assert run(f"network {network} -q --plot {path}")[::2] == (0, "")
+    assert path.read_bytes().startswith(BEGINS[kind])
+
+
+# No picture.
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ("3 64 3 224 --plot {}/x.svg", "--plot needs a grid; give a list or a range, such as "),
+        (f"{GRID} --plot {{}}/x.jpg", "--plot needs a file that ends in .png, .svg or .pdf, got "),
+        (f"{GRID} --plot {{}}/x", "--plot needs a file that ends in .png, .svg or .pdf, got "),
+        (f"{NETWORK} --plot {{}}/png", "--plot needs a file that ends in .png, .svg or .pdf, "),
+        (
+            "3 1:20 1:11 14 --plot {}/x.svg",
+            "a plot shows at most 9 lines, and this grid has 11; vary F and OC over fewer values",
+        ),
+        (
+            "3 1:200 1:200 14 -f csv --plot {}/x.svg",
+            "--plot holds at most 10,000 rows, and this grid has 40,000; ",
+        ),
+        (
+            "3 1:1000000 3 14 -f csv --plot {}/x.svg",
+            "--plot holds at most 10,000 rows, and this grid has 1,000,000; ",
+        ),
+        (f"{GRID} --plot {{}}/no/x.svg", "cannot write {}/no/x.svg: No such file or directory"),
+        (f"{NETWORK} --plot {{}}/no/x.svg", "cannot write {}/no/x.svg: No such file or directory"),
+        (f"{GRID} --plot {{}}/d.svg", "cannot write {}/d.svg: it is a directory; name a file in "),
+        (f"{NETWORK} --plot {{}}/f/x.svg", "cannot write {}/f/x.svg: Not a directory"),
+    ],
+)
+def test_where_there_is_no_picture_there_is_one_line(args, reason, run, tmp_path):
+    (tmp_path / "d.svg").mkdir()
+    (tmp_path / "f").touch()
+    result = run(args.format(tmp_path))
+    assert (result.code, result.stdout) == (2, "")
+    assert result.error.startswith(reason.format(tmp_path))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["d.svg", "f"]
+
+
+def test_a_full_device_is_an_error_of_one_line(run, tmp_path):
+    path = tmp_path / "full.svg"
+    path.symlink_to("/dev/full")
+    result = run(f"{GRID} --plot {path}")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.error == f"cannot write {path}: No space left on device"
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    monkeypatch.delitem(sys.modules, "dscalc.report.plot", raising=False)
+    monkeypatch.delattr(dscalc.report, "plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+@pictures
+def test_without_matplotlib_it_says_how_to_install_it(args, without_matplotlib, run, tmp_path):
+    result = run(f"{args} --plot {tmp_path / 'x.svg'}")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.error.startswith("--plot needs matplotlib (")
+    assert result.error.endswith("; install it with pip install 'dscalc[plot]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pictures
+def test_without_matplotlib_all_else_works(args, without_matplotlib, run):
+    assert run(args)[::2] == (0, "")
+
+
+@pictures
+def test_a_fault_while_drawing_leaves_the_old_picture(args, run, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    path = tmp_path / "old.svg"
+    path.write_text("old")
+    result = run(f"{args} --plot {path}")
+    assert (result.code, result.stdout) == (2, "")
+    assert "planted" in result.error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
