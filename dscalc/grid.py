@@ -19,6 +19,7 @@ from dscalc.conv import Conv, Size, output_sizes, pads, per_axis, times
 from dscalc.errors import DscalcError
 
 _MOST_LAYERS = 10**9
+_FEW = 1000  # sizes to keep in memory
 
 
 class Axis:
@@ -55,7 +56,7 @@ class Axis:
             if self.dims is not None:
                 self._sized(value)
             return (value,)
-        first, last, *steps = text.split(":")
+        first, last, *steps = map(str.strip, text.split(":"))
         start, stop = parse.whole(first, self.name), parse.whole(last, self.name)
         step = steps[0] if steps else "1"
         if len(steps) > 1:
@@ -63,9 +64,9 @@ class Axis:
                 f"{self.name} must be like 32:512:32 or 32:1024:x2, got {parse.shown(text)}"
             )
         if start > stop:
-            raise DscalcError(
-                f"{self.name} range {text} runs backwards; write {stop}:{start}:{step}"
-            )
+            written = ":".join([first, last, *steps])
+            fix = f"{stop}:{start}:{step}"
+            raise DscalcError(f"{self.name} range {written} runs backwards; write {fix}")
         if not step.startswith("x"):
             return range(start, stop + 1, parse.whole(step, f"{self.name} step"))
         factor = parse.whole(step[1:], f"{self.name} factor", least=2)
@@ -119,20 +120,31 @@ class Grid:
         like = compare(1, 1, f.ends[0], self._on_map(d.ends[0]), **self._options)
         standard, depthwise = like.standard, like.depthwise
         assert depthwise is not None
+        few = f.count * d.count <= _FEW  # then they are worked out once
+        kept = list(self._sizes(standard)) if few else None
         for in_channels in map(self._wide, ic):
             for out_channels in map(self._wide, oc):
-                for kernel_size in f:
-                    zeros = pads(standard.padding, kernel_size, standard.dilation)
-                    for input_size in map(self._on_map, d):
-                        output_size = output_sizes(
-                            input_size, kernel_size, standard.stride, zeros, standard.dilation
-                        )
-                        layer = Conv._make((
-                            in_channels, out_channels, kernel_size, input_size, standard.stride,
-                            standard.padding, standard.dilation, 1, standard.bias,
-                            standard.batch_size, output_size,
-                        ))  # fmt: skip
-                        yield separable(layer, depthwise.out_channels, depthwise.bias)
+                for kernel_size, input_size, output_size in kept or self._sizes(standard):
+                    layer = Conv._make((
+                        in_channels, out_channels, kernel_size, input_size, standard.stride,
+                        standard.padding, standard.dilation, 1, standard.bias,
+                        standard.batch_size, output_size,
+                    ))  # fmt: skip
+                    yield separable(layer, depthwise.out_channels, depthwise.bias)
+
+    def _sizes(
+        self, like: Conv
+    ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """Kernel, input and output size of each combination of F and D."""
+        _, _, f, d = self.axes
+        for kernel_size in f:
+            zeros = pads(like.padding, kernel_size, like.dilation)
+            for input_size in map(self._on_map, d):
+                yield (
+                    kernel_size,
+                    input_size,
+                    output_sizes(input_size, kernel_size, like.stride, zeros, like.dilation),
+                )
 
     def _wide(self, channels: int) -> int:
         return channels if self._width == 1 else scaled_channels(channels, self._width)
@@ -148,8 +160,8 @@ class Grid:
         try:
             compare(1, 1, largest, self._on_map(smallest), **self._options)
         except DscalcError:
-            for kernel_size in f:
-                for input_size in d:
+            for kernel_size in f.ends:  # of what does not fit, an end does not fit either
+                for input_size in d.ends:
                     compare(1, 1, kernel_size, self._on_map(input_size), **self._options)
 
 

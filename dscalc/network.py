@@ -29,6 +29,7 @@ _SHIPPED = Path(__file__).parent / "networks"
 _MOST_LAYERS = 100_000
 _MOST_ERRORS = 50
 _LONGEST_LINE = 2**20  # bytes
+_MOST_CHANNELS = 10**100  # so that no product of them reaches Python's 4300-digit limit
 
 _ALWAYS = {"name", "kind", "in_channels", "input_size", "from", "repeat"}
 _WIDE = {"out_channels", "rounding", "expansion"}
@@ -157,7 +158,7 @@ def read_network(
     if not rows and not problems.found:
         problems.add(1, "there are no layers in it; give a header row and one row a layer")
     as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size)
-    layers = _connected(rows, as_written, problems, check=input_size is None)
+    layers = _connected(rows, as_written, problems, check=True)
     problems.raise_any()
     scale = as_written._replace(
         width=exact_multiplier("width_multiplier", width_multiplier),
@@ -191,7 +192,7 @@ class _Problems:
     """Gathers what is wrong with a file, so that one run names every bad row."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        self.file = parse.printable(file)
         self.found: list[tuple[int, str]] = []
 
     def add(self, line: int, reason: object) -> None:
@@ -223,29 +224,42 @@ def _lines(stream: BinaryIO, problems: _Problems) -> Iterator[str]:
 
 
 def _read_rows(lines: Iterator[str], problems: _Problems) -> Iterator[_Row]:
-    """The rows of either format, told apart by the first line that is not blank."""
+    """The rows of either format, told apart by the first line that is not blank.
+
+    A row that cannot be read comes without a kind.
+    """
     skipped, first = 0, "\n"
     while first == "\n":
         skipped, first = skipped + 1, next(lines, "")
     lines = chain(["\n"] * (skipped - 1), [first], lines)
-    cells = _json_cells if first.lstrip().startswith("{") else _csv_cells
+    read = _json_cells if first.lstrip().startswith("{") else _csv_cells
     named: dict[str, int] = {}
-    for number, (line, row) in enumerate(cells(lines, problems), 1):
+    for number, (line, cells) in enumerate(read(lines, problems), 1):
         if number > _MOST_LAYERS:
             problems.add(line, f"a network has at most {_MOST_LAYERS:,} layers")
             problems.raise_any()
+        name = parse.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
         try:
-            parsed = _parsed(row, line, number)
-            if parsed.name in named:
-                raise DscalcError(f"line {named[parsed.name]} has the name {parsed.name} already")
+            if not cells:
+                raise DscalcError("")  # the reader has said why
+            row = _parsed(cells, line, name)
+            if name in named:
+                raise DscalcError(f"line {named[name]} has the name {name} already")
         except DscalcError as error:
-            problems.add(line, error)
-        else:
-            named[parsed.name] = line
-            yield parsed
+            if cells:
+                problems.add(line, error)
+            row = _unread(line, name)
+        named.setdefault(name, line)
+        yield row
+
+
+def _unread(line: int, name: str) -> _Row:
+    """Stand in for a row that cannot be read, so that those which it feeds are known."""
+    return _Row(line, name, "", "", None, None, 1, None, None, "", None, None, 0, 1, 1, 1, False)
 
 
 def _csv_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row; no cells where they cannot be told apart."""
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
     while True:
@@ -253,6 +267,9 @@ def _csv_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int,
             cells = next(reader, None)
         except csv.Error as error:
             problems.add(reader.line_num, f"malformed CSV: {error}")
+            if not header:
+                problems.raise_any()
+            yield reader.line_num, {}
             continue
         if cells is None:
             return
@@ -265,25 +282,40 @@ def _csv_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int,
             problems.add(
                 reader.line_num, f"{len(cells)} values for the {len(header)} columns of the header"
             )
+            yield reader.line_num, {}
         else:
             yield reader.line_num, dict(zip(header, map(str.strip, cells), strict=True))
 
 
 def _json_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of each object; no cells where it cannot be read."""
     for number, line in enumerate(lines, 1):
         if line == "\n":
             continue
+        cells: dict[str, str] = {}
         try:
-            values = json.loads(line)
-            if not isinstance(values, dict):
+            values = json.loads(
+                line.strip(), object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
+            )
+            if not isinstance(values, dict) or not values:
                 raise DscalcError(f"each line must be one object, got {parse.shown(line.strip())}")
             cells = {name: _as_cell(name, value) for name, value in values.items()}
         except json.JSONDecodeError as error:
             problems.add(number, f"malformed JSON: {error.msg} at column {error.colno}")
-        except (DscalcError, RecursionError, ValueError) as error:
+        except RecursionError:
+            problems.add(number, "malformed JSON: it is nested too deeply")
+        except DscalcError as error:
             problems.add(number, error)
-        else:
-            yield number, cells
+        yield number, cells
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DscalcError(f"{parse.shown(twice)} is there twice")
+    return values
 
 
 def _as_cell(name: str, value: Any) -> str:
@@ -291,11 +323,12 @@ def _as_cell(name: str, value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list) and value and all(type(length) is int for length in value):
+    if isinstance(value, str):  # numbers too, as they are written
+        return value.strip()
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return times(value)
-    if isinstance(value, str | int):
-        return str(value).strip()
-    raise DscalcError(f"{name} must be a string, a whole number, true or false, got {value!r:.60}")
+    rule = "must be a string, a whole number, true or false"
+    raise DscalcError(f"{parse.printable(name)} {rule}, got {value!r:.60}")
 
 
 def _check_columns(header: list[str], line: int, problems: _Problems) -> None:
@@ -317,7 +350,7 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _parsed(cells: dict[str, str], line: int, number: int) -> _Row:
+def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
     """Read the words of one row; what does not belong to its kind is an error."""
     cells = {column: text for column, text in cells.items() if text}
     kind = cells.get("kind", "")
@@ -351,7 +384,7 @@ def _parsed(cells: dict[str, str], line: int, number: int) -> _Row:
 
     return _Row(
         line,
-        parse.printable(cells.get("name", f"{kind}{number}")),
+        name,
         kind,
         parse.printable(cells.get("from", "")),
         whole("in_channels"),
@@ -379,47 +412,60 @@ def _connected(rows: list[_Row], scale: _Scale, problems: _Problems, *, check: b
     outputs: dict[str, _Output | None] = {}
     before: _Output | None = None
     for row in rows:
-        outputs[row.name] = None
         try:
-            if row.source:
-                if row.source == row.name or row.source not in outputs:
-                    later = any(row.source == other.name for other in rows)
-                    hint = (
-                        "it must come before"
-                        if later
-                        else f"there is no such row; {_suggestion(row.source, list(outputs)[:-1])}"
-                    )
-                    raise DscalcError(f"from names {parse.shown(row.source)}, but {hint}")
-                fed = outputs[row.source]
+            fed = before
+            if not row.kind:
+                fed = None
+            elif row.source:
+                fed = _named_source(row, rows, outputs)
             elif row is rows[0]:
                 fed = _network_input(row, scale)
-            else:
-                fed = before
-            if fed and check:
-                _check_input(row, fed)
-            last = row is rows[-1]
+            if fed and check and (row.source or row is not rows[0]):
+                _check_input(row, fed, sizes=scale.input_size is None)
+            before = outputs[row.name] = None  # until it is known
             for copy in range(1, row.repeat + 1):
                 if not fed:
                     break
                 if copy == 2 and check:
-                    _check_input(row, fed, " of its second copy")
+                    _check_input(row, fed, " of its second copy", sizes=scale.input_size is None)
                 if len(layers) >= _MOST_LAYERS:
                     raise DscalcError(f"a network has at most {_MOST_LAYERS:,} layers")
                 name = row.name if row.repeat == 1 else f"{row.name}/{copy}"
-                layer = _layer(row, name, fed, scale, last=last)
+                layer = _layer(row, name, fed, scale, last=row is rows[-1])
+                if max(layer.in_channels, layer.out_channels) > _MOST_CHANNELS:
+                    raise DscalcError("its channels have more than 100 digits")
                 layers.append(layer)
                 fed = _Output(layer.out_channels, layer.output_size)
-            outputs[row.name] = fed
+            before = outputs[row.name] = fed
         except DscalcError as error:
             problems.add(row.line, error)
-        before = outputs[row.name]
+            before = outputs[row.name] = None
     return layers
 
 
+def _named_source(
+    row: _Row, rows: list[_Row], outputs: dict[str, _Output | None]
+) -> _Output | None:
+    if row.source in outputs:
+        return outputs[row.source]
+    wanted = f"from names {parse.shown(row.source)}, but"
+    if any(row.source == other.name for other in rows):
+        raise DscalcError(f"{wanted} it must come before")
+    if not outputs:
+        raise DscalcError(f"{wanted} no row comes before this one; leave it empty")
+    raise DscalcError(f"{wanted} there is no such row; {_suggestion(row.source, outputs)}")
+
+
 def _network_input(row: _Row, scale: _Scale) -> _Output:
-    size = scale.input_size or row.input_size
     if row.in_channels is None:
         raise DscalcError("the first row needs in_channels")
+    if row.kind == "linear":
+        if row.input_size is not None:
+            raise DscalcError(
+                "a linear layer that comes first has its features as in_channels and no input_size"
+            )
+        return _Output(row.in_channels, ())
+    size = scale.input_size or row.input_size
     if size is None:
         raise DscalcError("the first row needs an input_size, or give --input-size")
     size = per_axis("input_size", size, scale.dims if isinstance(size, int) else len(size))
@@ -428,13 +474,15 @@ def _network_input(row: _Row, scale: _Scale) -> _Output:
     return _Output(row.in_channels, size)
 
 
-def _check_input(row: _Row, fed: _Output, which: str = "") -> None:
-    channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
-    if row.in_channels not in (None, channels):
-        raise DscalcError(
-            f"in_channels is {row.in_channels}, but the input{which} has {channels:,}"
-        )
-    if row.input_size is not None:
+def _check_input(row: _Row, fed: _Output, which: str = "", *, sizes: bool) -> None:
+    """Hold what a row says of its input against what feeds it; sizes where they are the file's."""
+    if sizes or row.kind != "linear":
+        channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
+        if row.in_channels not in (None, channels):
+            raise DscalcError(
+                f"in_channels is {row.in_channels}, but the input{which} has {channels:,}"
+            )
+    if sizes and row.input_size is not None:
         size = per_axis("input_size", row.input_size, len(fed.size))
         if size != fed.size:
             raise DscalcError(

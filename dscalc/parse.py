@@ -9,7 +9,9 @@ from dscalc.errors import DscalcError
 
 _MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
-_NUMBER = re.compile(r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)([KMGTP%]?)", re.I)
+_NUMBER = re.compile(
+    r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)([KMGTP%]?)", re.I | re.A
+)
 _SUFFIXES = {
     "": Fraction(1),
     "K": Fraction(10**3),
@@ -62,7 +64,7 @@ def keywords(text: str, name: str) -> dict[str, Any]:
 
     try:
         value = loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise DscalcError(

@@ -157,3 +157,8 @@ def test_kernels_that_fit_each_map_are_taken_though_none_is_smallest_on_all_axes
 def test_a_wrong_option_is_refused_before_the_first_layer(options):
     with pytest.raises(DscalcError):
         Grid("3", "1:100000", "3", "1:10000", **options)
+
+
+def test_a_large_grid_that_cannot_fit_is_refused_at_once():
+    with pytest.raises(DscalcError, match="the kernel spans 30000x30000"):
+        Grid("3", "64", "1:30000", "29999:59998", padding="valid")

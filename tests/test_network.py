@@ -866,7 +866,7 @@ BAD = {
         '{\n "kind": "norm"\n}\n',
         [
             "1: malformed JSON: Expecting property name enclosed in double quotes at column ",
-            "2: malformed JSON: Extra data at column 8",
+            "2: malformed JSON: Extra data at column 7",
             "3: malformed JSON: Expecting value at column 1",
         ],
     ),
@@ -879,13 +879,13 @@ BAD = {
         ],
     ),
     "JSON: values of other types": (
-        '{"kind": "conv", "in_channels": 3.5}\n{"kind": {"conv": 1}}\n{"kind": NaN}\n'
-        '{"kind": "conv", "kernel_size": [3, "3"]}\n{"kind": "conv", "kernel_size": []}\n',
+        '{"kind": "norm", "in_channels": 3.5}\n{"kind": {"conv": 1}}\n{"kind": NaN}\n'
+        '{"kind": "conv", "kernel_size": [3, true]}\n{"kind": "conv", "kernel_size": []}\n',
         [
-            "1: in_channels must be a string, a whole number, true or false, got 3.5",
-            "2: kind must be a string, a whole number, true or false, got {'conv': 1}",
+            "1: in_channels must be a whole number such as 64, got '3.5'",
+            "2: kind must be a string, a whole number, true or false, got {'conv': '1'}",
             "3: kind must be a string, a whole number, true or false, got nan",
-            "4: kernel_size must be a string, a whole number, true or false, got [3, '3']",
+            "4: kernel_size must be a string, a whole number, true or false, got ['3', True]",
             "5: kernel_size must be a string, a whole number, true or false, got []",
         ],
     ),
@@ -895,7 +895,7 @@ BAD = {
     ),
     "JSON: control characters in a field": (
         '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1.5}\n',
-        [r"1: \x1b[31m\n\u202e must be a string, a whole number, true or false, got 1.5"],
+        [r"1: unknown field '\x1b[31m\n\u202e'; known are "],
     ),
     "JSON: too deep": (
         '{"kind": ' + "[" * 100_000 + "\n",
@@ -903,7 +903,32 @@ BAD = {
     ),
     "JSON: too many digits": (
         '{"kind": "norm", "in_channels": ' + "9" * 5000 + "}\n",
-        ["1: Exceeds the limit (4300 digits) for integer string conversion"],
+        ["1: in_channels must have at most 100 digits, got 5000"],
+    ),
+    "JSON: a field twice": (
+        '{"kind": "norm", "in_channels": 3, "in_channels": 4, "input_size": 9}\n',
+        ["1: 'in_channels' is there twice"],
+    ),
+    "a wrong row is not held against those after it": (
+        TOP + FIRST + "b,conv,,bad,3,,,,\nc,conv,64,128,3,,,,\nd,conv,64,8,3,,,b,\n",
+        ["3: out_channels must be a whole number such as 64, got 'bad'"],
+    ),
+    "a wrong first row is not held against those after it": (
+        TOP + "a,conv,3,bad,3,,9,,\nb,conv,64,128,3,,,,\n",
+        ["2: out_channels must be a whole number such as 64, got 'bad'"],
+    ),
+    "a malformed header": (
+        'name,"kind\x00"x,in_channels\na,conv,3\n',
+        ["1: malformed CSV: "],
+    ),
+    "channels without end": (
+        "kind,in_channels,kernel_size,input_size,repeat,depth_multiplier\n"
+        "depthwise,4,3,4,1,1\ndepthwise,,3,,5000,10\n",
+        ["3: its channels have more than 100 digits"],
+    ),
+    "a linear layer first with a size": (
+        "kind,in_channels,out_channels,input_size\nlinear,784,10,28\n",
+        ["2: a linear layer that comes first has its features as in_channels and no input_size"],
     ),
     "several kinds of errors": (
         TOP + "a,conv,3,8,3,,9,,\nb,convv,,8,3,,,,\nc,conv,,8,3,,,d,\nd,norm,9,,,,,a,\ne,norm\n",
@@ -1126,3 +1151,37 @@ def test_names_of_other_scripts_are_kept(tmp_path, run):
     path = tmp_path / "net"
     path.write_text(named("Faltung-größe-畳み込み"), "utf-8")
     assert "Faltung-größe-畳み込み" in run("network", str(path)).stdout
+
+
+def test_a_linear_layer_may_come_first():
+    [layer] = read_network(io.BytesIO(b"kind,in_channels,out_channels\nlinear,784,10\n"), "net")
+    assert (layer.in_channels, layer.counts.standard_macs) == (784, 7840)
+
+
+def test_an_input_size_given_leaves_the_channels_held_against_each_other():
+    header = b"kind,in_channels,out_channels,kernel_size,input_size\n"
+    text = header + b"conv,3,4,3,8\nconv,99,4,3,\n"
+    with pytest.raises(FileError, match="net:3: in_channels is 99, but the input has 4"):
+        read_network(io.BytesIO(text), "net", input_size=9)
+
+
+def test_a_huge_norm_is_an_answer_that_torch_refuses_to_count(run, tmp_path):
+    path = tmp_path / "net.csv"
+    path.write_text(
+        f"kind,in_channels,out_channels,kernel_size,input_size\nconv,3,{10**30},3,8\nnorm,,,,\n"
+    )
+    result = run("network", str(path))
+    assert result.code == 2
+    assert f"{27 * 10**30:,}" in result.stdout
+    assert all(line.startswith("error: torch refuses") for line in result.stderr.splitlines())
+
+
+def test_escapes_in_the_name_of_a_file_are_printed_literally(run, tmp_path):
+    path = tmp_path / "\x1b[31mred.csv"
+    path.write_text("kind,in_channels,input_size\nnorm,3,8\n")
+    good = run("network", str(path), "--no-verify")
+    path.write_text("kind,in_channels,input_size\nnor,3,8\n")
+    bad = run("network", str(path))
+    assert "\x1b" not in good.stdout + bad.stderr
+    assert r"\x1b[31mred.csv" in good.stdout
+    assert r"\x1b[31mred.csv:2: unknown kind" in bad.stderr

@@ -103,7 +103,22 @@ def test_any_fraction_is_read_exactly(fraction, suffix):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "M", "x", "1/0", "1.5/2", "60MB", "60 MM", "1,000", "nan", "inf", "1e9999", "--3"]
+    "text",
+    [
+        "",
+        "M",
+        "x",
+        "1/0",
+        "1.5/2",
+        "60MB",
+        "60 MM",
+        "1,000",
+        "nan",
+        "inf",
+        "1\u212a",
+        "1e9999",
+        "--3",
+    ],
 )
 def test_what_is_no_number_is_refused_by_its_name(text):
     with pytest.raises(DscalcError) as raised:

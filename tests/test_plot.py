@@ -283,3 +283,24 @@ def test_a_fault_while_drawing_leaves_the_old_picture(args, run, tmp_path, monke
     assert "planted" in result.error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_look_like_formulas_or_lack_a_glyph_are_drawn_literally(run, tmp_path):
+    network, path = tmp_path / "net.csv", tmp_path / "picture.svg"
+    network.write_text(
+        "name,kind,in_channels,out_channels,kernel_size,input_size\n$\\foo$,conv,3,4,3,8\n畳,conv,,4,3,\n",
+        "utf-8",
+    )
+    result = run("network", str(network), "--no-verify", "--plot", str(path))
+    assert (result.code, result.stderr) == (0, "")
+    assert "$\\foo$" in words(path)
+
+
+def test_more_layers_than_can_be_seen_are_refused(run, tmp_path):
+    network, path = tmp_path / "net.csv", tmp_path / "picture.png"
+    network.write_text(
+        "kind,in_channels,out_channels,kernel_size,input_size,repeat\nconv,3,3,3,8,501\n"
+    )
+    result = run("network", str(network), "--no-verify", "--plot", str(path))
+    assert (result.code, result.stdout, path.exists()) == (2, "", False)
+    assert result.error == "a plot shows at most 500 layers, and 501 have MACs; plot a part"

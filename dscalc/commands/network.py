@@ -73,7 +73,7 @@ def network(
     rows = [layer_record(layer, count(layer)) for layer in in_turn]
     sums = total(rows)
     known = values(sums, output.unit)
-    title = shipped().get(source, "stdin" if source == "-" else source)
+    title = shipped().get(source, "stdin" if source == "-" else parse.printable(source))
     if output.plot:
         with plotting(output.plot) as (plot, path, kind):
             sides = ("as standard convolutions", "as it is")

@@ -39,10 +39,21 @@ def crosscheck(layer: Comparison | Layer) -> Counts:
         CrosscheckError: torch cannot build or run a layer of these sizes, or fvcore met an
             operator that it cannot count.
     """
-    if isinstance(layer, Comparison):
-        return _comparison(layer)
-    if layer.comparison:
-        return _comparison(layer.comparison)
+    try:
+        if isinstance(layer, Comparison):
+            return _comparison(layer)
+        return _comparison(layer.comparison) if layer.comparison else _parameters(layer)
+    except CrosscheckError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CrosscheckError(
+            f"torch refuses a layer of these sizes, so it is not counted ({reason})"
+        ) from error
+
+
+def _parameters(layer: Layer) -> Counts:
+    """The counts of a pool or a norm, which have no MACs."""
     module = (
         nn.MaxPool2d(1)
         if layer.kind == "pool"
@@ -58,23 +69,15 @@ def versions() -> str:
 
 
 def _comparison(comparison: Comparison) -> Counts:
-    try:
-        standard = _count(convolution(comparison.standard, "meta"), comparison.standard)
-        depthwise, pointwise = comparison.depthwise, comparison.pointwise
-        if depthwise and pointwise:
-            separable = _count(separable_convolution(depthwise, pointwise, "meta"), depthwise)
-        elif part := depthwise or pointwise:
-            alone = _count(convolution(part, "meta"), part)
-            separable = {**alone, "depthwise" if depthwise else "pointwise": alone[""]}
-        else:
-            separable = standard
-    except CrosscheckError:
-        raise
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CrosscheckError(
-            f"torch refuses a layer of these sizes, so it is not counted ({reason})"
-        ) from error
+    standard = _count(convolution(comparison.standard, "meta"), comparison.standard)
+    depthwise, pointwise = comparison.depthwise, comparison.pointwise
+    if depthwise and pointwise:
+        separable = _count(separable_convolution(depthwise, pointwise, "meta"), depthwise)
+    elif part := depthwise or pointwise:
+        alone = _count(convolution(part, "meta"), part)
+        separable = {**alone, "depthwise" if depthwise else "pointwise": alone[""]}
+    else:
+        separable = standard
     parts = (standard[""], separable.get("depthwise"), separable.get("pointwise"), separable[""])
     return Counts._make(count for part in parts for count in part or (None, None))
 

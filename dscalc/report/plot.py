@@ -1,5 +1,6 @@
 """Records -> PNG, SVG and PDF. The only importer of matplotlib."""
 
+import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from math import prod
@@ -22,6 +23,7 @@ _AXES = {
     "kernel_size": "filter size (F)",
 }
 _MARKERS = "osD^v<>Px"  # lines differ in marker and shade, so that they do in greyscale
+_MOST_BARS = 500
 _LIGHT, _DARK = "0.75", "0.15"
 
 
@@ -88,21 +90,29 @@ def network(
     """MACs by layer, standard beside separable; layers without any are left out.
 
     ``sides`` says what the two are.
+
+    Raises:
+        DscalcError: there are too many layers to see.
     """
     label, scale = UNITS[unit]
     counted = [row for row in rows if row.standard_macs or row.separable_macs]
+    if len(counted) > _MOST_BARS:
+        raise DscalcError(
+            f"a plot shows at most {_MOST_BARS} layers, and {len(counted):,} have MACs; plot a part"
+        )
     figure, axes = _figure(7, 1.5 + 0.28 * len(counted))
     places = range(len(counted))
     standard = [row.standard_macs * scale for row in counted]
     separable = [row.separable_macs * scale for row in counted]
     axes.barh([place - 0.2 for place in places], standard, 0.4, color=_LIGHT, label=sides[0])
     axes.barh([place + 0.2 for place in places], separable, 0.4, color=_DARK, label=sides[1])
-    axes.set_yticks(places, [row.name or "" for row in counted])
+    for tick in axes.set_yticks(places, [row.name or "" for row in counted]):
+        tick.label1.set_parse_math(False)
     axes.set_ylim(len(counted) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("layer")
-    axes.set_title(title, loc="left", fontsize="medium")
+    axes.set_title(title, loc="left", fontsize="medium").set_parse_math(False)
     axes.grid(axis="x", color="0.9")
     figure.legend(loc="outside lower right", ncols=2, frameon=False)
     _save(figure, path, kind)
@@ -175,5 +185,8 @@ def _short(axis: str) -> str:
 
 def _save(figure: Figure, path: Path, kind: str) -> None:
     metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else {}
-    with rc_context({"svg.hashsalt": "dscalc"}):  # the same records make the same file
+    with rc_context({"svg.hashsalt": "dscalc"}), warnings.catch_warnings():
+        # The salt makes the same file of the same records; a name may have a letter that the font
+        # lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(path, format=kind, dpi=150, metadata=metadata)
