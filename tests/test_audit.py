@@ -982,7 +982,7 @@ def state_of(model):
         "attributes": {name: set(vars(module)) for name, module in model.named_modules()},
         "torch random": torch.get_rng_state(),
         "python random": random.getstate(),
-        "numpy random": np.random.get_state()[1].tolist(),
+        "numpy random": [np.asarray(part).tolist() for part in np.random.get_state()],
         "grad mode": torch.is_grad_enabled(),
     }
 
