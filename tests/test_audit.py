@@ -660,7 +660,7 @@ def test_a_convolution_out_of_sight_is_not_passed_over():
     model = Calling(forward, weight=nn.Parameter(torch.zeros(8, 3, 3, 3)))
     with pytest.raises(CrosscheckError) as raised:
         audit(model, torch.zeros(1, 3, 8, 8))
-    assert "some run out of its sight" in str(raised.value)
+    assert "some are reached by other ways than as submodules" in str(raised.value)
 
 
 # Conversion.
@@ -1060,17 +1060,81 @@ def test_lazy_modules_stay_lazy():
     assert model[3].has_uninitialized_params()
 
 
-def test_parameters_are_not_copied():
-    """A model may fill most of the memory."""
-    seen = []
-
+def test_weights_that_a_forward_pass_writes_are_not_those_of_the_user():
     def forward(self, x):
-        seen.append((self.conv.weight.data_ptr(), self.linear.weight.data_ptr()))
+        self.conv.weight.data = torch.renorm(self.conv.weight.data, 2, 0, 1e-3)
+        self.linear.weight.clamp_(-1e-3, 1e-3)
         return self.linear(self.conv(x))
 
     model = Calling(forward, conv=nn.Conv2d(3, 8, 1), linear=nn.Linear(8, 8))
+    before = copy.deepcopy(model.state_dict())
     audit(model, torch.zeros(1, 3, 8, 8))
-    assert set(seen) == {(model.conv.weight.data_ptr(), model.linear.weight.data_ptr())}
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+def test_results_that_a_model_kept_can_be_copied():
+    """Old-style weight_norm keeps its weight so, and many a model its attention."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    model.kept = model(torch.zeros(1, 3, 8, 8))
+    assert not model.kept.is_leaf
+    assert audit(model, torch.zeros(1, 3, 8, 8)).crosscheck == "exact"
+    assert isinstance(to_separable(model)[0], DepthwiseSeparableConv)
+
+
+def test_lazy_batch_normalisation_stays_lazy():
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d())
+    result = audit(model, torch.zeros(1, 3, 8, 8))
+    assert (result.crosscheck, result.records[0].kind) == ("exact", "separable")
+    assert model[1].has_uninitialized_params()
+
+
+@pytest.mark.parametrize(
+    ("product", "macs"),
+    [
+        (lambda x, p: torch.mm(x.flatten(1), p), 192 * 1000),
+        (lambda x, p: torch.einsum("abcd,cde->abe", x, torch.zeros(8, 8, 123)), 3 * 8 * 8 * 123),
+        (lambda x, p: torch.zeros(5, 8) @ x, 3 * 5 * 8 * 8),
+        (lambda x, p: x @ torch.zeros(8), 3 * 8 * 8),
+        (lambda x, p: torch.baddbmm(torch.zeros(1), x[0], x[0]), 3 * 8 * 8 * 8),
+    ],
+    ids=["mm", "einsum", "broadcast", "vector", "baddbmm"],
+)
+def test_other_products_count_their_multiplications(product, macs):
+    def forward(self, x):
+        return self.conv(x), product(x, self.p)
+
+    conv = nn.Conv2d(3, 8, 1, bias=False)
+    model = Calling(forward, conv=conv, p=nn.Parameter(torch.zeros(192, 1000)))
+    result = audit(model, torch.zeros(1, 3, 8, 8))
+    assert (result.crosscheck, result.model.macs) == ("exact", 3 * 8 * 64 + macs)
+
+
+def test_einsum_of_more_than_two_tensors_has_no_count():
+    def forward(self, x):
+        return torch.einsum("abcd,d,d->abc", self.conv(x), torch.zeros(8), torch.zeros(8))
+
+    result = audit(Calling(forward, conv=nn.Conv2d(3, 8, 1)), torch.zeros(1, 3, 8, 8))
+    assert result.model.macs is None
+    assert result.model.uncounted_operators["aten::einsum"] == 1
+
+
+def test_an_error_that_the_model_catches_cannot_be_traced():
+    def forward(self, x):
+        try:
+            return self.conv(x)
+        except RuntimeError:
+            return x
+
+    with pytest.raises(DscalcError, match="raised an error that the model caught"):
+        audit(Calling(forward, conv=nn.Conv2d(4, 8, 1)), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_forward_called_by_name_is_a_call_of_its_module():
+    def forward(self, x):
+        return self.conv.forward(x)
+
+    result = audit(Calling(forward, conv=nn.Conv2d(3, 8, 3)), torch.zeros(1, 3, 8, 8))
+    assert (result.crosscheck, result.records[0].name) == ("exact", "conv")
 
 
 # Faults that are planted.

@@ -1,5 +1,8 @@
 """``dscalc model MODULE:ATTR``: audit a torch model."""
 
+import sys
+from contextlib import redirect_stdout
+from fractions import Fraction
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -9,7 +12,7 @@ from dscalc import parse
 from dscalc.assertion import check_field
 from dscalc.commands.answer import Answer, plotting, torch_needed, verdict_on, working, write
 from dscalc.commands.options import CheckOptions, OutputOptions
-from dscalc.errors import CrosscheckError
+from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.record import (
     MODEL_FIELDS,
     Record,
@@ -64,7 +67,11 @@ def model(
     ] = "1",
     dtype: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "int64"],
-        typer.Option("--dtype", help="Of the inputs.", rich_help_panel="Model"),
+        typer.Option(
+            "--dtype",
+            help="Of the inputs, and of the model's parameters where it is one of floats.",
+            rich_help_panel="Model",
+        ),
     ] = "float32",
     only: Annotated[
         list[str],
@@ -119,8 +126,9 @@ def model(
     arguments = parse.keywords(kwargs, "--kwargs")
     with torch_needed():
         from dscalc.pytorch.audit import audit, make_input
+        from dscalc.pytorch.crosscheck import versions
         from dscalc.pytorch.load import load_model
-    with working(output, f"running {target}"):
+    with working(output, f"running {target}"), redirect_stdout(sys.stderr):  # it may print
         tensors = [make_input((samples, *shape), dtype) for shape in shapes]
         loaded = load_model(target, arguments, dtype)
         choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
@@ -129,12 +137,18 @@ def model(
         except CrosscheckError as error:
             verdict.refuse(f"{error}; add --no-verify to do without")
             found = choose(verify=False)
+    if verify and output.verbose:
+        verdict.say(f"counted by {versions()}")
     rows, sums = found.records, found.total
     if sort is not None:
         rows = sorted(rows, key=lambda row: _sortable(values(row, output.unit)[sort]), reverse=True)
     shown = rows[:most]
     hidden = len(rows) - len(shown)
     known = values(sums, output.unit) | model_values(found.model, output.unit)
+    for field in verdict.fields(output.get):
+        if field.startswith("model_") and known[field] is None:
+            operators = ", ".join(found.model.uncounted_operators)
+            raise DscalcError(f"{field} is not known: fvcore has no count for one of {operators}")
     if output.plot:
         with plotting(output.plot) as (plot, path, kind):
             sides = ("as it is", "with separable convolutions")
@@ -157,6 +171,10 @@ def model(
     return verdict.conclude()
 
 
-def _sortable(value: Value) -> tuple[bool, Any]:
-    """None last, whatever the others are."""
-    return value is not None, value if value is not None else 0
+def _sortable(value: Value) -> tuple[int, Any, str]:
+    """Numbers first, then words and sizes, then nothing."""
+    if value is None:
+        return 0, 0, ""
+    if isinstance(value, int | float | Fraction):
+        return 2, value, ""
+    return 1, 0, str(value)

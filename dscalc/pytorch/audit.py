@@ -1,12 +1,13 @@
 """Walk a model: what its convolutions cost, and what they would cost as separable ones."""
 
-import copy
 import random
 import re
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from dscalc.comparison import Comparison, Counts, separable
@@ -23,7 +23,8 @@ from dscalc.conv import Conv, conv_macs, conv_params, times
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.parse import printable
 from dscalc.pytorch.crosscheck import is_transposed
-from dscalc.pytorch.modules import Patterns, reasons_to_keep, replace_eligible
+from dscalc.pytorch.load import USER_ERRORS
+from dscalc.pytorch.modules import Patterns, copied, reasons_to_keep, replace_eligible
 from dscalc.record import Crosscheck, Model, Record, record, total
 from dscalc.report import sheet, text
 
@@ -46,17 +47,28 @@ _CONVOLUTIONS: dict[Callable[..., Any], tuple[str, ...]] = {
     torch.conv_transpose2d: _CONV_TRANSPOSE,
     torch.conv_transpose3d: _CONV_TRANSPOSE,
 }
-# The other operators with MACs that fvcore counts, under its names for them.
-_OTHER_MACS = ("linear", "addmm", "matmul", "bmm", "einsum", "attention")
-# Operators with MACs that it has no count for; where one runs, the model's MACs are not known.
+# Other operators with MACs, and which operand has the summed axis last. fvcore's own handles leave
+# out broadcasting and round einsum; a new handle multiplies shapes out.
+_PRODUCTS = {
+    "aten::linear": 0,
+    "aten::matmul": 0,
+    "aten::mm": 0,
+    "aten::bmm": 0,
+    "aten::mv": 0,
+    "aten::dot": 0,
+    "aten::addmm": 1,
+    "aten::baddbmm": 1,
+    "aten::addmv": 1,
+}
+# Operators with MACs that have no count; where one runs, the model's MACs are not known.
 _UNKNOWN_MACS = re.compile(
-    "aten::(baddbmm|bilinear|conv_tbc|lstm|gru|rnn_|quantized_|_native_multi_head_attention"
-    "|_transformer_encoder_layer_fwd|fft_|tensordot|cdist|dot|mv|addmv|addbmm|vdot|inner|ger)"
+    "aten::(bilinear|conv_tbc|lstm|gru|rnn_|quantized_|_native_multi_head_attention"
+    "|_transformer_encoder_layer_fwd|fft_|tensordot|cdist|addbmm|vdot|inner|ger|einsum$)"
 )
 # Functions whose results tracing must not drop as unused, for then fvcore would not see them.
 _KEPT_ALIVE = {
     *("linear", "addmm", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum"),
-    "scaled_dot_product_attention",
+    *("scaled_dot_product_attention", "multi_head_attention_forward", "mv", "dot", "baddbmm"),
 }
 
 
@@ -110,11 +122,12 @@ def audit(
         CrosscheckError: fvcore cannot trace the model.
     """
     _check_visible(model)
-    with _random_states_kept(), torch.no_grad():
-        original = _copied(model).eval()
+    with _random_states_kept(), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel")
+        original = copied(model).eval()
         calls = _recorded_calls(original, inputs)
         reasons = reasons_to_keep(original, only, exclude)
-        converted = replace_eligible(_copied(original), reasons)
+        converted = replace_eligible(copied(original, share_parameters=True), reasons)
         layers = _layers(calls, reasons, original)
         if verify:
             as_is, replaced = _traced(original, inputs), _traced(converted, inputs)
@@ -228,19 +241,6 @@ def _random_states_kept() -> Iterator[None]:
                 numpy.random.set_state(numpy_state)
 
 
-def _copied(model: nn.Module) -> nn.Module:
-    """A copy that may be run and changed; it shares the parameters, which running only reads."""
-    shared = {
-        id(parameter): parameter
-        for parameter in model.parameters()
-        if not isinstance(parameter, UninitializedParameter)
-    }
-    try:
-        return copy.deepcopy(model, shared)
-    except Exception as error:  # whatever the model's own attributes raise
-        raise DscalcError(f"the model cannot be copied, to leave it as it is ({error})") from error
-
-
 def _recorded_calls(model: nn.Module, inputs: tuple[Any, ...]) -> list[_Call]:
     calls: list[_Call] = []
     paths = [""]
@@ -257,17 +257,22 @@ def _recorded_calls(model: nn.Module, inputs: tuple[Any, ...]) -> list[_Call]:
     try:
         with _Watch(see):
             model(*inputs)
-    except Exception as error:  # whatever the model's own code raises
+    except USER_ERRORS as error:
         place = printable(paths[-1])
         module = model.get_submodule(paths[-1])
         what = f"{place} ({type(module).__name__})" if place else type(module).__name__
         raise DscalcError(
-            f"{what} cannot run on these inputs ({type(error).__name__}: {_first_line(error)}); "
-            "check --input"
+            f"{what} cannot run on these inputs ({type(error).__name__}: {_first_line(error)})"
+            f"{'' if isinstance(error, NotImplementedError) else '; check their shapes and dtype'}"
         ) from error
     finally:
         for handle in handles:
             handle.remove()
+    if len(paths) > 1:
+        raise DscalcError(
+            f"{printable(paths[1])} raised an error that the model caught; such a model cannot be "
+            "traced"
+        )
     return calls
 
 
@@ -291,7 +296,7 @@ class _Watch(TorchFunctionMode):
             names = _CONVOLUTIONS[function]
             self._see(function, dict(zip(names, args, strict=False)) | kwargs, output)
         elif convolves or getattr(function, "__name__", "") in _KEPT_ALIVE:
-            self.kept.append(output)
+            self.kept.extend(_tensors(output))
         return output
 
 
@@ -333,9 +338,15 @@ def _call(path: str, function: Callable[..., Any], values: dict[str, Any], outpu
 
 def _layers(calls: list[_Call], reasons: dict[str, str], model: nn.Module) -> list[_Layer]:
     own = {id(parameter) for parameter in model.parameters()}
+    owners = {
+        id(module._parameters.get("weight")): path
+        for path, module in model.named_modules()
+        if path in reasons and reasons[path] != "shared weight"
+    }
     times_called: Counter[str] = Counter()
     layers = []
-    for call in calls:
+    for called in calls:  # by way of its module, or of its module's forward() alone
+        call = called._replace(path=owners.get(id(called.weight), called.path))
         times_called[call.path] += 1
         name = printable(call.path) or "the model"
         if times_called[call.path] > 1:
@@ -382,27 +393,53 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...]) -> _Trace:
         conv_macs.append(conv_flop_count(*shapes, transposed=is_transposed(operands)))
         return Counter(conv=conv_macs[-1])
 
+    def einsum(operands: list[Any], results: list[Any]) -> Counter[str]:
+        macs = _einsum(operands)
+        if macs is None:
+            unknown["aten::einsum"] += 1
+        return Counter(macs=macs or 0)
+
+    unknown: Counter[str] = Counter()
     analysis = FlopCountAnalysis(_AllResults(model), inputs)
     analysis.set_op_handle(
         *("aten::_convolution", count),
         *("aten::_convolution_mode", count),
         *("aten::scaled_dot_product_attention", _attention),
+        *("aten::einsum", einsum),
+        **{name: partial(_product, operand) for name, operand in _PRODUCTS.items()},
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     try:
         operators = analysis.by_operator()
-    except Exception as error:  # whatever the model's own code raises
+    except USER_ERRORS as error:
         raise CrosscheckError(f"fvcore cannot trace the model ({_first_line(error)})") from error
-    other_macs = sum(operators[name] for name in _OTHER_MACS)
-    return _Trace(conv_macs, other_macs, analysis.unsupported_ops())
+    return _Trace(conv_macs, operators["macs"], analysis.unsupported_ops() + unknown)
 
 
 def _attention(operands: list[Any], results: list[Any]) -> Counter[str]:
     """MACs of softmax(Q K^T) V, as fvcore counts the two products where they are not fused."""
     *batch, queries, width = get_shape(operands[0])
     keys, value_width = get_shape(operands[1])[-2], get_shape(operands[2])[-1]
-    return Counter(attention=prod(batch) * queries * keys * (width + value_width))
+    return Counter(macs=prod(batch) * queries * keys * (width + value_width))
+
+
+def _product(operand: int, operands: list[Any], results: list[Any]) -> Counter[str]:
+    """MACs of a matrix product: one for each element of the result and of the summed axis."""
+    return Counter(macs=prod(get_shape(results[0])) * get_shape(operands[operand])[-1])
+
+
+def _einsum(operands: list[Any]) -> int | None:
+    """MACs of a product of two tensors over named axes; None where it is not that simple."""
+    equation = operands[0].toIValue().replace(" ", "")
+    inputs = equation.partition("->")[0].split(",")
+    shapes = [get_shape(tensor) for tensor in operands[1].node().inputs()]
+    if len(inputs) != 2 or "." in equation:
+        return None
+    lengths: dict[str, int] = {}
+    for axes, shape in zip(inputs, shapes, strict=True):
+        lengths.update(zip(axes, shape, strict=True))
+    return prod(lengths.values())
 
 
 class _AllResults(nn.Module):
@@ -438,7 +475,8 @@ def _counted(
     if found != expected:
         raise CrosscheckError(
             f"fvcore sees {found[0]} and {found[1]} convolutions in the model and its copy, where "
-            f"{expected[0]} and {expected[1]} run; some run out of its sight"
+            f"{expected[0]} and {expected[1]} are expected; some are reached by other ways than "
+            "as submodules, such as a plain list, or their results decide what runs"
         )
     after = iter(replaced.conv_macs)
     for layer, macs in zip(layers, as_is.conv_macs, strict=True):
@@ -471,5 +509,5 @@ def _size(parameters: Iterable[Tensor]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return printable(str(error).strip().partition("\n")[0])

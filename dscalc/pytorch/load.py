@@ -14,6 +14,7 @@ from torch import nn
 from dscalc.errors import DscalcError
 from dscalc.parse import printable, shown
 
+USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
 _FLOATS = {"float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -50,12 +51,13 @@ def load_model(target: str, arguments: dict[str, Any], dtype: str = "float32") -
         )
     try:
         model = found(**arguments)
-    except TypeError as error:
-        raise DscalcError(
-            f"{target} cannot be called so ({printable(str(error))}); give its arguments with "
-            "--kwargs, such as '{\"width\": 64}'"
-        ) from error
-    except Exception as error:  # whatever the model's own code raises
+    except USER_ERRORS as error:
+        inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        if isinstance(error, TypeError) and not inside:
+            raise DscalcError(
+                f"{target} cannot be called so ({printable(str(error))}); give its arguments with "
+                "--kwargs, such as '{\"width\": 64}'"
+            ) from error
         raise DscalcError(f"{target} failed ({_described(error)}); -v shows where") from error
     if not isinstance(model, nn.Module):
         raise DscalcError(f"{target} returns a {type(model).__name__}; it must return an nn.Module")
@@ -75,11 +77,11 @@ def _imported(name: str) -> ModuleType:
     except DscalcError:
         raise
     except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
+        if path.suffix != ".py" and error.name and f"{name}.".startswith(f"{error.name}."):
             hint = "a file is given with its ending, such as mymodels.py:Net"
             raise DscalcError(f"there is no module {shown(name)} here; {hint}") from error
         raise DscalcError(f"importing {name} failed ({error}); -v shows where") from error
-    except Exception as error:  # whatever the model's own code raises
+    except USER_ERRORS as error:
         raise DscalcError(
             f"importing {name} failed ({_described(error)}); -v shows where"
         ) from error
@@ -90,11 +92,11 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # as import does, for what looks itself up there
+    sys.modules.setdefault(path.stem, module)  # as import does, for what looks itself up there
     sys.path.insert(0, str(path.parent.resolve()))  # for the files beside it
     spec.loader.exec_module(module)
     return module
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return printable(f"{type(error).__name__}: {error}".partition("\n")[0])

@@ -3,19 +3,21 @@
 import copy
 import fnmatch
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dscalc.conv import Conv, Padding, Size, checked_padding, pads, per_axis
 from dscalc.errors import DscalcError
+from dscalc.parse import printable
 
 Patterns = str | Sequence[str]
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
@@ -182,7 +184,32 @@ def to_separable(
     Raises:
         DscalcError: a glob matches no convolution.
     """
-    return replace_eligible(copy.deepcopy(model), reasons_to_keep(model, only, exclude))
+    return replace_eligible(copied(model), reasons_to_keep(model, only, exclude))
+
+
+def copied(model: nn.Module, *, share_parameters: bool = False) -> nn.Module:
+    """Copy a model, and what torch does not copy by itself: results kept from a forward pass.
+
+    With ``share_parameters`` the copy has the parameters of the model, for want of memory.
+
+    Raises:
+        DscalcError: something that the model holds cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    if share_parameters:
+        memo.update((id(parameter), parameter) for parameter in model.parameters())
+    for module in model.modules():
+        for tensor in (*vars(module).values(), *module._buffers.values()):
+            if isinstance(tensor, UninitializedBuffer):
+                empty: Any = UninitializedBuffer  # its stub has the arguments of another class
+                memo[id(tensor)] = empty(False, tensor.device, tensor.dtype)
+            elif isinstance(tensor, Tensor) and not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever the model's own attributes raise
+        reason = printable(str(error).partition("\n")[0])
+        raise DscalcError(f"the model cannot be copied, to leave it as it is ({reason})") from error
 
 
 def reasons_to_keep(
@@ -196,12 +223,16 @@ def reasons_to_keep(
     convolutions = {
         path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)
     }
-    owners = Counter(id(module.weight) for module in convolutions.values())
+    owners = Counter(id(module._parameters.get("weight")) for module in convolutions.values())
     chosen = set(convolutions) if only is None else _matching(only, convolutions)
     if exclude is not None:
         chosen -= _matching(exclude, convolutions)
     return {
-        path: _reason(module, owners[id(module.weight)]) if path in chosen else "excluded"
+        path: (
+            _reason(module, owners[id(module._parameters.get("weight"))])
+            if path in chosen
+            else "excluded"
+        )
         for path, module in convolutions.items()
     }
 
@@ -221,6 +252,8 @@ def replace_eligible(model: nn.Module, reasons: Mapping[str, str]) -> nn.Module:
 
 
 def _reason(module: _ConvNd, owners: int) -> str:
+    if isinstance(module._parameters.get("weight"), UninitializedParameter):
+        return "lazy"
     if module.transposed:
         return "transposed"
     if module.groups > 1:
@@ -229,8 +262,11 @@ def _reason(module: _ConvNd, owners: int) -> str:
         return "pointwise"
     if type(module) not in CONVOLUTIONS.values():
         return "subclass"
-    if owners > 1 or "weight" not in module._parameters:
-        return "shared weight" if owners > 1 else "derived weight"
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return "derived weight"
+    if owners > 1:
+        return "shared weight"
     if Fraction(1, module.out_channels) + Fraction(1, prod(module.kernel_size)) >= 1:
         return "no saving"
     return ""
@@ -252,13 +288,15 @@ def _replacement(module: _ConvNd) -> DepthwiseSeparableConv:
     ).train(module.training)
 
 
-def _matching(patterns: Patterns, paths: Iterable[str]) -> set[str]:
+def _matching(patterns: Patterns, paths: Collection[str]) -> set[str]:
     matching: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         found = fnmatch.filter(paths, pattern)
         if not found:
             near = get_close_matches(pattern, paths, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(paths)}"
+            hint = f"they are {', '.join(paths)}" if paths else "it has none"
+            if near:
+                hint = f"did you mean {near[0]}?"
             raise DscalcError(f"{pattern!r} matches no convolution of the model; {hint:.300}")
         matching.update(found)
     return matching

@@ -154,6 +154,8 @@ def model(
         for row in (*rows, total)
     ]
     notes = [f"{hidden:,} more convolutions are in the total"] if hidden else []
+    if not rows and not hidden:
+        notes.append("no convolution ran")
     if whole.macs is not None and whole.separable_macs is not None:
         notes.append(f"the model: {whole.macs * scale:,} {label}, {whole.params:,} params")
         notes.append(
