@@ -106,10 +106,19 @@ def grid(layers: str, rows: Sequence[Record], unit: Unit) -> Sheet:
 def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> Sheet:
     """The layers of a network, where its MACs are, and its totals."""
     label, scale = UNITS[unit]
-    header = ["layer", "channels", "output", f"standard {label}", "separable", "params", "share"]
+    header = [
+        "layer",
+        "channels",
+        "output",
+        f"standard {label}",
+        "separable",
+        "params",
+        "share",
+        "",
+    ]
+    most = max((row.separable_macs for row in rows), default=0) or 1
     cells = []
     for row in (*rows, total):
-        share = Fraction(row.separable_macs, total.separable_macs or 1)
         cells.append(
             [
                 row.name or "",
@@ -118,7 +127,8 @@ def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> She
                 f"{row.standard_macs * scale:,}",
                 f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
                 f"{row.separable_params:,}",
-                bar(share) if row is not total else "",
+                percent(Fraction(row.separable_macs, total.separable_macs or 1)),
+                bar(Fraction(row.separable_macs, most)) if row is not total else "",
             ]
         )
     notes = []
@@ -128,7 +138,7 @@ def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> She
         )
         notes.append(saving(total.mac_ratio, total.param_ratio, label))
     notes += [*crosschecked(rows), CONVENTION[unit]]
-    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=6, spare=(6,))
+    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=7, spare=(7, 6))
 
 
 def model(
@@ -298,6 +308,8 @@ def percent(ratio: Fraction | None) -> str:
     """A share, to four significant digits: 12.67%, 0.01234%, 1,234%."""
     if ratio is None:
         return ""
+    if not ratio:
+        return "0%"
     value = float(ratio * 100)
     if value < 0.0001:
         return f"{value:.2e}%"

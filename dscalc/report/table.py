@@ -38,7 +38,7 @@ _SVG = """\
 {chrome}
 <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
 {backgrounds}
-<g class="{unique_id}-matrix">
+<g class="{unique_id}-matrix" xml:space="preserve">
 {matrix}
 </g>
 </g>
@@ -101,7 +101,7 @@ def svg(sheet: Sheet) -> str:
     )
     content = _laid_out(sheet, console)
     console.width = console.measure(content).maximum
-    console.print(content, crop=False)
+    console.print(content, "", crop=False)  # the last line would be cut short at its foot
     picture = console.export_svg(title="dscalc", code_format=_SVG)
     return picture.encode("ascii", "xmlcharrefreplace").decode()  # for any encoding of stdout
 
