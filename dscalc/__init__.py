@@ -2,7 +2,7 @@
 
 from dscalc.comparison import Comparison, Counts, compare, scaled_channels, scaled_size
 from dscalc.conv import Conv, conv_macs, conv_params, output_length
-from dscalc.errors import DscalcError
+from dscalc.errors import CrosscheckError, DscalcError, FileError
 
 __version__ = "0.1.0"
 
@@ -10,7 +10,9 @@ __all__ = [
     "Comparison",
     "Conv",
     "Counts",
+    "CrosscheckError",
     "DscalcError",
+    "FileError",
     "compare",
     "conv_macs",
     "conv_params",

@@ -61,9 +61,9 @@ class Assertion(NamedTuple):
         """
         value = values[self.field]
         if value is None:
-            counted = self.field.startswith(("fvcore_", "torch_"))
-            fix = "; add --verify to have it counted" if counted else " in this record"
-            raise DscalcError(f"cannot check {self.text!r}: {self.field} has no value{fix}")
+            raise DscalcError(
+                f"cannot check {self.text!r}: {self.field} has no value in this record"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
             raise DscalcError(f"cannot check {self.text!r}: {self.field} is not a number")
         return bool(_HOLDS[self.operator](value, self.number))

@@ -15,9 +15,22 @@ from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.parse import printable
 
-_COMMANDS = ("compare", "network", "model", "bench")
 _UsageError = typer.BadParameter.__bases__[0]  # typer has no public name for it
 
+_SUMMARIES = {
+    "compare": "One layer, or a grid of them, by formula and as fvcore counts.",
+    "network": "A list of layers, with totals.",
+    "model": "Audit a torch model of your own.",
+    "bench": "Time both on this machine.",
+}
+_EXAMPLES = """\b
+Examples:
+  dscalc 3 64 3 224
+  dscalc 64 32:1024:x2 3,5,7 14
+  dscalc network mobilenet_v1
+  dscalc model mymodels.py:Net --input 3x224x224
+  dscalc bench 512 512 3 14
+"""
 _EXIT_CODES = """\b
 Exit codes:
   0    answered, and every check holds
@@ -48,11 +61,15 @@ def main() -> int:
     args = sys.argv[1:]
     try:
         code: int = _app(args)(args or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
         return code if args else 2
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if any(arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args):
+        verbose = any(
+            arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args
+        )
+        if verbose and not isinstance(error, _UsageError):
             import traceback
 
             traceback.print_exc()
@@ -68,16 +85,17 @@ def _app(args: list[str]) -> typer.Typer:
         rich_markup_mode=None,  # its panels cut long option names short
         pretty_exceptions_enable=False,
     )
-    app.callback(epilog=_EXIT_CODES)(_group)
+    app.callback(epilog=f"{_EXAMPLES}\n{_EXIT_CODES}")(_group)
     first = args[0] if args else ""
-    if first in _COMMANDS:
-        wanted: tuple[str, ...] = (first,)
+    if first in _SUMMARIES:
+        wanted = [first]
     else:
-        wanted = _COMMANDS[:1] if first[:1].isdigit() else _COMMANDS
+        wanted = ["compare"] if first[:1].isdigit() else list(_SUMMARIES)
     for name in wanted:
         module = import_module(f"dscalc.commands.{name}")
         epilog = f"\b\nExamples:{module.EXAMPLES}\n{_EXIT_CODES}"
-        app.command(cls=SectionedCommand, epilog=epilog)(grouped(getattr(module, name)))
+        register = app.command(cls=SectionedCommand, epilog=epilog, short_help=_SUMMARIES[name])
+        register(grouped(getattr(module, name)))
     return app
 
 
@@ -98,6 +116,9 @@ def _explained(error: Exception, args: list[str]) -> str:
             reason += (
                 f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
             )
+    elif isinstance(error, OSError):  # of files there is a DscalcError: this is stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
+        reason = f"cannot write to stdout: {error.strerror or error}; is the disk full?"
     else:
         reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
     return f"error: {printable(reason)}\n"
@@ -112,7 +133,9 @@ def _print_version(wanted: bool) -> None:
 def _group(
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version."),
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_print_version, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """What a convolution costs, and what it costs as a depthwise separable convolution.

@@ -166,7 +166,7 @@ def compare(
     return separable(
         standard,
         whole_number("depth_multiplier", depth_multiplier),
-        bias if depthwise_bias is None else depthwise_bias,
+        bool(bias if depthwise_bias is None else depthwise_bias),
     )
 
 

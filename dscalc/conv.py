@@ -19,7 +19,8 @@ Padding = Literal["same", "valid"] | Size
 def output_length(input_length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """How many positions along one axis the kernel is applied at.
 
-    ``padding`` is the total of both ends. Source: the shape formula of ``torch.nn.Conv2d``.
+    ``padding`` is the total of both ends. Less than 1 where the kernel does not fit. Source: the
+    shape formula of ``torch.nn.Conv2d``.
     """
     return (input_length + padding - dilation * (kernel - 1) - 1) // stride + 1
 
@@ -215,6 +216,10 @@ class Conv(_Fields):
     def __getnewargs__(self) -> tuple[Any, ...]:
         """Make a copy, or what was pickled, from the arguments alone."""
         return tuple(self[:-1])
+
+    def _replace(self, **changes: Any) -> "Conv":
+        """Change arguments; they are checked, and the output size follows."""
+        return type(self)(**(dict(zip(self._fields, self[:-1], strict=False)) | changes))
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:

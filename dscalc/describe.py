@@ -12,10 +12,10 @@ def described(layer: Comparison) -> str:
         f"{times(standard.kernel_size)} kernel",
         f"{times(standard.input_size)} map",
     ]
-    return ", ".join([*words, *options(layer)])
+    return ", ".join([*words, *unusual_options(layer)])
 
 
-def options(layer: Comparison) -> list[str]:
+def unusual_options(layer: Comparison) -> list[str]:
     """The options of a layer that are not as usual."""
     standard, depthwise = layer.standard, layer.depthwise
     words = []
@@ -37,6 +37,13 @@ def options(layer: Comparison) -> list[str]:
     if standard.batch_size > 1:
         words.append(f"batch of {standard.batch_size}")
     return words
+
+
+def taps_symbol(kernel_size: tuple[int, ...]) -> str:
+    """The product of the axes of a filter, as a formula has it: F^2, or (F1*F2)."""
+    if len(set(kernel_size)) > 1:
+        return f"({'*'.join(f'F{axis}' for axis, _ in enumerate(kernel_size, 1))})"
+    return "F" if len(kernel_size) == 1 else f"F^{len(kernel_size)}"
 
 
 def _short(size: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The one exception that dscalc raises for input it cannot answer."""
+"""What dscalc raises for input that it cannot answer."""
 
 
 class DscalcError(ValueError):

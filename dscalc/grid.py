@@ -78,7 +78,9 @@ class Axis:
     def _sized(self, value: Size) -> tuple[int, ...]:
         assert self.dims is not None
         if isinstance(value, tuple) and len(value) != self.dims:
-            fix = f"; --dims {len(value)} makes it {len(value)}-D" if len(value) <= 3 else ""
+            fix = "; give one for every axis, such as 3 or 3x5"
+            if len(value) <= 3:
+                fix = f"; --dims {len(value)} makes it {len(value)}-D"
             raise DscalcError(
                 f"{self.name} {times(value)} has {len(value)} sizes in {self.dims}-D{fix}"
             )

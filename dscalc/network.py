@@ -174,6 +174,8 @@ def read_network(
 def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
     """The bytes of a shipped network, a file or ``-`` (stdin), and their name in errors."""
     if name == "-":
+        if sys.stdin is None:
+            raise DscalcError("stdin is closed; name a file")
         yield sys.stdin.buffer, "stdin"
         return
     path = _SHIPPED / f"{name}.csv" if name in shipped() else Path(name)
@@ -332,6 +334,12 @@ def _as_cell(name: str, value: Any) -> str:
 
 
 def _check_columns(header: list[str], line: int, problems: _Problems) -> None:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        problems.add(line, "there is one column; separate columns with commas")
+        problems.raise_any()
+    if header[0].startswith("["):
+        problems.add(line, "it begins like a JSON array; write one JSON object a line instead")
+        problems.raise_any()
     for number, column in enumerate(header):
         if column in header[:number]:
             problems.add(line, f"the column {parse.shown(column)} is there twice")
@@ -395,7 +403,7 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
         choice("rounding", "8", "8+"),
         None if pools_all else size("kernel_size"),
         size("stride"),
-        parse.padding(cells.get("padding", "same")),
+        parse.padding(cells.get("padding", "valid" if kind == "pool" else "same"), "padding"),
         size("dilation") or 1,
         whole("groups") or 1,
         whole("depth_multiplier") or 1,

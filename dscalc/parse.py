@@ -10,7 +10,7 @@ from dscalc.errors import DscalcError
 _MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(
-    r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)([KMGTP%]?)", re.I | re.A
+    r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)", re.I | re.A
 )
 _SUFFIXES = {
     "": Fraction(1),
@@ -54,7 +54,10 @@ def size(text: str, name: str, least: int = 1) -> Size:
 
 def shape(text: str, name: str) -> tuple[int, ...]:
     """The shape of a tensor without its batch: 3x224x224."""
-    value = size(text, name)
+    try:
+        value = size(text, name)
+    except DscalcError:
+        raise DscalcError(f"{name} must be a shape such as 3x224x224, got {shown(text)}") from None
     return (value,) if isinstance(value, int) else value
 
 
@@ -83,7 +86,8 @@ def padding(text: str, name: str = "padding") -> Padding:
         return size(text, name, least=0)
     except DscalcError:
         raise DscalcError(
-            f"{name} must be same, valid or a size such as 1 or 1x2, got {shown(text)}"
+            f"{name} must be same, valid or a size of 0 or more, such as 1 or 1x2, "
+            f"got {shown(text)}"
         ) from None
 
 
@@ -100,6 +104,14 @@ def number(text: str, name: str) -> Fraction:
         ) from None
     if max(abs(value.numerator), value.denominator) > 10**_MOST_DIGITS:
         raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {shown(text)}")
+    return value
+
+
+def multiplier(text: str, name: str) -> Fraction:
+    """A number greater than 0, such as 0.75 or 3/4."""
+    value = number(text, name)
+    if value <= 0:
+        raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {shown(text)}")
     return value
 
 

@@ -115,10 +115,16 @@ def record(
     return Record._make(described + _numbers(counts or comparison.counts, counted))
 
 
+_NOT_OF_LINEAR: dict[str, Any] = dict.fromkeys(
+    ("kernel_size", "input_size", "output_size", "stride", "padding", "dilation", "groups")
+)
+
+
 def layer_record(layer: "Layer", counted: Counts | None = None) -> Record:
     """The record of a layer of a network."""
     if layer.comparison:
-        return record(layer.comparison, counted, name=layer.name, kind=layer.kind)
+        row = record(layer.comparison, counted, name=layer.name, kind=layer.kind)
+        return row._replace(**_NOT_OF_LINEAR) if layer.kind == "linear" else row
     described = {
         "name": layer.name,
         "kind": layer.kind,

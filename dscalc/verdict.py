@@ -35,9 +35,10 @@ class Verdict:
         self._held: list[str] | None = None
         self._failed: Counter[str] = Counter()
 
-    def fields(self, more: Iterable[str]) -> list[str]:
-        """The fields that assertions are about, and more."""
-        return [*(assertion.field for assertion in self._assertions), *more]
+    @property
+    def assertion_fields(self) -> list[str]:
+        """The fields that the assertions are about."""
+        return [assertion.field for assertion in self._assertions]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -95,20 +96,20 @@ class Verdict:
         """Say what was left out, and which assertions hold; return the exit code."""
         for kind, failures in self._failed.items():
             if failures > _MOST_LINES:
-                self._say(f"{kind}: {failures - _MOST_LINES:,} more")
+                self._note(f"{kind}: {failures - _MOST_LINES:,} more")
         for assertion in self._assertions:
             if self._checked and assertion.text not in self._failed:
                 rows = f" in all {self._checked:,} rows" if self._checked > 1 else ""
-                self._say(f"holds: {assertion.text}{rows}")
+                self._note(f"holds: {assertion.text}{rows}")
         return self.exit_code
 
     def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
         self.exit_code = max(self.exit_code, 1)
         self._failed[kind] += 1
         if self._failed[kind] <= _MOST_LINES:
-            self._say(": ".join(part for part in ("failed", kind, name(), reason) if part))
+            self._note(": ".join(part for part in ("failed", kind, name(), reason) if part))
 
-    def _say(self, line: str) -> None:
+    def _note(self, line: str) -> None:
         if not self._quiet:
             self.say(line)
 

@@ -132,7 +132,7 @@ def test_a_field_that_is_no_number_cannot_be_checked(field):
 
 @pytest.mark.parametrize("field", ["fvcore_standard_macs", "torch_separable_params"])
 def test_a_count_that_was_not_made_cannot_be_checked(field):
-    with pytest.raises(DscalcError, match=f"{field} has no value; add --verify to have it counted"):
+    with pytest.raises(DscalcError, match=f"{field} has no value in this record"):
         holds(f"{field} > 0")
 
 

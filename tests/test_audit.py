@@ -1231,3 +1231,29 @@ def test_an_audit_of_a_subclass_is_named_after_it():
 def test_an_audit_without_convolutions_prints_too():
     text = str(audit(nn.Linear(8, 2), FEATURES))
     assert "the model: 384 MACs, 18 params" in text
+
+
+def test_a_model_without_parameters_has_an_answer():
+    def forward(self, x):
+        return F.conv2d(x, self.weight)
+
+    model = Calling(forward)
+    model.register_buffer("weight", torch.zeros(8, 3, 3, 3))
+    assert "no saving" not in str(audit(model, torch.zeros(1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda x: torch.linalg.multi_dot([x[0, 0], x[0, 0], x[0, 0]]),
+        lambda x: torch.outer(x[0, 0, 0], x[0, 0, 0]),
+        lambda x: torch.conv_tbc(x[0], torch.zeros(3, 8, 4), torch.zeros(4)),
+    ],
+    ids=["multi_dot", "outer", "conv_tbc"],
+)
+def test_an_operator_with_macs_and_no_count_makes_the_macs_unknown(hidden):
+    def forward(self, x):
+        return self.conv(x), hidden(x)
+
+    result = audit(Calling(forward, conv=nn.Conv2d(3, 8, 1)), torch.zeros(1, 3, 8, 8))
+    assert result.model.macs is None

@@ -3,11 +3,12 @@
 import csv
 import io
 import json
+import sys
 
 import pytest
 
 import dscalc.pytorch.benchmark as timing
-from dscalc import compare
+from dscalc import DscalcError, compare
 from dscalc.measured import BenchRecord, Environment, Measurement, Time
 
 LAYER = "512 512 3 14"
@@ -157,3 +158,27 @@ def test_a_real_measurement_runs_through(run):
     result = run("bench 2 3 3 4 --min-run-time 0.01 --get standard_time_us --get separable_time_us")
     assert result.code == 0
     assert all(float(value) > 0 for value in result.stdout.split("\t"))
+
+
+def test_a_layer_that_is_refused_leaves_the_others(timed, run, monkeypatch):
+    measure = timing.benchmark
+
+    def refused(layer, settings):
+        if layer.standard.in_channels == 3:
+            raise DscalcError("it does not fit")
+        return measure(layer, settings)
+
+    monkeypatch.setattr(timing, "benchmark", refused)
+    for form in ("csv", "table"):
+        result = run(f"bench 2,3,4 8 3 14 -f {form}")
+        assert (result.code, result.stderr) == (2, "error: it does not fit\n")
+        assert result.stdout.count("2.0" if form == "csv" else "->") >= 2
+
+
+def test_measurements_are_streamed(timed, run, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        sys.stdout, "writelines", lambda lines: written.extend((line, len(timed)) for line in lines)
+    )
+    assert run("bench 2,3 8 3 14 -f csv").code == 0
+    assert [measured for _, measured in written] == [0, 1, 2]

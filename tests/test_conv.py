@@ -281,3 +281,17 @@ def test_a_convolution_can_be_copied_pickled_and_used_as_a_key():
     assert pickle.loads(pickle.dumps(layer)) == copy.deepcopy(layer) == layer
     assert copy.copy(layer.standard) == layer.standard
     assert len({layer, copy.copy(layer)}) == 1
+
+
+def test_a_convolution_with_other_arguments_is_checked_and_has_its_own_output():
+    layer = Conv(3, 64, 3, 224)._replace(stride=2)
+    assert layer == Conv(3, 64, 3, 224, stride=2)
+    with pytest.raises(DscalcError, match="stride must be at least 1, got 0"):
+        layer._replace(stride=0)
+
+
+@pytest.mark.parametrize("yes", [2, np.True_, "yes"])
+def test_a_bias_is_there_or_not(yes):
+    layer = compare(3, 64, 3, 224, bias=yes)
+    assert layer == compare(3, 64, 3, 224, bias=True)
+    assert layer.depthwise.bias is layer.pointwise.bias is True

@@ -597,10 +597,10 @@ ERRORS = {
     "'{\"width\": 64}', got '[1]'",
     # inputs
     "nets.py:net": "missing option '--input'; see dscalc model --help",
-    "nets.py:net --input 3xx8": "--input must be a size such as 3 or 3x5, got '3xx8'",
-    "nets.py:net --input ''": "--input must be a size such as 3 or 3x5, got ''",
-    "nets.py:net --input 3x0x8": "--input must be at least 1, got 0",
-    "nets.py:net --input 3x-8": "--input must be at least 1, got -8",
+    "nets.py:net --input 3xx8": "--input must be a shape such as 3x224x224, got '3xx8'",
+    "nets.py:net --input ''": "--input must be a shape such as 3x224x224, got ''",
+    "nets.py:net --input 3x0x8": "--input must be a shape such as 3x224x224, got '3x0x8'",
+    "nets.py:net --input 3x-8": "--input must be a shape such as 3x224x224, got '3x-8'",
     "nets.py:net --input 3x8x8 --batch 0": "--batch must be at least 1, got 0",
     "nets.py:wrong --input 3x8x8": "1.1 (Conv2d) cannot run on these inputs (RuntimeError: Given "
     "groups=1, weight of size [8, 16, 3, 3], expected input[1, 8, 6, 6] to have 16 channels, but "
@@ -761,7 +761,7 @@ def test_a_fault_is_a_mismatch_for_machines_too(model):
 
 @pytest.mark.usefixtures("fault")
 def test_a_fault_in_a_row_that_is_not_shown_is_named(model):
-    result = model(f"{FULL} --top 1 --get model_params")
+    result = model(f"{FULL} --top 1 --get model_macs")
     assert result.code == 1
     assert "tower.0 (call 2)" in result.stderr
 

@@ -101,8 +101,8 @@ COLUMNS = (
         ("depthwise,,,3,,2,,,true", (8, (3, 3)), (5184, 584, 648, 80)),
         ("linear,,10,,,,,,", (10, ()), (2000, 2000, 2000, 2000)),
         ("linear,,10,,,,,,true", (10, ()), (2000, 2010, 2000, 2010)),
-        ("pool,,,2,,,,,", (8, (3, 3)), (0, 0, 0, 0)),
-        ("pool,,,3,,1,,,", (8, (5, 5)), (0, 0, 0, 0)),
+        ("pool,,,2,,,,,", (8, (2, 2)), (0, 0, 0, 0)),
+        ("pool,,,3,,1,,,", (8, (3, 3)), (0, 0, 0, 0)),
         ("pool,,,global,,,,,", (8, (1, 1)), (0, 0, 0, 0)),
         ("norm,,,,,,,,", (8, (5, 5)), (0, 16, 0, 16)),
     ],
@@ -138,11 +138,11 @@ def test_a_linear_layer_takes_the_whole_map():
     layers = read(
         "kind,in_channels,out_channels,kernel_size,input_size\npool,8,,2,9x7\nlinear,,3,,"
     )
-    assert layers[1].in_channels == 8 * 5 * 4
+    assert layers[1].in_channels == 8 * 4 * 3
 
 
 @pytest.mark.parametrize(
-    ("padding", "size"), [("", (3, 3)), ("same", (3, 3)), ("valid", (2, 2)), ("1x0", (3, 2))]
+    ("padding", "size"), [("same", (3, 3)), ("valid", (2, 2)), ("1x0", (3, 2))]
 )
 @pytest.mark.parametrize("kind", ["conv", "separable", "depthwise", "pool"])
 def test_padding_is_that_of_a_convolution(kind, padding, size):
@@ -152,6 +152,18 @@ def test_padding_is_that_of_a_convolution(kind, padding, size):
         f"{kind},4,{out_channels},3,2,{padding},5x5\n"
     )
     assert layer.output_size == size
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("conv", 3), ("separable", 3), ("depthwise", 3), ("pool", 2)]
+)
+def test_without_a_padding_a_pool_has_none_as_in_torch_and_keras(kind, size):
+    out_channels = "4" if kind in ("conv", "separable") else ""
+    [layer] = read(
+        "kind,in_channels,out_channels,kernel_size,stride,input_size\n"
+        f"{kind},4,{out_channels},3,2,5x5\n"
+    )
+    assert layer.output_size == (size, size)
 
 
 def test_dilation_is_that_of_a_convolution():
@@ -439,7 +451,9 @@ def printed(table):
     """Name -> standard MACs, separable MACs and parameters, of each printed row."""
     rows = {}
     for line in table.splitlines():
-        match = re.match(r" (\S+) .*?([\d,]+)  +([\d,]+)(?: [✓✗])?  +([\d,]+) *[█▏▎▍▌▋▊▉ ]*$", line)
+        match = re.match(
+            r" (\S+) .*?([\d,]+)  +([\d,]+)(?: [✓✗])?  +([\d,]+)  +[\d.]+% *[█▏▎▍▌▋▊▉ ]*$", line
+        )
         if match:
             name, *cells = match.groups()
             rows[name] = [int(cell.replace(",", "")) for cell in cells]
@@ -643,9 +657,12 @@ BAD = {
     "a semicolon between columns": (
         "name;kind;in_channels\na;conv;3\n",
         [
-            "1: unknown column 'name;kind;in_channels'; ",
-            "1: there is no column kind; the first row must name the columns",
+            "1: there is one column; separate columns with commas",
         ],
+    ),
+    "a JSON array": (
+        '[\n  {"kind": "norm"}\n]\n',
+        ["1: it begins like a JSON array; write one JSON object a line instead"],
     ),
     "too many values": (
         TOP + FIRST + "b,conv,,8,3,,,,,\n",
@@ -727,7 +744,7 @@ BAD = {
         "name,kind,in_channels,out_channels,kernel_size,input_size,padding,bias,rounding\n"
         "a,conv,3,8,3,9,full,,\nb,conv,3,8,3,9,,yes,\nc,conv,3,8,3,9,,,16\n",
         [
-            "2: padding must be same, valid or a size such as 1 or 1x2, got 'full'",
+            "2: padding must be same, valid or a size of 0 or more, such as 1 or 1x2, got 'full'",
             "3: bias must be true or false, got 'yes'",
             "4: rounding must be 8 or 8+, got '16'",
         ],
@@ -1054,11 +1071,14 @@ def test_a_network_must_be_named(run):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("--width-multiplier 0", "width_multiplier must be greater than 0, got 0"),
-        ("--resolution-multiplier x", "resolution multiplier must be a number such as 60M, "),
-        ("--input-size 0", "input size must be at least 1, got 0"),
-        ("--input-size 3x", "input size must be a size such as 3 or 3x5, got '3x'"),
-        ("--batch 0", "batch must be at least 1, got 0"),
+        (
+            "--width-multiplier 0",
+            "--width-multiplier must be greater than 0, such as 0.75",
+        ),
+        ("--resolution-multiplier x", "--resolution-multiplier must be a number such as 60M, "),
+        ("--input-size 0", "--input-size must be at least 1, got 0"),
+        ("--input-size 3x", "--input-size must be a size such as 3 or 3x5, got '3x'"),
+        ("--batch 0", "--batch must be at least 1, got 0"),
         ("--get separable", "unknown field 'separable'; did you mean separable_macs"),
         ("--stride 2", "no such option: --stride"),
     ],

@@ -65,7 +65,7 @@ def test_padding_is_a_word_or_a_size(text, padding):
 
 @pytest.mark.parametrize("text", ["Same", "full", "", "-1", "1x", "1.5"])
 def test_what_is_no_padding_is_refused(text):
-    with pytest.raises(DscalcError, match=r"^padding must be same, valid or a size such as 1 or"):
+    with pytest.raises(DscalcError, match=r"^padding must be same, valid or a size of 0 or more, "):
         parse.padding(text)
 
 

@@ -163,7 +163,10 @@ def test_a_network_has_labelled_axes_and_names_its_layers_and_sides(run, tmp_pat
     assert [name for name in shown if name in layers] == layers
     for label in ("MACs", "layer", "as standard convolutions", "as it is"):
         assert label in shown
-    assert "MobileNetV1, 1.0, 224: Howard et al., 2017, arXiv 1704.04861, Table 1" in shown
+    assert (
+        "MobileNetV1, 1.0, 224, weights only: Howard et al., 2017, arXiv 1704.04861, Table 1"
+        in shown
+    )
 
 
 def test_a_network_in_flops_says_so(run, tmp_path):

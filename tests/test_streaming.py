@@ -142,7 +142,7 @@ def test_identical_layers_of_a_network_are_counted_once(counted, run):
 
 
 def test_without_verify_nothing_of_a_grid_is_counted(counted, run):
-    assert run("3,64 64,32 3 14 --get crosscheck").stdout == "skipped\n" * 4
+    assert run("3,64 64,32 3 14 --no-verify --get crosscheck").stdout == "skipped\n" * 4
     assert counted == []
 
 

@@ -46,6 +46,11 @@ def test_golden_output(name, columns, run, snapshot):
     assert "\n".join(lines) == snapshot
 
 
+def without_colour(text):
+    """Also without the spaces that end a line on a terminal."""
+    return re.sub(r" +$", "", re.sub(r"\x1b\[[0-9;]*m", "", text), flags=re.MULTILINE)
+
+
 def counts(args, run):
     """The counts of a report, as they are written for people."""
     table = run(args, columns=1000).stdout
@@ -107,7 +112,7 @@ def test_ascii_streams_get_bars_of_plain_characters():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     shown = table.render(sheet.grid("layers", rows, "macs"), stream)
     assert shown.isascii()
-    assert re.findall(r"([0-9.]+%) \|?([#=]+) ", shown) == [("17.36%", "#="), ("10.25%", "#")]
+    assert re.findall(r"([0-9.]+%)  ([#=]+) ", shown) == [("17.36%", "#="), ("10.25%", "#")]
 
 
 def test_an_error_on_an_ascii_stream_is_one_line(spawn):
@@ -131,7 +136,7 @@ def test_colour_in_a_pipe_is_as_the_environment_says(variables, coloured, run, m
         monkeypatch.setenv(name, value)
     stdout = run(LAYER).stdout
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9][;m]", stdout)) is coloured
-    assert re.sub(r"\x1b\[[0-9;]*m", "", stdout) == plain
+    assert without_colour(stdout) == plain
 
 
 class Terminal:
@@ -214,7 +219,7 @@ def test_a_terminal_that_cannot_be_redrawn_gets_the_complete_table_once(
     complete = run(LAYER).stdout
     result = run_on_terminal(LAYER, **options)
     assert result.code == 0
-    assert re.sub(r"\x1b\[[0-9;]*m", "", result.stdout) == complete
+    assert without_colour(result.stdout) == complete
 
 
 def test_a_terminal_gets_a_pending_table_and_then_the_complete_one(run_on_terminal):

@@ -1,6 +1,5 @@
 """What the commands share: the verdict, the cross-check, and writing the answer."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,8 @@ def verdict_on(
 
     Known are the fields of the ``kind`` of record, and ``more``, which are numbers.
     """
+    if output.plot:
+        _kind_of_picture(output.plot)
     known = names((*kind._fields, *more), output.unit)
     for field in output.get:
         check_field(field, known)
@@ -67,12 +68,17 @@ def working(output: OutputOptions, what: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
-    """What draws, where to, and what kind of picture; the file is written whole or not at all."""
+def _kind_of_picture(file: Path) -> str:
     kind = file.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
         raise DscalcError(f"--plot needs a file that ends in .png, .svg or .pdf, got {file}")
+    return kind
+
+
+@contextmanager
+def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
+    """What draws, where to, and what kind of picture; the file is written whole or not at all."""
+    kind = _kind_of_picture(file)
     try:
         from dscalc.report import plot
     except ImportError as error:
@@ -161,14 +167,7 @@ class Answer(NamedTuple):
 def write(answer: Answer, output: OutputOptions) -> None:
     """Write the report in its format to its place."""
     if output.file is None:
-        try:
-            sys.stdout.writelines(_report(answer, output))
-            sys.stdout.flush()
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
-            raise DscalcError(
-                f"cannot write to stdout: {error.strerror or error}; is the disk full?"
-            ) from error
+        sys.stdout.writelines(_report(answer, output))
         return
     from dscalc.report.file import replacing
 

@@ -1,5 +1,6 @@
 """``dscalc bench IC OC F D``: time both on this machine."""
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated, Literal
 
@@ -83,26 +84,41 @@ def bench(
 
     --get and --assert know the fields of the measurement, such as speedup and standard_time_us.
     """
+    verdict = verdict_on(output, BenchRecord)
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
     refuse_many(layers.count, output)
     if layers.count == 1 and output.plot:
         raise DscalcError("--plot needs more than one layer; give a list or a range, or drop it")
-    verdict = verdict_on(output, BenchRecord)
     thread_count = parse.whole(threads, "--threads") if threads is not None else None
     seconds = float(parse.number(min_run_time, "--min-run-time"))
     with torch_needed():
         from dscalc.pytorch.benchmark import Settings, benchmark, environment
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds)
     here = environment(settings)
-    rows: list[BenchRecord] = []
     interrupted = False
-    try:
-        for comparison in watched(layers, layers.count, output, "measuring"):
-            measurement = benchmark(comparison, settings)
-            rows.append(bench_record(comparison, measurement, here, described(comparison)))
-    except KeyboardInterrupt:
-        interrupted = True
-    if output.plot and rows:
+
+    def measured() -> Iterator[BenchRecord]:
+        nonlocal interrupted
+        try:
+            for comparison in watched(layers, layers.count, output, "measuring"):
+                name = described(comparison)
+                try:
+                    measurement = benchmark(comparison, settings)
+                except DscalcError as error:
+                    verdict.refuse(str(error))
+                    continue
+                row = bench_record(comparison, measurement, here, name)
+                verdict.check(values(row, output.unit), partial(str, name))
+                yield row
+        except KeyboardInterrupt:  # what was measured so far is worth showing
+            interrupted = True
+
+    rows: Iterable[BenchRecord] = measured()
+    if output.plot or not (output.get or output.format in ("csv", "jsonl")):
+        rows = list(rows)
+        if not rows:
+            return 130 if interrupted else verdict.exit_code
+    if output.plot:
         with plotting(output.plot) as (plot, path, kind):
             plot.benchmarks(rows, path, kind)
     write(
@@ -115,8 +131,4 @@ def bench(
         ),
         output,
     )
-    if interrupted:
-        return 130
-    for row in rows:
-        verdict.check(values(row, output.unit), partial(str, row.name))
-    return verdict.conclude()
+    return 130 if interrupted else verdict.conclude()

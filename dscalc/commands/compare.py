@@ -24,7 +24,7 @@ from dscalc.commands.options import (
     SizeArguments,
 )
 from dscalc.comparison import Comparison, Counts
-from dscalc.describe import described, options
+from dscalc.describe import described, unusual_options
 from dscalc.errors import DscalcError
 from dscalc.grid import Grid
 from dscalc.record import Record, record, values
@@ -54,14 +54,14 @@ def compare(
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
+    verdict = verdict_on(output)
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
     single = layers.count == 1
     if single and output.plot:
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
-    verdict = verdict_on(output)
-    verify = check.wanted(single and not output.get, verdict.fields(output.get))
+    verify = check.wanted(single and not output.get, [*verdict.assertion_fields, *output.get])
     count = counter(verdict, output.verbose) if verify else uncounted
     if single:
         _show_layer(next(iter(layers)), count, verdict, output)
@@ -106,7 +106,7 @@ def _show_grid(layers: Grid, count: Count, verdict: Verdict, output: OutputOptio
                 verdict.check(values(row, output.unit), where)
             yield row
 
-    common = ", ".join(["layers", *options(next(iter(layers)))])
+    common = ", ".join(["layers", *unusual_options(next(iter(layers)))])
     answer = Answer(rows(), lambda held: sheet.grid(common, held, output.unit))
     if output.plot:
         held = list(answer.rows)

@@ -66,13 +66,14 @@ def model(
         typer.Option("-b", "--batch", metavar="N", help="Samples.", rich_help_panel="Model"),
     ] = "1",
     dtype: Annotated[
-        Literal["float32", "float64", "float16", "bfloat16", "int64"],
+        Literal["float32", "float64", "float16", "bfloat16", "int64"] | None,
         typer.Option(
             "--dtype",
-            help="Of the inputs, and of the model's parameters where it is one of floats.",
+            help="Of the inputs, and of the model where it is one of floats; float32 inputs and "
+            "the model as it is unless given.",
             rich_help_panel="Model",
         ),
-    ] = "float32",
+    ] = None,
     only: Annotated[
         list[str],
         typer.Option(
@@ -113,13 +114,15 @@ def model(
     code that you trust. A convolution stays as it is, and its kind says why, where it is
     pointwise, depthwise, grouped, transposed or would not save.
 
+    Here standard is the model as it is, and separable the model with its eligible convolutions
+    replaced.
     --get and --assert hold the total, and know the whole model as model_macs, model_params,
     model_separable_macs and model_separable_params.
     """
     verdict = verdict_on(output, more=MODEL_FIELDS)
     if sort is not None:
         check_field(sort, names(Record._fields, output.unit))
-    verify = check.wanted(True, verdict.fields(output.get))
+    verify = check.wanted(not output.get, [*verdict.assertion_fields, *output.get])
     most = parse.whole(top, "--top") if top is not None else None
     shapes = [parse.shape(shape, "--input") for shape in inputs]
     samples = parse.whole(batch, "--batch")
@@ -129,7 +132,7 @@ def model(
         from dscalc.pytorch.crosscheck import versions
         from dscalc.pytorch.load import load_model
     with working(output, f"running {target}"), redirect_stdout(sys.stderr):  # it may print
-        tensors = [make_input((samples, *shape), dtype) for shape in shapes]
+        tensors = [make_input((samples, *shape), dtype or "float32") for shape in shapes]
         loaded = load_model(target, arguments, dtype)
         choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
         try:
@@ -145,7 +148,7 @@ def model(
     shown = rows[:most]
     hidden = len(rows) - len(shown)
     known = values(sums, output.unit) | model_values(found.model, output.unit)
-    for field in verdict.fields(output.get):
+    for field in (*verdict.assertion_fields, *output.get):
         if field.startswith("model_") and known[field] is None:
             operators = ", ".join(found.model.uncounted_operators)
             raise DscalcError(f"{field} is not known: fvcore has no count for one of {operators}")

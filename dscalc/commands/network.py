@@ -33,7 +33,12 @@ def _print_networks(wanted: bool) -> None:
 
 def network(
     source: Annotated[
-        str, typer.Argument(metavar="NAME|FILE|-", help="A shipped network, a file, or stdin.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|-",
+            help="A shipped network, a file, or stdin.",
+            autocompletion=lambda incomplete: [n for n in shipped() if n.startswith(incomplete)],
+        ),
     ],
     scale: ScaleOptions,
     output: OutputOptions,
@@ -61,12 +66,13 @@ def network(
     input_size, from, repeat, rounding and expansion; kind is conv, separable, depthwise, linear,
     pool or norm. A row reads from the one before, or from the row that "from" names.
 
-    --get and --assert hold the total.
+    Here separable is the network as it is, and standard the network with a full convolution in
+    place of each separable and depthwise row. --get and --assert hold the total.
     """
     verdict = verdict_on(output)
-    size = parse.size(input_size, "input size") if input_size else None
+    size = parse.size(input_size, "--input-size") if input_size else None
     layers = load_network(source, input_size=size, **scale.parsed())
-    if check.wanted(not output.get, verdict.fields(output.get)):
+    if check.wanted(not output.get, [*verdict.assertion_fields, *output.get]):
         count, in_turn = counter(verdict, output.verbose), watched(layers, len(layers), output)
     else:
         count, in_turn = uncounted, layers

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from dscalc import parse
 from dscalc.errors import DscalcError
+from dscalc.record import Record, Unit
 
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
@@ -70,10 +71,10 @@ class LayerOptions(Options):
     def parsed(self) -> dict[str, Any]:
         """The arguments of `dscalc.compare`."""
         return {
-            "stride": parse.size(self.stride, "stride"),
-            "padding": parse.padding(self.padding),
-            "dilation": parse.size(self.dilation, "dilation"),
-            "depth_multiplier": parse.whole(self.depth_multiplier, "depth multiplier"),
+            "stride": parse.size(self.stride, "--stride"),
+            "padding": parse.padding(self.padding, "--padding"),
+            "dilation": parse.size(self.dilation, "--dilation"),
+            "depth_multiplier": parse.whole(self.depth_multiplier, "--depth-multiplier"),
             "bias": self.bias,
             "depthwise_bias": self.depthwise_bias,
         }
@@ -109,23 +110,16 @@ class ScaleOptions(Options):
     def parsed(self) -> dict[str, Any]:
         """The arguments that `dscalc.compare` and `read_network` share, and ``dims``."""
         return {
-            "batch_size": parse.whole(self.batch, "batch"),
+            "batch_size": parse.whole(self.batch, "--batch"),
             "dims": int(self.dims),
-            "width_multiplier": parse.number(self.width_multiplier, "width multiplier"),
-            "resolution_multiplier": parse.number(
-                self.resolution_multiplier, "resolution multiplier"
+            "width_multiplier": parse.multiplier(self.width_multiplier, "--width-multiplier"),
+            "resolution_multiplier": parse.multiplier(
+                self.resolution_multiplier, "--resolution-multiplier"
             ),
         }
 
 
-_COUNTED = (
-    "fvcore_",
-    "torch_",
-    "model_macs",
-    "model_flops",
-    "model_separable_macs",
-    "model_separable_flops",
-)
+_COUNTED = ("fvcore_", "torch_", "model_macs", "model_flops", "model_separable_", "crosscheck")
 
 
 class CheckOptions(Options):
@@ -136,7 +130,7 @@ class CheckOptions(Options):
         _output(
             "--verify/--no-verify",
             help="Cross-check against fvcore on real torch modules; on by default, but for a "
-            "grid and for --get.",
+            "grid and for --get of what needs no count.",
         ),
     ] = None
 
@@ -147,9 +141,9 @@ class CheckOptions(Options):
             DscalcError: such a field is asked for and --no-verify given.
         """
         counted = [field for field in fields if field.startswith(_COUNTED)]
-        if counted and self.verify is False:
+        if counted and self.verify is False and counted != ["crosscheck"]:
             raise DscalcError(f"{counted[0]} is what the cross-check counts; drop --no-verify")
-        return self.verify if self.verify is not None else by_default or bool(counted)
+        return self.verify if self.verify is not None else bool(counted) or by_default
 
 
 class OutputOptions(Options):
@@ -174,13 +168,19 @@ class OutputOptions(Options):
             "--plot",
             metavar="FILE",
             readable=False,
-            help="Also draw a picture: png, svg or pdf by the ending. Needs matplotlib.",
+            help="Also draw a picture of more than one layer: png, svg or pdf by the ending. "
+            "Needs matplotlib.",
         ),
     ] = None
     get: Annotated[
         list[str],
         _output(
-            "--get", metavar="FIELD", help="Print this raw value alone, one line a row; repeatable."
+            "--get",
+            metavar="FIELD",
+            help="Print this raw value alone, one line a row; repeatable.",
+            autocompletion=lambda incomplete: [
+                field for field in Record._fields if field.startswith(incomplete)
+            ],
         ),
     ] = []  # noqa: RUF012  # typer copies it
     assertions: Annotated[
@@ -191,9 +191,7 @@ class OutputOptions(Options):
             help="Exit with 1 unless this holds, such as 'mac_ratio <= 1/8'; repeatable.",
         ),
     ] = []  # noqa: RUF012
-    unit: Annotated[
-        Literal["macs", "flops"], _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")
-    ] = "macs"
+    unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
     quiet: Annotated[
         bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
     ] = False

@@ -63,7 +63,8 @@ _PRODUCTS = {
 # Operators with MACs that have no count; where one runs, the model's MACs are not known.
 _UNKNOWN_MACS = re.compile(
     "aten::(bilinear|conv_tbc|lstm|gru|rnn_|quantized_|_native_multi_head_attention"
-    "|_transformer_encoder_layer_fwd|fft_|tensordot|cdist|addbmm|vdot|inner|ger|einsum$)"
+    "|_transformer_encoder_layer_fwd|fft_|tensordot|cdist|addbmm|addr|vdot|inner|outer|ger|kron"
+    "|chain_matmul|linalg_(multi_dot|matrix_power|vecdot|matmul)|einsum$)|.*conv"
 )
 # Functions whose results tracing must not drop as unused, for then fvcore would not see them.
 _KEPT_ALIVE = {
@@ -91,7 +92,9 @@ class Audit(NamedTuple):
 
     def __str__(self) -> str:
         """Show the table as Markdown, which reads well as plain text too."""
-        return "".join(text.markdown(sheet.model(*self[:2], self.total, self.model, "macs")))
+        return "".join(
+            text.markdown(sheet.model(self.name, self.records, self.total, self.model, "macs"))
+        )
 
     def _repr_markdown_(self) -> str:
         return str(self)  # what a notebook shows

@@ -27,7 +27,13 @@ from dscalc.errors import CrosscheckError
 from dscalc.network import Layer
 from dscalc.pytorch.modules import convolution, separable_convolution
 
-_COST_FREE = {"aten::pad"}  # operators without a handle that hold no MACs
+_WITHOUT_MACS = (
+    "aten::pad",
+    "aten::group_norm",
+    "aten::adaptive_avg_pool1d",
+    "aten::adaptive_avg_pool2d",
+    "aten::adaptive_avg_pool3d",
+)
 
 
 def crosscheck(layer: Comparison | Layer) -> Counts:
@@ -42,7 +48,7 @@ def crosscheck(layer: Comparison | Layer) -> Counts:
     try:
         if isinstance(layer, Comparison):
             return _comparison(layer)
-        return _comparison(layer.comparison) if layer.comparison else _parameters(layer)
+        return _comparison(layer.comparison) if layer.comparison else _without_macs(layer)
     except CrosscheckError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
@@ -52,29 +58,29 @@ def crosscheck(layer: Comparison | Layer) -> Counts:
         ) from error
 
 
-def _parameters(layer: Layer) -> Counts:
-    """The counts of a pool or a norm, which have no MACs."""
-    module = (
-        nn.MaxPool2d(1)
-        if layer.kind == "pool"
-        else nn.BatchNorm2d(layer.in_channels, device="meta")
-    )
-    params = sum(p.numel() for p in module.parameters())
-    return Counts(0, params, None, None, None, None, 0, params)
+def _without_macs(layer: Layer) -> Counts:
+    """The counts of a pool or a norm, of whose "flops" in fvcore none is a MAC."""
+    if layer.kind == "norm":  # scale and shift per channel, as in every kind of normalisation
+        module: nn.Module = nn.GroupNorm(1, layer.in_channels, device="meta")
+    else:
+        pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+        module = pools[len(layer.input_size)](layer.output_size)
+    macs, params = _count(module, (layer.in_channels, *layer.input_size), 1)[""]
+    return Counts(macs, params, None, None, None, None, macs, params)
 
 
 def versions() -> str:
-    """What counts."""
+    """The versions of fvcore and torch, for --verbose."""
     return f"fvcore {fvcore.__version__} on torch {torch.__version__}"
 
 
 def _comparison(comparison: Comparison) -> Counts:
-    standard = _count(convolution(comparison.standard, "meta"), comparison.standard)
+    standard = _count_first(convolution(comparison.standard, "meta"), comparison.standard)
     depthwise, pointwise = comparison.depthwise, comparison.pointwise
     if depthwise and pointwise:
-        separable = _count(separable_convolution(depthwise, pointwise, "meta"), depthwise)
+        separable = _count_first(separable_convolution(depthwise, pointwise, "meta"), depthwise)
     elif part := depthwise or pointwise:
-        alone = _count(convolution(part, "meta"), part)
+        alone = _count_first(convolution(part, "meta"), part)
         separable = {**alone, "depthwise" if depthwise else "pointwise": alone[""]}
     else:
         separable = standard
@@ -82,30 +88,33 @@ def _comparison(comparison: Comparison) -> Counts:
     return Counts._make(count for part in parts for count in part or (None, None))
 
 
-def _count(module: nn.Module, first: Conv) -> dict[str, tuple[int, int]]:
+def _count_first(module: nn.Module, first: Conv) -> dict[str, tuple[int, int]]:
+    """`_count` with the input of the convolution that comes first."""
+    return _count(module, (first.in_channels, *first.input_size), first.batch_size)
+
+
+def _count(
+    module: nn.Module, sample: tuple[int, ...], batch_size: int
+) -> dict[str, tuple[int, int]]:
     """(MACs, parameters) of a module on the meta device and of each of its submodules, by name.
 
-    ``first`` is the convolution that receives the input.
+    ``sample`` is the shape of its input without the batch.
     """
     _reserve_parameters(module)
-    inputs = torch.empty(0, first.in_channels, *first.input_size)
-    analysis = FlopCountAnalysis(module, inputs)
+    analysis = FlopCountAnalysis(module, torch.empty(0, *sample))
     analysis.set_op_handle(
-        "aten::_convolution",
-        _conv_per_sample,
-        "aten::_convolution_mode",
-        _conv_per_sample,  # with string padding; fvcore has no handle
-        "aten::linear",
-        _linear_per_sample,
+        *("aten::_convolution", _conv_per_sample),
+        *("aten::_convolution_mode", _conv_per_sample),  # string padding: fvcore has no handle
+        *("aten::linear", _linear_per_sample),
+        **dict.fromkeys(_WITHOUT_MACS),
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     macs = analysis.by_module()
-    uncounted = analysis.unsupported_ops().keys() - _COST_FREE
-    if uncounted:
+    if uncounted := analysis.unsupported_ops():
         raise CrosscheckError(f"fvcore cannot count {', '.join(sorted(uncounted))}")
     return {
-        name: (macs[name] * first.batch_size, sum(p.numel() for p in part.parameters()))
+        name: (macs[name] * batch_size, sum(p.numel() for p in part.parameters()))
         for name, part in module.named_modules()
     }
 
@@ -128,7 +137,7 @@ def _conv_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 
 def is_transposed(inputs: list[Any]) -> bool:
-    """Whether a convolution in a trace is: aten::_convolution says; with string padding none is."""
+    """Whether a traced convolution is transposed; aten::_convolution_mode has no such form."""
     return bool(inputs[6].toIValue()) if len(inputs) > 7 else False
 
 

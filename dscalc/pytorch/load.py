@@ -15,17 +15,24 @@ from dscalc.errors import DscalcError
 from dscalc.parse import printable, shown
 
 USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
-_FLOATS = {"float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_FLOATS = {
+    None: None,
+    "int64": None,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
-def load_model(target: str, arguments: dict[str, Any], dtype: str = "float32") -> nn.Module:
+def load_model(target: str, arguments: dict[str, Any], dtype: str | None = None) -> nn.Module:
     """Import a model, or call what makes one.
 
     Args:
         target: ``MODULE:ATTR``; MODULE is a dotted name or a path to a ``.py`` file, ATTR an
             ``nn.Module`` or a callable that returns one, with dots for attributes of attributes.
         arguments: keywords for the callable.
-        dtype: what its parameters become, where that is one of floats.
+        dtype: what its parameters become, where that is given and one of floats.
 
     Raises:
         DscalcError: the module cannot be imported, has no such attribute, or that makes no model.
@@ -43,7 +50,7 @@ def load_model(target: str, arguments: dict[str, Any], dtype: str = "float32") -
     if isinstance(found, nn.Module):
         if arguments:
             raise DscalcError(f"{target} is a module already and takes no --kwargs")
-        return found.to(_FLOATS.get(dtype))
+        return found.to(_FLOATS[dtype])
     if not callable(found):
         raise DscalcError(
             f"{target} is of type {type(found).__name__}; it must be an nn.Module, or a callable "
@@ -61,7 +68,7 @@ def load_model(target: str, arguments: dict[str, Any], dtype: str = "float32") -
         raise DscalcError(f"{target} failed ({_described(error)}); -v shows where") from error
     if not isinstance(model, nn.Module):
         raise DscalcError(f"{target} returns a {type(model).__name__}; it must return an nn.Module")
-    return model.to(_FLOATS.get(dtype))
+    return model.to(_FLOATS[dtype])
 
 
 def _imported(name: str) -> ModuleType:

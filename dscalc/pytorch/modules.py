@@ -3,9 +3,8 @@
 import copy
 import fnmatch
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
-from fractions import Fraction
 from math import prod
 from typing import Any, Literal
 
@@ -15,7 +14,8 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from dscalc.conv import Conv, Padding, Size, checked_padding, pads, per_axis
+from dscalc.comparison import separable
+from dscalc.conv import Conv, Padding, Size, checked_padding, pads, per_axis, whole_number
 from dscalc.errors import DscalcError
 from dscalc.parse import printable
 
@@ -72,6 +72,8 @@ class DepthwiseSeparableConv(nn.Module):
             raise DscalcError(
                 f"groups must be 1 in a depthwise separable convolution, got {groups}"
             )
+        in_channels = whole_number("in_channels", in_channels)
+        filters = in_channels * whole_number("depth_multiplier", depth_multiplier)
         convolution = _convolution_class(dims)
         kernel_size = per_axis("kernel_size", kernel_size, dims)
         dilation = per_axis("dilation", dilation, dims)
@@ -80,11 +82,11 @@ class DepthwiseSeparableConv(nn.Module):
         self.padding_mode = padding_mode
         self.depthwise = convolution(
             in_channels,
-            in_channels * depth_multiplier,
-            kernel_size,  # type: ignore[arg-type]  # as many sizes as dims
-            stride,  # type: ignore[arg-type]
-            zeros,  # type: ignore[arg-type]
-            dilation,  # type: ignore[arg-type]
+            filters,
+            kernel_size,
+            stride,
+            zeros,
+            dilation,
             groups=in_channels,
             bias=bias if depthwise_bias is None else depthwise_bias,
             padding_mode=padding_mode,
@@ -92,8 +94,12 @@ class DepthwiseSeparableConv(nn.Module):
             dtype=dtype,
         )
         self.pointwise = convolution(
-            in_channels * depth_multiplier, out_channels, 1, bias=bias, device=device, dtype=dtype
+            filters, out_channels, 1, bias=bias, device=device, dtype=dtype
         )
+
+    def extra_repr(self) -> str:
+        """Show the padding that the convolution itself does not show."""
+        return f"explicit_padding={self.explicit_padding}" if self.explicit_padding else ""
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve each channel alone, then mix the channels at each position."""
@@ -117,18 +123,22 @@ def convolution(conv: Conv, device: torch.device | str | None = None) -> nn.Modu
     module = _convolution_class(dims)(
         conv.in_channels,
         conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]  # as many sizes as dims
-        conv.stride,  # type: ignore[arg-type]
-        zeros,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
+        conv.kernel_size,
+        conv.stride,
+        zeros,
+        conv.dilation,
         conv.groups,
         conv.bias,
         device=device,
     )
     if not explicit_padding:
         return module
-    pad = {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d}[dims]
-    return nn.Sequential(pad(explicit_padding), module)  # type: ignore[arg-type]
+    pads_of: dict[int, Callable[..., nn.Module]] = {
+        1: nn.ZeroPad1d,
+        2: nn.ZeroPad2d,
+        3: nn.ZeroPad3d,
+    }
+    return nn.Sequential(pads_of[dims](explicit_padding), module)
 
 
 def separable_convolution(
@@ -150,7 +160,8 @@ def separable_convolution(
     )
 
 
-def _convolution_class(dims: int) -> type[nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+def _convolution_class(dims: int) -> Callable[..., nn.Module]:
+    """The convolution of so many dimensions; it takes as many sizes."""
     if dims not in CONVOLUTIONS:
         raise DscalcError(f"torch convolves in 1, 2 or 3 dimensions, got {dims}")
     return CONVOLUTIONS[dims]
@@ -267,7 +278,8 @@ def _reason(module: _ConvNd, owners: int) -> str:
         return "derived weight"
     if owners > 1:
         return "shared weight"
-    if Fraction(1, module.out_channels) + Fraction(1, prod(module.kernel_size)) >= 1:
+    sizes = module.kernel_size, module.kernel_size  # of any map, on which the ratio does not depend
+    if separable(Conv(module.in_channels, module.out_channels, *sizes), 1, False).ratio >= 1:
         return "no saving"
     return ""
 

@@ -22,7 +22,10 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file() and not path.is_dir():
             yield path
             return
-        target = path.resolve()  # a link stays a link
+        try:
+            target = path.resolve()  # a link stays a link
+        except RuntimeError as error:
+            raise DscalcError(f"cannot write {path}: links lead in a circle") from error
         if target.is_dir():
             raise DscalcError(f"cannot write {path}: it is a directory; name a file in it")
         if target.exists() and not os.access(target, os.W_OK):
@@ -36,9 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        reason = getattr(error, "strerror", None) or error
-        raise DscalcError(f"cannot write {path}: {reason}") from error
+    except OSError as error:
+        raise DscalcError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _umask() -> int:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
 from dscalc.conv import times
+from dscalc.describe import taps_symbol
 from dscalc.errors import DscalcError
 from dscalc.measured import BenchRecord
 from dscalc.record import UNITS, Record, Unit, Value
@@ -55,7 +56,7 @@ def grid(rows: Sequence[Record], path: Path, kind: str) -> None:
             "vary F and OC over fewer values"
         )
     figure, axes = _figure(7, 4.5)
-    m = rows[0].depth_multiplier
+    m, taps = rows[0].depth_multiplier, taps_symbol(rows[0].kernel_size or ())
     xs = list(dict.fromkeys(getattr(row, across) for row in rows))
     places = _places(xs, axes)
     for number, (name, line) in enumerate(lines.items()):
@@ -74,8 +75,10 @@ def grid(rows: Sequence[Record], path: Path, kind: str) -> None:
             color="0.4",
             linestyle="--",
             linewidth=1,
-            label="_" if number else f"{m}/F^2, the limit for large OC",
+            label="_" if number else f"{m}/{taps}, the limit for large OC",
         )
+    rest = [axis for axis in _AXES if axis not in (across, *named)]
+    axes.set_title(", ".join(_fixed(axis, rows) for axis in rest), loc="left", fontsize="medium")
     axes.set_xlabel(_AXES[across])
     axes.set_ylabel("MACs, separable / standard")
     axes.set_ylim(bottom=0)
@@ -132,11 +135,13 @@ def benchmarks(rows: Sequence[BenchRecord], path: Path, kind: str) -> None:
             fontsize="x-small",
         )  # fmt: skip
     most = max(1.0, *(float(row.mac_reduction) for row in rows), *(row.speedup for row in rows))
-    axes.plot([0, most], [0, most], "--", color="0.4", linewidth=1, label="as much faster")
-    axes.axhline(1, color="0.6", linewidth=1, label="no faster")
+    axes.plot(
+        [0, most], [0, most], "--", color="0.4", linewidth=1, label="speed-up = MAC reduction"
+    )
+    axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
     axes.set_xlabel("MAC reduction, standard / separable")
     axes.set_ylabel("speed-up, standard / separable time")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.35 * max(float(row.mac_reduction) for row in rows))  # room for the names
     axes.set_ylim(bottom=0)
     axes.set_title(f"{rows[0].device_name}, {rows[0].dtype}", loc="left", fontsize="medium")
     axes.grid(color="0.9")
@@ -177,6 +182,12 @@ def _length(value: Value) -> int | None:
 
 def _shown(value: Value) -> str:
     return times(value) if isinstance(value, tuple) else str(value)
+
+
+def _fixed(axis: str, rows: Sequence[Record]) -> str:
+    values = list(dict.fromkeys(getattr(row, axis) for row in rows))
+    shown = _shown(values[0]) if len(values) == 1 else f"any of {len(values)} values"
+    return f"{_short(axis)} = {shown}"
 
 
 def _short(axis: str) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dscalc.comparison import Comparison, Counts
 from dscalc.conv import times
-from dscalc.describe import described
+from dscalc.describe import described, taps_symbol
 from dscalc.measured import BenchRecord, gflops_per_s, intensity, verdict_sentence
 from dscalc.record import UNITS, Model, Record, Unit, record
 
@@ -137,8 +137,13 @@ def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> She
             f"separable / standard = {total.mac_ratio_exact} = {float(total.mac_ratio):.6g}"
         )
         notes.append(saving(total.mac_ratio, total.param_ratio, label))
+    if not {row.kind for row in rows} & {"separable", "depthwise"}:
+        notes.append(
+            "no row is separable or depthwise, and a conv row stays as it is; change its kind to "
+            "see what it would cost"
+        )
     notes += [*crosschecked(rows), CONVENTION[unit]]
-    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=7, spare=(7, 6))
+    return Sheet(name, header, cells[:-1], cells[-1], notes, bar=7, spare=(7, 6, 2, 5))
 
 
 def model(
@@ -163,7 +168,10 @@ def model(
         ]
         for row in (*rows, total)
     ]
-    notes = [f"{hidden:,} more convolutions are in the total"] if hidden else []
+    notes = []
+    if hidden:
+        more = "more convolution is" if hidden == 1 else "more convolutions are"
+        notes.append(f"{hidden:,} {more} in the total")
     if not rows and not hidden:
         notes.append("no convolution ran")
     if whole.macs is not None and whole.separable_macs is not None:
@@ -172,7 +180,7 @@ def model(
             f"with separable convolutions: {whole.separable_macs * scale:,} {label}, "
             f"{whole.separable_params:,} params"
         )
-        if whole.macs:
+        if whole.macs and whole.params:
             macs = Fraction(whole.separable_macs, whole.macs)
             notes.append(saving(macs, Fraction(whole.separable_params, whole.params), label))
     else:
@@ -180,7 +188,7 @@ def model(
     if whole.uncounted_operators:
         calls = ", ".join(f"{name} {count}" for name, count in whole.uncounted_operators.items())
         notes.append(f"not counted by fvcore (operator, calls): {calls}")
-    notes += [*crosschecked(rows), CONVENTION[unit]]
+    notes += [*crosschecked([*rows, total]), CONVENTION[unit]]
     return Sheet(name, header, cells[:-1], cells[-1], notes, spare=(7, 3, 4))
 
 
@@ -262,11 +270,7 @@ def ratio_in_full(layer: Comparison) -> str:
         m = layer.depthwise.out_channels // layer.depthwise.in_channels
     steps = []
     if layer.ratio == m * (Fraction(1, out_channels) + Fraction(1, taps)):
-        if len(set(kernel_size)) == 1:
-            product = "F" if len(kernel_size) == 1 else f"F^{len(kernel_size)}"
-        else:
-            product = f"({'*'.join(f'F{axis}' for axis, _ in enumerate(kernel_size, 1))})"
-        symbols, numbers = f"1/OC + 1/{product}", f"1/{out_channels} + 1/{taps}"
+        symbols, numbers = f"1/OC + 1/{taps_symbol(kernel_size)}", f"1/{out_channels} + 1/{taps}"
         steps = [symbols, numbers] if m == 1 else [f"m * ({symbols})", f"{m} * ({numbers})"]
     return " = ".join([*steps, str(layer.ratio), f"{float(layer.ratio):.6g}"])
 

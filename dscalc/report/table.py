@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from io import StringIO
 from typing import Literal, TextIO, TypeVar
 
-from rich.box import SIMPLE_HEAD
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +15,7 @@ from dscalc.report.sheet import DIFFERENT, PENDING, SAME, Sheet, in_ascii
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
+_ASCII_HEAD = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # SIMPLE_HEAD in ASCII
 _ROOMY = 100_000  # columns: wider than any table
 
 # rich's own template loads a web font; a picture in a README must stand alone.
@@ -55,7 +56,10 @@ def render(sheet: Sheet, stream: TextIO | None = None) -> str:
     console = _console(stream)
     with console.capture() as captured:
         console.print(_laid_out(sheet, console), crop=False)
-    return captured.get()
+    shown = captured.get()
+    if console.is_terminal:
+        return shown
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
 
 
 @contextmanager
@@ -117,23 +121,35 @@ def _console(stream: TextIO | None) -> Console:
 
 
 def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
+    box = SIMPLE_HEAD
     if console.options.ascii_only:
-        sheet = in_ascii(sheet)
-    roomy = console.options.update_width(_ROOMY)
-    tables = (_table(sheet, sheet.spare[:count]) for count in range(len(sheet.spare) + 1))
-    fitting = (t for t in tables if console.measure(t, options=roomy).maximum <= console.width)
+        sheet, box = in_ascii(sheet), _ASCII_HEAD
+    body, left_out = _fitting(sheet, console, box)
+    notes = [*sheet.notes, *([f"not shown at this width: {left_out}"] if left_out else [])]
     return Group(
         _sentence(sheet.title, console.width, "bold"),
-        next(fitting, None) or _vertical(sheet),
-        *(_sentence(note, console.width) for note in sheet.notes),
+        body,
+        *(_sentence(note, console.width) for note in notes),
     )
 
 
-def _table(sheet: Sheet, without: Sequence[int]) -> Table:
+def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, str]:
+    """The table with as few columns left out as it takes, and their names; or one line a cell."""
+    roomy = console.options.update_width(_ROOMY)
+    for count in range(len(sheet.spare) + 1):
+        without = sheet.spare[:count]
+        table = _table(sheet, without, box)
+        if console.measure(table, options=roomy).maximum <= console.width:
+            names = [sheet.header[column] for column in sorted(without) if column != sheet.bar]
+            return table, ", ".join(names)
+    return _vertical(sheet), ""
+
+
+def _table(sheet: Sheet, without: Sequence[int], box: Box) -> Table:
     def kept(row: Sequence[str]) -> list[Text]:
         return [_marked(cell) for column, cell in enumerate(row) if column not in without]
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="dim")
+    table = Table(box=box, pad_edge=False, collapse_padding=True, header_style="dim")
     for column, name in enumerate(sheet.header):
         if column not in without:
             justify: Literal["left", "right"] = "left" if column in (0, sheet.bar) else "right"
