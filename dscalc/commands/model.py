@@ -116,6 +116,7 @@ def model(
 
     Here standard is the model as it is, and separable the model with its eligible convolutions
     replaced.
+
     --get and --assert hold the total, and know the whole model as model_macs, model_params,
     model_separable_macs and model_separable_params.
     """
