@@ -334,7 +334,7 @@ BAD_INPUT = {
     "missing directory": ("3 64 3 224 -o /missing/x", "cannot write /missing/x: No such file"),
     "many rows of a format that holds them all": (
         "1:101 1:100 3 14 -f json",
-        "json holds at most 10,000 rows, and this grid has 10,100; use -f csv or -f jsonl",
+        "json holds at most 10,000 rows, and there are 10,100; use -f csv or -f jsonl",
     ),
 }
 

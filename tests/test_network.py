@@ -1205,3 +1205,15 @@ def test_escapes_in_the_name_of_a_file_are_printed_literally(run, tmp_path):
     assert "\x1b" not in good.stdout + bad.stderr
     assert r"\x1b[31mred.csv" in good.stdout
     assert r"\x1b[31mred.csv:2: unknown kind" in bad.stderr
+
+
+def test_a_table_of_more_layers_than_can_be_read_is_refused(run, tmp_path):
+    path = tmp_path / "net.csv"
+    path.write_text(
+        "kind,in_channels,out_channels,kernel_size,input_size,repeat\nconv,3,3,3,9,10001\n"
+    )
+    for form in ("table", "json", "markdown", "svg"):
+        result = run("network", str(path), "--no-verify", "-f", form)
+        assert (result.code, result.stdout) == (2, "")
+        assert result.error.startswith(f"{form} holds at most 10,000 rows, and there are 10,001; ")
+    assert len(run("network", str(path), "--no-verify", "-f", "csv").stdout.splitlines()) == 10_002

@@ -65,8 +65,7 @@ def test_what_holds_all_rows_is_refused_beyond_10_000(count, form, run, tmp_path
     result = run(f"1:{count} 64 3 14 -f {form} -o {path}")
     assert (result.code, result.stdout) == (2, "")
     assert result.error == (
-        f"{form} holds at most 10,000 rows, and this grid has {count:,}; "
-        "use -f csv or -f jsonl alone"
+        f"{form} holds at most 10,000 rows, and there are {count:,}; use -f csv or -f jsonl alone"
     )
     assert list(tmp_path.iterdir()) == []
 

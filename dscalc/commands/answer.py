@@ -97,7 +97,7 @@ def refuse_many(count: int, output: OutputOptions) -> None:
     if count > _MOST_ROWS and (output.plot or not streamed):
         what = "--plot" if output.plot else output.format
         raise DscalcError(
-            f"{what} holds at most {_MOST_ROWS:,} rows, and this grid has {count:,}; "
+            f"{what} holds at most {_MOST_ROWS:,} rows, and there are {count:,}; "
             "use -f csv or -f jsonl alone"
         )
 

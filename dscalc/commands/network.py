@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from dscalc import parse
-from dscalc.commands.answer import Answer, counter, plotting, uncounted, verdict_on, watched, write
+from dscalc.commands.answer import (
+    Answer,
+    counter,
+    plotting,
+    refuse_many,
+    uncounted,
+    verdict_on,
+    watched,
+    write,
+)
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
 from dscalc.network import load_network, shipped
 from dscalc.record import layer_record, total, values
@@ -72,6 +81,7 @@ def network(
     verdict = verdict_on(output)
     size = parse.size(input_size, "--input-size") if input_size else None
     layers = load_network(source, input_size=size, **scale.parsed())
+    refuse_many(len(layers), output)
     if check.wanted(not output.get, [*verdict.assertion_fields, *output.get]):
         count, in_turn = counter(verdict, output.verbose), watched(layers, len(layers), output)
     else:
