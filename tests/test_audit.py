@@ -1257,3 +1257,25 @@ def test_an_operator_with_macs_and_no_count_makes_the_macs_unknown(hidden):
 
     result = audit(Calling(forward, conv=nn.Conv2d(3, 8, 1)), torch.zeros(1, 3, 8, 8))
     assert result.model.macs is None
+
+
+def test_where_results_decide_what_runs_the_macs_after_replacement_are_not_known():
+    class Deciding(nn.Module):
+        """Runs its linear layer on as many rows as the mean of the map says."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, bias=False)
+            self.linear = nn.Linear(8, 4, bias=False)
+            nn.init.constant_(self.conv.weight, 0.0)
+
+        def forward(self, x):
+            features = self.conv(x)
+            rows = 1 if bool((features == 0).all()) else 2
+            return self.linear(torch.zeros(rows, 8))
+
+    result = audit(Deciding(), torch.ones(1, 3, 8, 8))
+    assert result.crosscheck == "exact"
+    assert result.model.macs == 3 * 8 * 9 * 36 + 32
+    assert result.model.separable_macs is None
+    assert "what runs depends on the results" in str(result)

@@ -150,12 +150,13 @@ def audit(
         for path, reason in reasons.items()
         if not reason
     )
-    agree = as_is.other_macs == replaced.other_macs and params + added == separable_params
+    agree = params + added == separable_params
     known = not any(map(_UNKNOWN_MACS.match, as_is.uncounted))
+    steady = as_is.other_macs == replaced.other_macs  # unless results decide what runs
     whole = Model(
         sums.standard_macs + as_is.other_macs if known else None,
         params,
-        sums.separable_macs + replaced.other_macs if known else None,
+        sums.separable_macs + replaced.other_macs if known and steady else None,
         separable_params,
         dict(as_is.uncounted.most_common()),
     )

@@ -174,17 +174,23 @@ def model(
         notes.append(f"{hidden:,} {more} in the total")
     if not rows and not hidden:
         notes.append("no convolution ran")
-    if whole.macs is not None and whole.separable_macs is not None:
+    if whole.macs is None:
+        notes.append(f"the model: {whole.params:,} params; not all of its {label} were counted")
+    else:
         notes.append(f"the model: {whole.macs * scale:,} {label}, {whole.params:,} params")
+    if whole.separable_macs is not None:
         notes.append(
             f"with separable convolutions: {whole.separable_macs * scale:,} {label}, "
             f"{whole.separable_params:,} params"
         )
-        if whole.macs and whole.params:
-            macs = Fraction(whole.separable_macs, whole.macs)
-            notes.append(saving(macs, Fraction(whole.separable_params, whole.params), label))
-    else:
-        notes.append(f"the model: {whole.params:,} params; not all of its {label} were counted")
+    elif whole.macs is not None:
+        notes.append(
+            f"with separable convolutions: {whole.separable_params:,} params; its {label} are not "
+            "known, since what runs depends on the results of its convolutions"
+        )
+    if whole.macs and whole.separable_macs and whole.params:
+        macs = Fraction(whole.separable_macs, whole.macs)
+        notes.append(saving(macs, Fraction(whole.separable_params, whole.params), label))
     if whole.uncounted_operators:
         calls = ", ".join(f"{name} {count}" for name, count in whole.uncounted_operators.items())
         notes.append(f"not counted by fvcore (operator, calls): {calls}")
