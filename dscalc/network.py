@@ -241,16 +241,15 @@ def _read_rows(lines: Iterator[str], problems: _Problems) -> Iterator[_Row]:
             problems.add(line, f"a network has at most {_MOST_LAYERS:,} layers")
             problems.raise_any()
         name = parse.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
-        try:
-            if not cells:
-                raise DscalcError("")  # the reader has said why
-            row = _parsed(cells, line, name)
-            if name in named:
-                raise DscalcError(f"line {named[name]} has the name {name} already")
-        except DscalcError as error:
-            if cells:
+        row = _unread(line, name)
+        if cells:  # or else the reader has said why not
+            try:
+                parsed = _parsed(cells, line, name)
+                if name in named:
+                    raise DscalcError(f"line {named[name]} has the name {name} already")
+                row = parsed
+            except DscalcError as error:
                 problems.add(line, error)
-            row = _unread(line, name)
         named.setdefault(name, line)
         yield row
 

@@ -71,6 +71,7 @@ class Model(NamedTuple):
     uncounted_operators: dict[str, int]
 
 
+MODEL_FIELDS = tuple(f"model_{field}" for field in Model._fields[:-1])  # the counts
 RATIOS = ("mac_ratio", "mac_ratio_exact", "mac_reduction", "param_ratio")
 _ALWAYS = ("standard_macs", "standard_params", "separable_macs", "separable_params")
 CHECKED = {  # what a formula gives: what is counted on real modules
@@ -193,17 +194,13 @@ def values(row: NamedTuple, unit: Unit) -> dict[str, Value]:
 
 def model_values(model: Model, unit: Unit) -> dict[str, Value]:
     """The counts of a model as fields beside those of a record: ``model_macs`` and so on."""
-    counts = {f"model_{field}": getattr(model, field) for field in Model._fields[:-1]}
-    return _all_in_unit(counts, unit)
+    return _all_in_unit(dict(zip(MODEL_FIELDS, model[:-1], strict=True)), unit)
 
 
 def model_object(model: Model, unit: Unit) -> dict[str, object]:
     """The model as JSON has it, in a unit."""
     counts = {name.removeprefix("model_"): n for name, n in model_values(model, unit).items()}
     return {**counts, "uncounted_operators": model.uncounted_operators}
-
-
-MODEL_FIELDS = tuple(f"model_{field}" for field in Model._fields[:-1])
 
 
 def _all_in_unit(fields: dict[str, Value], unit: Unit) -> dict[str, Value]:

@@ -29,16 +29,7 @@ from dscalc.record import Crosscheck, Model, Record, record, total
 from dscalc.report import sheet, text
 
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_CONV_TRANSPOSE = (
-    "input",
-    "weight",
-    "bias",
-    "stride",
-    "padding",
-    "output_padding",
-    "groups",
-    "dilation",
-)
+_CONV_TRANSPOSE = (*_CONV[:5], "output_padding", "groups", "dilation")
 _CONVOLUTIONS: dict[Callable[..., Any], tuple[str, ...]] = {
     torch.conv1d: _CONV,
     torch.conv2d: _CONV,
@@ -390,12 +381,12 @@ def _unchanged(call: _Call, counted: set[int]) -> Counts:
 
 
 def _traced(model: nn.Module, inputs: tuple[Any, ...]) -> _Trace:
-    conv_macs: list[int] = []
+    of_each_call: list[int] = []
 
     def count(operands: list[Any], results: list[Any]) -> Counter[str]:
         shapes = get_shape(operands[0]), get_shape(operands[1]), get_shape(results[0])
-        conv_macs.append(conv_flop_count(*shapes, transposed=is_transposed(operands)))
-        return Counter(conv=conv_macs[-1])
+        of_each_call.append(conv_flop_count(*shapes, transposed=is_transposed(operands)))
+        return Counter(conv=of_each_call[-1])
 
     def einsum(operands: list[Any], results: list[Any]) -> Counter[str]:
         macs = _einsum(operands)
@@ -418,7 +409,7 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...]) -> _Trace:
         operators = analysis.by_operator()
     except USER_ERRORS as error:
         raise CrosscheckError(f"fvcore cannot trace the model ({_first_line(error)})") from error
-    return _Trace(conv_macs, operators["macs"], analysis.unsupported_ops() + unknown)
+    return _Trace(of_each_call, operators["macs"], analysis.unsupported_ops() + unknown)
 
 
 def _attention(operands: list[Any], results: list[Any]) -> Counter[str]:

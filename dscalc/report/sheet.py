@@ -87,11 +87,11 @@ def grid(layers: str, rows: Sequence[Record], unit: Unit) -> Sheet:
     header = ["channels", "F", "D", f"standard {label}", "separable", "ratio", "", "fewer"]
     cells = [
         [
-            f"{row.in_channels} -> {row.out_channels}",
+            _channels(row),
             times(row.kernel_size),
             times(row.input_size),
             f"{row.standard_macs * scale:,}",
-            f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
+            _separable(row, scale),
             percent(row.mac_ratio),
             bar(row.mac_ratio),
             factor(row.mac_reduction),
@@ -122,10 +122,10 @@ def network(name: str, rows: Sequence[Record], total: Record, unit: Unit) -> She
         cells.append(
             [
                 row.name or "",
-                f"{row.in_channels} -> {row.out_channels}" if row.in_channels else "",
+                _channels(row),
                 times(row.output_size),
                 f"{row.standard_macs * scale:,}",
-                f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
+                _separable(row, scale),
                 f"{row.separable_params:,}",
                 percent(Fraction(row.separable_macs, total.separable_macs or 1)),
                 bar(Fraction(row.separable_macs, most)) if row is not total else "",
@@ -159,11 +159,11 @@ def model(
         [
             row.name or "",
             row.kind,
-            f"{row.in_channels} -> {row.out_channels}" if row.in_channels else "",
+            _channels(row),
             times(row.kernel_size),
             times(row.output_size),
             f"{row.standard_macs * scale:,}",
-            f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}",
+            _separable(row, scale),
             percent(row.mac_ratio),
         ]
         for row in (*rows, total)
@@ -229,7 +229,7 @@ def _many_benchmarks(rows: Sequence[BenchRecord]) -> Sheet:
     header = ["channels", "F", "D", "standard, us", "separable, us", "fewer MACs", "faster", ""]
     cells = [
         [
-            f"{row.in_channels} -> {row.out_channels}",
+            _channels(row),
             times(row.kernel_size),
             times(row.input_size),
             f"{row.standard_time_us:,.1f}",
@@ -340,6 +340,14 @@ def bar(ratio: Fraction | None) -> str:
     """A share as a bar of ten blocks, full at 1 and beyond."""
     full, eighths = divmod(min(80, max(1, round(ratio * 80))) if ratio else 0, 8)
     return f"{'█' * full}{_EIGHTHS[eighths]}".ljust(10)
+
+
+def _channels(row: Record | BenchRecord) -> str:
+    return f"{row.in_channels} -> {row.out_channels}" if row.in_channels else ""
+
+
+def _separable(row: Record, scale: int) -> str:
+    return f"{row.separable_macs * scale:,}{_MARKS[row.crosscheck]}"
 
 
 def _of(part: str, counts: Counts) -> tuple[int, int]:
