@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 from dscalc import __version__
 from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
-from dscalc.parse import printable
+from dscalc.words import printable
 
 _UsageError = typer.BadParameter.__bases__[0]  # typer has no public name for it
 
@@ -50,17 +51,17 @@ class _CompareByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def main() -> int:
-    """Run the command line and return its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on its arguments, ``sys.argv`` by default; return the exit code."""
     if hasattr(signal, "SIGPIPE"):  # die of a closed pipe in silence, like any filter
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
-    args = sys.argv[1:]
+    args = sys.argv[1:] if argv is None else list(argv)
     try:
-        code: int = _app(args)(args or ["--help"], standalone_mode=False)
+        code: int = _app(args)(args or ["--help"], prog_name="dscalc", standalone_mode=False)
         sys.stdout.flush()
         return code if args else 2
     except KeyboardInterrupt:

@@ -55,11 +55,9 @@ def run(monkeypatch, capsys):
     def run(*args, columns=80):
         if len(args) == 1:
             args = args[0].split()
-        monkeypatch.setattr(sys, "argv", ["dscalc", *args])
-        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # as in a script
         monkeypatch.setenv("COLUMNS", str(columns))
         capsys.readouterr()
-        code = main()
+        code = main(args)
         return Result(code, *capsys.readouterr())
 
     on_closed_pipe = signal.getsignal(signal.SIGPIPE)

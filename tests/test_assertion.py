@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dscalc import DscalcError, compare
-from dscalc.assertion import Assertion, check_field
-from dscalc.record import Record, names, record, values
+from dscalc.checks.assertion import Assertion, check_field
+from dscalc.record.fields import Record, names, record, values
 
 FIELDS = names(Record._fields, "macs")
 PAPER = values(record(compare(512, 512, 3, 14)), "macs")

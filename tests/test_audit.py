@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.pytorch import DepthwiseSeparableConv, audit, to_separable
-from dscalc.record import Model
+from dscalc.record.fields import Model
 
 # The package also exports the function of this name.
 THE_MODULE = import_module("dscalc.pytorch.audit")
@@ -1170,7 +1170,7 @@ def test_a_wrong_count_of_one_layer_is_a_mismatch_there_alone(monkeypatch):
 
 @pytest.mark.parametrize("formula", ["conv_macs", "conv_params"])
 def test_a_wrong_formula_is_a_mismatch(formula, monkeypatch):
-    from dscalc import conv
+    from dscalc.core import conv
 
     right = getattr(conv, formula)
     monkeypatch.setattr(conv, formula, lambda *sizes: right(*sizes) + 1)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-import dscalc.pytorch.benchmark as timing
+import dscalc.pytorch.timing as timing
 from dscalc import DscalcError, compare
-from dscalc.measured import BenchRecord, Environment, Measurement, Time
+from dscalc.record.measured import BenchRecord, Environment, Measurement, Time
 
 LAYER = "512 512 3 14"
 HERE = Environment("cpu", "Some CPU", "2.13.0", 2, "float32", False, False)

@@ -14,7 +14,10 @@ from strategies import convolutions
 from torch import nn
 
 from dscalc import Comparison, Conv, DscalcError, compare
-from dscalc.measured import (
+from dscalc.pytorch.modules import convolution
+from dscalc.pytorch.timing import Settings, benchmark, bytes_needed, environment
+from dscalc.record.fields import Record
+from dscalc.record.measured import (
     BenchRecord,
     Environment,
     Measurement,
@@ -23,11 +26,8 @@ from dscalc.measured import (
     least_bytes,
     verdict_sentence,
 )
-from dscalc.pytorch.benchmark import Settings, benchmark, bytes_needed, environment
-from dscalc.pytorch.modules import convolution
-from dscalc.record import Record
 
-THE_MODULE = import_module("dscalc.pytorch.benchmark")
+THE_MODULE = import_module("dscalc.pytorch.timing")
 TEXTBOOK = compare(3, 64, 3, 224)
 DEEP = compare(512, 512, 3, 14)
 SMALL = compare(4, 6, 3, 8)

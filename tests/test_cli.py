@@ -9,7 +9,7 @@ import pytest
 
 import dscalc
 from dscalc import cli
-from dscalc.grid import Grid
+from dscalc.inputs.grid import Grid
 
 HUGE = "1" + "0" * 30
 

@@ -120,7 +120,7 @@ def one_forgotten_tap(monkeypatch):
 
 
 def a_wrong_formula(monkeypatch):
-    from dscalc import conv
+    from dscalc.core import conv
 
     count = conv.conv_macs
     monkeypatch.setattr(conv, "conv_macs", lambda *sizes: count(*sizes) + 1)

@@ -12,8 +12,8 @@ import write_docs
 import yaml
 from write_docs import IMAGES, PAGES, PICTURES, ROOT, Shell, blocks, drawn, rewritten, workplace
 
-from dscalc.measured import BenchRecord
-from dscalc.record import MODEL_FIELDS, Record
+from dscalc.record.fields import MODEL_FIELDS, Record
+from dscalc.record.measured import BenchRecord
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS = doctest.REPORT_NDIFF

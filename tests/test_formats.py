@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 import dscalc
-from dscalc.record import Record, names
+from dscalc.record.fields import Record, names
 from dscalc.report import text
 
 ONE = "3 64 3 224"
@@ -138,8 +138,8 @@ def test_csv_reads_back_as_the_json_rows(layer, run):
 
 def test_csv_and_jsonl_are_written_row_by_row(run, monkeypatch):
     """A grid of 10^9 rows starts at once."""
-    from dscalc.grid import Grid
-    from dscalc.record import record
+    from dscalc.inputs.grid import Grid
+    from dscalc.record.fields import record
 
     rows = (record(layer) for layer in Grid("1:1000", "1:1000", "3", "1:1000"))
     assert next(text.jsonl(rows, "macs")).startswith('{"name": null')

@@ -14,12 +14,13 @@ from strategies import geometries, per_axis, sizes
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dscalc import DscalcError, compare, parse
-from dscalc.assertion import Assertion
+from dscalc import DscalcError, compare
+from dscalc import words as small
+from dscalc.checks.assertion import Assertion
 from dscalc.errors import FileError
-from dscalc.grid import Axis, Grid
-from dscalc.network import Layer, read_network, shipped
-from dscalc.record import Record, layer_record, record, total, values
+from dscalc.inputs.grid import Axis, Grid
+from dscalc.inputs.network import Layer, read_network, shipped
+from dscalc.record.fields import Record, layer_record, record, total, values
 
 COLUMNS = (
     *("name", "kind", "in_channels", "out_channels", "kernel_size", "stride", "padding"),
@@ -169,7 +170,9 @@ def test_any_json_is_a_network_or_refused(objects):
     read((text + "".join(json.dumps(value) + "\n" for value in objects)).encode())
 
 
-SHIPPED = [(files("dscalc") / f"networks/{name}.csv").read_bytes()[:3000] for name in shipped()]
+SHIPPED = [
+    (files("dscalc") / f"inputs/networks/{name}.csv").read_bytes()[:3000] for name in shipped()
+]
 damages = st.tuples(st.integers(0, 3000), st.integers(0, 40), st.binary(max_size=6))
 
 
@@ -241,7 +244,7 @@ numerals = st.text("0123456789.eE+-/KMGTPkmgtp% ", max_size=12)
 
 @pytest.mark.parametrize(
     "function",
-    [parse.whole, parse.size, parse.shape, parse.padding, parse.number, parse.keywords],
+    [small.whole, small.size, small.shape, small.padding, small.number, small.keywords],
     ids=lambda function: function.__name__,
 )
 @given(text=st.one_of(axes, numerals, st.text(max_size=20)))
@@ -251,10 +254,10 @@ def test_any_text_is_read_or_refused(function, text):
 
 @given(st.text())
 def test_any_text_is_printed_literally_and_on_one_line(text):
-    for printed in (parse.printable(text), parse.shown(text)):
+    for printed in (small.printable(text), small.shown(text)):
         assert printed.isprintable()
     if text.isprintable():
-        assert parse.printable(text) == text
+        assert small.printable(text) == text
 
 
 LAYER = values(record(compare(3, 64, 3, 224)), "macs")

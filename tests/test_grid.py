@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dscalc import DscalcError, compare
-from dscalc.grid import Axis, Grid
+from dscalc.inputs.grid import Axis, Grid
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dscalc.record import Record, names
+from dscalc.record.fields import Record, names
 
 MODELS = '''
 """What a user might have written."""

@@ -15,9 +15,9 @@ import pytest
 
 from dscalc import compare, scaled_channels
 from dscalc.errors import FileError
-from dscalc.network import read_network, shipped
+from dscalc.inputs.network import read_network, shipped
 from dscalc.pytorch import crosscheck
-from dscalc.record import Record
+from dscalc.record.fields import Record
 
 # The package also exports the function of this name.
 THE_MODULE = import_module("dscalc.pytorch.crosscheck")
@@ -73,7 +73,7 @@ def rows_in_json(text):
 
 
 def text_of(name):
-    return (files("dscalc") / f"networks/{name}.csv").read_text("utf-8")
+    return (files("dscalc") / f"inputs/networks/{name}.csv").read_text("utf-8")
 
 
 # Kinds.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dscalc.network import read_network, shipped
+from dscalc.inputs.network import read_network, shipped
 from dscalc.pytorch import crosscheck
 
 FACTS = json.loads((Path(__file__).parent / "data/published_networks.json").read_text("utf-8"))
@@ -19,7 +19,7 @@ ROUNDING = {"rounded": ROUND_HALF_UP, "truncated": ROUND_DOWN, "exact": ROUND_HA
 
 
 def text_of(name):
-    return (files("dscalc") / f"networks/{name}.csv").read_text("utf-8")
+    return (files("dscalc") / f"inputs/networks/{name}.csv").read_text("utf-8")
 
 
 def layers_of(name, edit=str, **options):

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 
 import dscalc.report
-from dscalc.network import load_network
-from dscalc.record import layer_record
+from dscalc.inputs.network import load_network
+from dscalc.record.fields import layer_record
 
 GRID = "64 32:1024:x2 3,5,7 14"
 NETWORK = "network mobilenet_v1 --no-verify"

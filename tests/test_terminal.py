@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from dscalc.grid import Grid
-from dscalc.record import record
+from dscalc.inputs.grid import Grid
+from dscalc.record.fields import record
 from dscalc.report import sheet, table
 
 LAYER = "3 64 3 224"

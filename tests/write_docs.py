@@ -321,7 +321,7 @@ def answered(printed: Printed, shell: Shell) -> int:
     """What dscalc prints for a published number."""
     args = printed.command.split()
     if printed.edit:
-        shipped = ROOT / f"dscalc/networks/{args[1]}.csv"
+        shipped = ROOT / f"dscalc/inputs/networks/{args[1]}.csv"
         args[1] = f"{args[1]}_edited.csv"
         Path(args[1]).write_text(printed.edit(shipped.read_text("utf-8")), encoding="utf-8")
     return int(shell.dscalc([*args, "--get", printed.field]))

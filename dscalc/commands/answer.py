@@ -9,16 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, assert_never
 
-from dscalc.assertion import check_field
+from dscalc.checks.assertion import check_field
+from dscalc.checks.verdict import Verdict
 from dscalc.commands.options import OutputOptions
-from dscalc.comparison import Comparison, Counts
+from dscalc.core.blocks import Comparison, Counts
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record import Record, Value, names, total, values
+from dscalc.record.fields import Record, Value, names, total, values
 from dscalc.report import text
-from dscalc.verdict import Verdict
 
 if TYPE_CHECKING:
-    from dscalc.network import Layer
+    from dscalc.inputs.network import Layer
     from dscalc.report.sheet import Sheet
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dscalc import parse
+from dscalc import words
 from dscalc.commands.answer import (
     Answer,
     plotting,
@@ -17,11 +17,11 @@ from dscalc.commands.answer import (
     write,
 )
 from dscalc.commands.options import LayerOptions, OutputOptions, ScaleOptions, SizeArguments
-from dscalc.describe import described
+from dscalc.core.describe import described
 from dscalc.errors import DscalcError
-from dscalc.grid import Grid
-from dscalc.measured import BenchRecord, bench_record
-from dscalc.record import values
+from dscalc.inputs.grid import Grid
+from dscalc.record.fields import values
+from dscalc.record.measured import BenchRecord, bench_record
 from dscalc.report import sheet
 
 EXAMPLES = """
@@ -89,10 +89,10 @@ def bench(
     refuse_many(layers.count, output)
     if layers.count == 1 and output.plot:
         raise DscalcError("--plot needs more than one layer; give a list or a range, or drop it")
-    thread_count = parse.whole(threads, "--threads") if threads is not None else None
-    seconds = float(parse.number(min_run_time, "--min-run-time"))
+    thread_count = words.whole(threads, "--threads") if threads is not None else None
+    seconds = float(words.number(min_run_time, "--min-run-time"))
     with torch_needed():
-        from dscalc.pytorch.benchmark import Settings, benchmark, environment
+        from dscalc.pytorch.timing import Settings, benchmark, environment
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds)
     here = environment(settings)
     interrupted = False

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dscalc.checks.verdict import Verdict
 from dscalc.commands.answer import (
     Answer,
     Count,
@@ -23,12 +24,11 @@ from dscalc.commands.options import (
     ScaleOptions,
     SizeArguments,
 )
-from dscalc.comparison import Comparison, Counts
-from dscalc.describe import described, unusual_options
+from dscalc.core.blocks import Comparison, Counts
+from dscalc.core.describe import described, unusual_options
 from dscalc.errors import DscalcError
-from dscalc.grid import Grid
-from dscalc.record import Record, record, values
-from dscalc.verdict import Verdict
+from dscalc.inputs.grid import Grid
+from dscalc.record.fields import Record, record, values
 
 if TYPE_CHECKING:  # a sheet is made only where one is shown
     from dscalc.report.sheet import Sheet

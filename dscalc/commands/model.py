@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dscalc import parse
-from dscalc.assertion import check_field
+from dscalc import words
+from dscalc.checks.assertion import check_field
 from dscalc.commands.answer import Answer, plotting, torch_needed, verdict_on, working, write
 from dscalc.commands.options import CheckOptions, OutputOptions
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record import (
+from dscalc.record.fields import (
     MODEL_FIELDS,
     Record,
     Value,
@@ -124,10 +124,10 @@ def model(
     if sort is not None:
         check_field(sort, names(Record._fields, output.unit))
     verify = check.wanted(not output.get, [*verdict.assertion_fields, *output.get])
-    most = parse.whole(top, "--top") if top is not None else None
-    shapes = [parse.shape(shape, "--input") for shape in inputs]
-    samples = parse.whole(batch, "--batch")
-    arguments = parse.keywords(kwargs, "--kwargs")
+    most = words.whole(top, "--top") if top is not None else None
+    shapes = [words.shape(shape, "--input") for shape in inputs]
+    samples = words.whole(batch, "--batch")
+    arguments = words.keywords(kwargs, "--kwargs")
     with torch_needed():
         from dscalc.pytorch.audit import audit, make_input
         from dscalc.pytorch.crosscheck import versions

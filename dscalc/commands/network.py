@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dscalc import parse
+from dscalc import words
 from dscalc.commands.answer import (
     Answer,
     counter,
@@ -18,8 +18,8 @@ from dscalc.commands.answer import (
     write,
 )
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
-from dscalc.network import load_network, shipped
-from dscalc.record import layer_record, total, values
+from dscalc.inputs.network import load_network, shipped
+from dscalc.record.fields import layer_record, total, values
 from dscalc.report import sheet
 
 EXAMPLES = """
@@ -79,7 +79,7 @@ def network(
     place of each separable and depthwise row. --get and --assert hold the total.
     """
     verdict = verdict_on(output)
-    size = parse.size(input_size, "--input-size") if input_size else None
+    size = words.size(input_size, "--input-size") if input_size else None
     layers = load_network(source, input_size=size, **scale.parsed())
     refuse_many(len(layers), output)
     if check.wanted(not output.get, [*verdict.assertion_fields, *output.get]):
@@ -89,7 +89,7 @@ def network(
     rows = [layer_record(layer, count(layer)) for layer in in_turn]
     sums = total(rows)
     known = values(sums, output.unit)
-    title = shipped().get(source, "stdin" if source == "-" else parse.printable(source))
+    title = shipped().get(source, "stdin" if source == "-" else words.printable(source))
     if output.plot:
         with plotting(output.plot) as (plot, path, kind):
             sides = ("as standard convolutions", "as it is")

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from dscalc import parse
+from dscalc import words
 from dscalc.errors import DscalcError
-from dscalc.record import Record, Unit
+from dscalc.record.fields import Record, Unit
 
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
@@ -71,10 +71,10 @@ class LayerOptions(Options):
     def parsed(self) -> dict[str, Any]:
         """The arguments of `dscalc.compare`."""
         return {
-            "stride": parse.size(self.stride, "--stride"),
-            "padding": parse.padding(self.padding, "--padding"),
-            "dilation": parse.size(self.dilation, "--dilation"),
-            "depth_multiplier": parse.whole(self.depth_multiplier, "--depth-multiplier"),
+            "stride": words.size(self.stride, "--stride"),
+            "padding": words.padding(self.padding, "--padding"),
+            "dilation": words.size(self.dilation, "--dilation"),
+            "depth_multiplier": words.whole(self.depth_multiplier, "--depth-multiplier"),
             "bias": self.bias,
             "depthwise_bias": self.depthwise_bias,
         }
@@ -110,10 +110,10 @@ class ScaleOptions(Options):
     def parsed(self) -> dict[str, Any]:
         """The arguments that `dscalc.compare` and `read_network` share, and ``dims``."""
         return {
-            "batch_size": parse.whole(self.batch, "--batch"),
+            "batch_size": words.whole(self.batch, "--batch"),
             "dims": int(self.dims),
-            "width_multiplier": parse.multiplier(self.width_multiplier, "--width-multiplier"),
-            "resolution_multiplier": parse.multiplier(
+            "width_multiplier": words.multiplier(self.width_multiplier, "--width-multiplier"),
+            "resolution_multiplier": words.multiplier(
                 self.resolution_multiplier, "--resolution-multiplier"
             ),
         }

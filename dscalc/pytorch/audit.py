@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from dscalc.comparison import Comparison, Counts, separable
-from dscalc.conv import Conv, conv_macs, conv_params, times
+from dscalc.core.blocks import Comparison, Counts, separable
+from dscalc.core.conv import Conv, conv_macs, conv_params
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.parse import printable
 from dscalc.pytorch.crosscheck import is_transposed
 from dscalc.pytorch.load import USER_ERRORS
 from dscalc.pytorch.modules import Patterns, copied, reasons_to_keep, replace_eligible
-from dscalc.record import Crosscheck, Model, Record, record, total
+from dscalc.record.fields import Crosscheck, Model, Record, record, total
 from dscalc.report import sheet, text
+from dscalc.words import printable, times
 
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _CONV_TRANSPOSE = (*_CONV[:5], "output_padding", "groups", "dilation")

@@ -21,10 +21,10 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 
-from dscalc.comparison import Comparison, Counts
-from dscalc.conv import Conv
+from dscalc.core.blocks import Comparison, Counts
+from dscalc.core.conv import Conv
 from dscalc.errors import CrosscheckError
-from dscalc.network import Layer
+from dscalc.inputs.network import Layer
 from dscalc.pytorch.modules import convolution, separable_convolution
 
 _WITHOUT_MACS = (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dscalc.errors import DscalcError
-from dscalc.parse import printable, shown
+from dscalc.words import printable, shown
 
 USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
 _FLOATS = {

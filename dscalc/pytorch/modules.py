@@ -14,10 +14,10 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from dscalc.comparison import separable
-from dscalc.conv import Conv, Padding, Size, checked_padding, pads, per_axis, whole_number
+from dscalc.core.blocks import separable
+from dscalc.core.conv import Conv, checked_padding, pads, per_axis, whole_number
 from dscalc.errors import DscalcError
-from dscalc.parse import printable
+from dscalc.words import Padding, Size, printable
 
 Patterns = str | Sequence[str]
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {

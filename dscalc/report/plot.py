@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
-from dscalc.conv import times
-from dscalc.describe import taps_symbol
+from dscalc.core.describe import taps_symbol
 from dscalc.errors import DscalcError
-from dscalc.measured import BenchRecord
-from dscalc.record import UNITS, Record, Unit, Value
+from dscalc.record.fields import UNITS, Record, Unit, Value
+from dscalc.record.measured import BenchRecord
+from dscalc.words import times
 
 _AXES = {
     "out_channels": "output channels (OC)",

@@ -8,11 +8,11 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
-from dscalc.comparison import Comparison, Counts
-from dscalc.conv import times
-from dscalc.describe import described, taps_symbol
-from dscalc.measured import BenchRecord, gflops_per_s, intensity, verdict_sentence
-from dscalc.record import UNITS, Model, Record, Unit, record
+from dscalc.core.blocks import Comparison, Counts
+from dscalc.core.describe import described, taps_symbol
+from dscalc.record.fields import UNITS, Model, Record, Unit, record
+from dscalc.record.measured import BenchRecord, gflops_per_s, intensity, verdict_sentence
+from dscalc.words import times
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
 _MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}

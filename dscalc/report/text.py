@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dscalc import __version__
-from dscalc.conv import times
-from dscalc.record import Record, Unit, Value, names, values
+from dscalc.record.fields import Record, Unit, Value, names, values
+from dscalc.words import times
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet

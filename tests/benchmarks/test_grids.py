@@ -20,11 +20,11 @@ from fvcore.nn import FlopCountAnalysis
 from measuring import Measured
 from torch import nn
 
-from dscalc.conv import times
-from dscalc.grid import Grid
+from dscalc.inputs.grid import Grid
 from dscalc.pytorch import crosscheck
-from dscalc.record import Record, record
+from dscalc.record.fields import Record, record
 from dscalc.report import text
+from dscalc.words import times
 
 
 def say(line):

@@ -1,6 +1,6 @@
 """Time a convolution and its depthwise separable replacement on this machine.
 
-Times are microseconds (us). What they mean is in `dscalc.measured`.
+Times are microseconds (us). What they mean is in `dscalc.record.measured`.
 """
 
 import os
@@ -18,12 +18,12 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.benchmark import Timer
 
-from dscalc.comparison import Comparison
-from dscalc.conv import Conv
-from dscalc.describe import described
+from dscalc.core.blocks import Comparison
+from dscalc.core.conv import Conv
+from dscalc.core.describe import described
 from dscalc.errors import DscalcError
-from dscalc.measured import BYTES_PER_ELEMENT, Environment, Measurement, Time, amount, parts
 from dscalc.pytorch.modules import CONVOLUTIONS, convolution, separable_convolution
+from dscalc.record.measured import BYTES_PER_ELEMENT, Environment, Measurement, Time, amount, parts
 
 Device = Literal["cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]

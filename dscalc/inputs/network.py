@@ -12,8 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from dscalc import parse
-from dscalc.comparison import (
+from dscalc import words
+from dscalc.core.blocks import (
     Comparison,
     Counts,
     Multiplier,
@@ -22,8 +22,9 @@ from dscalc.comparison import (
     scaled_channels,
     scaled_size,
 )
-from dscalc.conv import Conv, Padding, Size, per_axis, times
+from dscalc.core.conv import Conv, per_axis
 from dscalc.errors import DscalcError, FileError
+from dscalc.words import Padding, Size, times
 
 _SHIPPED = Path(__file__).parent / "networks"
 _MOST_LAYERS = 100_000
@@ -185,7 +186,7 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
     except FileNotFoundError:
         near = get_close_matches(name, shipped(), cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see dscalc network --list"
-        raise DscalcError(f"no network or file named {parse.shown(name)}; {hint}") from None
+        raise DscalcError(f"no network or file named {words.shown(name)}; {hint}") from None
     except OSError as error:
         raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
 
@@ -194,11 +195,11 @@ class _Problems:
     """Gathers what is wrong with a file, so that one run names every bad row."""
 
     def __init__(self, file: str) -> None:
-        self.file = parse.printable(file)
+        self.file = words.printable(file)
         self.found: list[tuple[int, str]] = []
 
     def add(self, line: int, reason: object) -> None:
-        self.found.append((line, f"{self.file}:{line}: {parse.printable(str(reason))}"))
+        self.found.append((line, f"{self.file}:{line}: {words.printable(str(reason))}"))
         if len(self.found) >= _MOST_ERRORS:
             self.found.append((line, f"{self.file}:{line}: too many errors; the rest is not read"))
             self.raise_any()
@@ -240,7 +241,7 @@ def _read_rows(lines: Iterator[str], problems: _Problems) -> Iterator[_Row]:
         if number > _MOST_LAYERS:
             problems.add(line, f"a network has at most {_MOST_LAYERS:,} layers")
             problems.raise_any()
-        name = parse.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
+        name = words.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
         row = _unread(line, name)
         if cells:  # or else the reader has said why not
             try:
@@ -299,7 +300,7 @@ def _json_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int
                 line.strip(), object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
             )
             if not isinstance(values, dict) or not values:
-                raise DscalcError(f"each line must be one object, got {parse.shown(line.strip())}")
+                raise DscalcError(f"each line must be one object, got {words.shown(line.strip())}")
             cells = {name: _as_cell(name, value) for name, value in values.items()}
         except json.JSONDecodeError as error:
             problems.add(number, f"malformed JSON: {error.msg} at column {error.colno}")
@@ -315,7 +316,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise DscalcError(f"{parse.shown(twice)} is there twice")
+        raise DscalcError(f"{words.shown(twice)} is there twice")
     return values
 
 
@@ -329,7 +330,7 @@ def _as_cell(name: str, value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return times(value)
     rule = "must be a string, a whole number, true or false"
-    raise DscalcError(f"{parse.printable(name)} {rule}, got {value!r:.60}")
+    raise DscalcError(f"{words.printable(name)} {rule}, got {value!r:.60}")
 
 
 def _check_columns(header: list[str], line: int, problems: _Problems) -> None:
@@ -341,10 +342,10 @@ def _check_columns(header: list[str], line: int, problems: _Problems) -> None:
         problems.raise_any()
     for number, column in enumerate(header):
         if column in header[:number]:
-            problems.add(line, f"the column {parse.shown(column)} is there twice")
+            problems.add(line, f"the column {words.shown(column)} is there twice")
         elif column not in _KNOWN:
             problems.add(
-                line, f"unknown column {parse.shown(column)}; {_suggestion(column, _KNOWN)}"
+                line, f"unknown column {words.shown(column)}; {_suggestion(column, _KNOWN)}"
             )
     if "kind" not in header:
         problems.add(line, "there is no column kind; the first row must name the columns")
@@ -364,10 +365,10 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
     if not kind:
         raise DscalcError(f"kind is missing; it is one of {', '.join(_COLUMNS)}")
     if kind not in _COLUMNS:
-        raise DscalcError(f"unknown kind {parse.shown(kind)}; {_suggestion(kind, _COLUMNS)}")
+        raise DscalcError(f"unknown kind {words.shown(kind)}; {_suggestion(kind, _COLUMNS)}")
     for column in cells:
         if column not in _KNOWN:
-            raise DscalcError(f"unknown field {parse.shown(column)}; {_suggestion(column, _KNOWN)}")
+            raise DscalcError(f"unknown field {words.shown(column)}; {_suggestion(column, _KNOWN)}")
         if column not in _COLUMNS[kind]:
             raise DscalcError(f"{column} has no meaning for kind {kind}; leave it empty")
     if "out_channels" in _COLUMNS[kind] and ("out_channels" in cells) == ("expansion" in cells):
@@ -377,15 +378,15 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
     pools_all = kind == "pool" and cells.get("kernel_size") == "global"
 
     def whole(column: str) -> int | None:
-        return parse.whole(cells[column], column) if column in cells else None
+        return words.whole(cells[column], column) if column in cells else None
 
     def size(column: str) -> Size | None:
-        return parse.size(cells[column], column) if column in cells else None
+        return words.size(cells[column], column) if column in cells else None
 
     def choice(column: str, *known: str) -> str:
         if cells.get(column, "") not in ("", *known):
             raise DscalcError(
-                f"{column} must be {' or '.join(known)}, got {parse.shown(cells[column])}"
+                f"{column} must be {' or '.join(known)}, got {words.shown(cells[column])}"
             )
         return cells.get(column, "")
 
@@ -393,7 +394,7 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
         line,
         name,
         kind,
-        parse.printable(cells.get("from", "")),
+        words.printable(cells.get("from", "")),
         whole("in_channels"),
         size("input_size"),
         whole("repeat") or 1,
@@ -402,7 +403,7 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
         choice("rounding", "8", "8+"),
         None if pools_all else size("kernel_size"),
         size("stride"),
-        parse.padding(cells.get("padding", "valid" if kind == "pool" else "same"), "padding"),
+        words.padding(cells.get("padding", "valid" if kind == "pool" else "same"), "padding"),
         size("dilation") or 1,
         whole("groups") or 1,
         whole("depth_multiplier") or 1,
@@ -455,7 +456,7 @@ def _named_source(
 ) -> _Output | None:
     if row.source in outputs:
         return outputs[row.source]
-    wanted = f"from names {parse.shown(row.source)}, but"
+    wanted = f"from names {words.shown(row.source)}, but"
     if any(row.source == other.name for other in rows):
         raise DscalcError(f"{wanted} it must come before")
     if not outputs:

@@ -9,11 +9,11 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
-from dscalc.comparison import Comparison
-from dscalc.conv import Conv
-from dscalc.describe import described
+from dscalc.core.blocks import Comparison
+from dscalc.core.conv import Conv
+from dscalc.core.describe import described
 from dscalc.errors import DscalcError
-from dscalc.record import record
+from dscalc.record.fields import record
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 NOISY = 0.1  # of the median; an interquartile range above it is noise
@@ -48,7 +48,7 @@ class Environment(NamedTuple):
 
 
 class BenchRecord(NamedTuple):
-    """One measured layer, flat; the fields it shares with `dscalc.record.Record` mean the same.
+    """One measured layer, flat; what it shares with `dscalc.record.fields.Record` means the same.
 
     MACs and bytes are exact ints, ratios and intensities of them exact Fractions; what was
     measured, and what is derived from it, is a float. ``speedup`` is standard / separable time.

@@ -5,8 +5,8 @@ from itertools import chain
 from math import prod
 from typing import Any
 
-from dscalc import parse
-from dscalc.comparison import (
+from dscalc import words
+from dscalc.core.blocks import (
     Comparison,
     Multiplier,
     compare,
@@ -15,8 +15,9 @@ from dscalc.comparison import (
     scaled_size,
     separable,
 )
-from dscalc.conv import Conv, Size, output_sizes, pads, per_axis, times
+from dscalc.core.conv import Conv, output_sizes, pads, per_axis
 from dscalc.errors import DscalcError
+from dscalc.words import Size, times
 
 _MOST_LAYERS = 10**9
 _FEW = 1000  # sizes to keep in memory
@@ -51,25 +52,25 @@ class Axis:
     def _piece(self, text: str) -> Sequence[Size]:
         if ":" not in text:
             value = (
-                parse.whole(text, self.name) if self.dims is None else parse.size(text, self.name)
+                words.whole(text, self.name) if self.dims is None else words.size(text, self.name)
             )
             if self.dims is not None:
                 self._sized(value)
             return (value,)
         first, last, *steps = map(str.strip, text.split(":"))
-        start, stop = parse.whole(first, self.name), parse.whole(last, self.name)
+        start, stop = words.whole(first, self.name), words.whole(last, self.name)
         step = steps[0] if steps else "1"
         if len(steps) > 1:
             raise DscalcError(
-                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {parse.shown(text)}"
+                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {words.shown(text)}"
             )
         if start > stop:
             written = ":".join([first, last, *steps])
             fix = f"{stop}:{start}:{step}"
             raise DscalcError(f"{self.name} range {written} runs backwards; write {fix}")
         if not step.startswith("x"):
-            return range(start, stop + 1, parse.whole(step, f"{self.name} step"))
-        factor = parse.whole(step[1:], f"{self.name} factor", least=2)
+            return range(start, stop + 1, words.whole(step, f"{self.name} step"))
+        factor = words.whole(step[1:], f"{self.name} factor", least=2)
         values = [start]
         while values[-1] * factor <= stop:
             values.append(values[-1] * factor)

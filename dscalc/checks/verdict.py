@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from fractions import Fraction
 
-from dscalc.assertion import Assertion
-from dscalc.parse import printable
-from dscalc.record import CHECKED, Record, Value
+from dscalc.checks.assertion import Assertion
+from dscalc.record.fields import CHECKED, Record, Value
+from dscalc.words import printable
 
 _MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
 

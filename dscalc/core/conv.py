@@ -11,9 +11,7 @@ from operator import index
 from typing import Any, Literal, NamedTuple
 
 from dscalc.errors import DscalcError
-
-Size = int | tuple[int, ...]
-Padding = Literal["same", "valid"] | Size
+from dscalc.words import Padding, Size, times
 
 
 def output_length(input_length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -66,11 +64,6 @@ def pads(
         totals = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
         return tuple([(total // 2, total - total // 2) for total in totals])
     return tuple([(zeros, zeros) for zeros in padding])
-
-
-def times(size: Sequence[int] | None) -> str:
-    """A size as the field writes it, such as 3x3; nothing for None."""
-    return "x".join(map(str, size or ()))
 
 
 def whole_number(name: str, value: int, least: int = 1) -> int:

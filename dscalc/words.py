@@ -1,11 +1,14 @@
 """The small words of the command line and of files: 3, 3x5, same, 60M, 1/8."""
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
-from dscalc.conv import Padding, Size
 from dscalc.errors import DscalcError
+
+Size = int | tuple[int, ...]
+Padding = Literal["same", "valid"] | Size
 
 _MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -123,3 +126,8 @@ def printable(text: str) -> str:
 def shown(text: str) -> str:
     """User input as an error quotes it: on one line, control characters escaped, not too long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def times(size: Sequence[int] | None) -> str:
+    """A size as the field writes it, such as 3x3; nothing for None."""
+    return "x".join(map(str, size or ()))

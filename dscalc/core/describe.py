@@ -1,7 +1,7 @@
 """A layer in words, for titles, verdicts and errors."""
 
-from dscalc.comparison import Comparison
-from dscalc.conv import times
+from dscalc.core.blocks import Comparison
+from dscalc.words import times
 
 
 def described(layer: Comparison) -> str:

@@ -3,8 +3,9 @@
 from fractions import Fraction
 from typing import NamedTuple, overload
 
-from dscalc.conv import Conv, Padding, Size, whole_number
+from dscalc.core.conv import Conv, whole_number
 from dscalc.errors import DscalcError
+from dscalc.words import Padding, Size
 
 Multiplier = Fraction | float | str
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dscalc.comparison import Comparison, Counts
+from dscalc.core.blocks import Comparison, Counts
 
 if TYPE_CHECKING:  # a single layer needs no reader of networks
-    from dscalc.network import Layer
+    from dscalc.inputs.network import Layer
 
 Value = int | str | bool | float | Fraction | tuple[int, ...] | None
 Crosscheck = Literal["exact", "mismatch", "skipped"]

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import NamedTuple
 
-from dscalc import parse
+from dscalc import words
 from dscalc.errors import DscalcError
-from dscalc.record import Value
+from dscalc.record.fields import Value
 
 _HOLDS = {
     "<": operator.lt,
@@ -44,13 +44,13 @@ class Assertion(NamedTuple):
         if not match:
             raise DscalcError(
                 "an assertion must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
-                f"with < <= == != >= or >, got {parse.shown(text)}"
+                f"with < <= == != >= or >, got {words.shown(text)}"
             )
         field, symbol, right = match.groups()
         check_field(field, fields)
         if numbers is not None and field not in numbers:
-            raise DscalcError(f"cannot check {parse.shown(text)}: {field} is not a number")
-        number = parse.number(right, f"the right side of {parse.shown(text)}")
+            raise DscalcError(f"cannot check {words.shown(text)}: {field} is not a number")
+        number = words.number(right, f"the right side of {words.shown(text)}")
         return cls(field, symbol, number, f"{field} {symbol} {right.strip()}")
 
     def holds(self, values: Mapping[str, Value]) -> bool:
@@ -81,4 +81,4 @@ def check_field(field: str, fields: Iterable[str]) -> None:
         hint = f"with --unit flops it is called {field.replace('_macs', '_flops')}"
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else f"the fields are {' '.join(known)}"
-    raise DscalcError(f"unknown field {parse.shown(field)}; {hint}")
+    raise DscalcError(f"unknown field {words.shown(field)}; {hint}")

@@ -1,0 +1,1 @@
+"""What holds: assertions, and the verdict of a run."""

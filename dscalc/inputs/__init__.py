@@ -1,0 +1,1 @@
+"""Text -> layers: grids on the command line, and networks in files."""

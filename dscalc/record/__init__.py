@@ -1,0 +1,1 @@
+"""One vocabulary for every format, --get and --assert."""
