@@ -16,8 +16,6 @@ from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.words import printable
 
-_UsageError = typer.BadParameter.__bases__[0]  # typer has no public name for it
-
 _SUMMARIES = {
     "compare": "One layer, or a grid of them, by formula and as fvcore counts.",
     "network": "A list of layers, with totals.",
@@ -70,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verbose = any(
             arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args
         )
-        if verbose and not isinstance(error, _UsageError):
+        if verbose and not _is_usage(error):
             import traceback
 
             traceback.print_exc()
@@ -100,12 +98,17 @@ def _app(args: list[str]) -> typer.Typer:
     return app
 
 
+def _is_usage(error: Exception) -> bool:
+    """Whether the parser raised it: typer has no public name for its class."""
+    return hasattr(error, "format_message")
+
+
 def _explained(error: Exception, args: list[str]) -> str:
     if isinstance(error, FileError):
         return f"{error}\n"
     if isinstance(error, DscalcError):
         reason = str(error)
-    elif isinstance(error, _UsageError):
+    elif _is_usage(error):
         reason = error.format_message()  # type: ignore[attr-defined]
         option = getattr(error, "option_name", "")
         if option[1:2].isdigit():  # a negative number, of which the parser took one digit

@@ -131,3 +131,21 @@ def shown(text: str) -> str:
 def times(size: Sequence[int] | None) -> str:
     """A size as the field writes it, such as 3x3; nothing for None."""
     return "x".join(map(str, size or ()))
+
+
+def amount(count: int) -> str:
+    """Bytes in a unit that people read: 13.2 MB."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            amount = count / size
+            return f"{amount:.4g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
+    return f"{count} bytes"
+
+
+def exact(value: object) -> str:
+    """A value in full: 4,096, or 0.126736 (73/576)."""
+    if isinstance(value, Fraction):
+        return f"{float(value):.6g} ({value})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

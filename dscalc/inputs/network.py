@@ -1,35 +1,27 @@
-"""CSV, JSON Lines or stdin -> the layers of a network."""
+"""A list of layers in a file -> rows: each reads what the one before it leaves."""
 
-import csv
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
-from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from dscalc import words
-from dscalc.core.blocks import (
-    Comparison,
-    Counts,
-    Multiplier,
-    compare,
-    exact_multiplier,
-    scaled_channels,
-    scaled_size,
-)
+from dscalc.core.blocks import STANDARD, Block, Norm, Step, why_kept
 from dscalc.core.conv import Conv, per_axis
-from dscalc.errors import DscalcError, FileError
+from dscalc.core.cost import NOTHING
+from dscalc.core.row import Row, Shape, Side, side
+from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
+from dscalc.errors import DscalcError
+from dscalc.inputs.rows import Cells, Problems, read_cells, suggestion
 from dscalc.words import Padding, Size, times
 
 _SHIPPED = Path(__file__).parent / "networks"
 _MOST_LAYERS = 100_000
-_MOST_ERRORS = 50
-_LONGEST_LINE = 2**20  # bytes
 _MOST_CHANNELS = 10**100  # so that no product of them reaches Python's 4300-digit limit
 
 _ALWAYS = {"name", "kind", "in_channels", "input_size", "from", "repeat"}
@@ -46,53 +38,31 @@ _COLUMNS = {  # what a row of each kind may say
 _KNOWN = sorted(set().union(*_COLUMNS.values()))
 
 
-class Layer(NamedTuple):
-    """One layer of a network, resolved.
-
-    ``kind`` is conv, separable, depthwise, linear, pool or norm. ``comparison`` is what it costs:
-    a pool costs nothing and a norm has ``params`` alone, so that they have none.
-    """
-
-    name: str
-    kind: str
-    in_channels: int
-    out_channels: int
-    input_size: tuple[int, ...]
-    output_size: tuple[int, ...]
-    comparison: Comparison | None
-    params: int = 0
-
-    @property
-    def counts(self) -> Counts:
-        """MACs and parameters, by formula."""
-        if self.comparison:
-            return self.comparison.counts
-        return Counts(0, self.params, None, None, None, None, 0, self.params)
-
-
-class _Row(NamedTuple):
-    """One row of a file, read but not yet connected to the others."""
+@dataclass(frozen=True)
+class _Entry:
+    """One row of a file, read but not yet connected to the others; unreadable without a kind."""
 
     line: int
     name: str
-    kind: str
-    source: str  # the row that feeds this one; "" is the row before
-    in_channels: int | None
-    input_size: Size | None
-    repeat: int
-    out_channels: int | None
-    expansion: int | None
-    rounding: str
-    kernel_size: Size | None  # None is global
-    stride: Size | None
-    padding: Padding
-    dilation: Size
-    groups: int
-    depth_multiplier: int
-    bias: bool
+    kind: str = ""
+    source: str = ""  # the row that feeds this one; "" is the row before
+    in_channels: int | None = None
+    input_size: Size | None = None
+    repeat: int = 1
+    out_channels: int | None = None
+    expansion: int | None = None
+    rounding: str = ""
+    kernel_size: Size | None = None  # None is global
+    stride: Size | None = None
+    padding: Padding = "same"
+    dilation: Size = 1
+    groups: int = 1
+    depth_multiplier: int = 1
+    bias: bool = False
 
 
-class _Scale(NamedTuple):
+@dataclass(frozen=True)
+class _Scale:
     """What applies to a network as a whole."""
 
     input_size: Size | None
@@ -102,12 +72,13 @@ class _Scale(NamedTuple):
     batch_size: int
 
 
-class _Output(NamedTuple):
+@dataclass(frozen=True)
+class _Map:
     channels: int
     size: tuple[int, ...]
 
 
-def shipped() -> dict[str, str]:
+def shipped() -> Cells:
     """The networks that come with dscalc: name -> what it is and its source."""
     titles = {}
     for path in sorted(_SHIPPED.glob("*.csv")):
@@ -116,7 +87,7 @@ def shipped() -> dict[str, str]:
     return titles
 
 
-def load_network(source: str, **scale: Any) -> list[Layer]:
+def load_network(source: str, **scale: Any) -> list[Row]:
     """Read a shipped network by its name, a file, or stdin as ``-``.
 
     ``scale`` is as for `read_network`.
@@ -133,17 +104,20 @@ def read_network(
     stream: BinaryIO,
     name: str,
     *,
+    block: Block = STANDARD,
     input_size: Size | None = None,
     width_multiplier: Multiplier = 1,
     resolution_multiplier: Multiplier = 1,
     dims: int = 2,
     batch_size: int = 1,
-) -> list[Layer]:
+) -> list[Row]:
     """Read a network, one layer a row: CSV with a header, or JSON Lines.
 
     Args:
         stream: UTF-8 bytes.
         name: what errors call it.
+        block: what rows are rewritten as; as the standard block, each block becomes the one plain
+            convolution that it stands for.
         input_size: replaces the input size of the first row.
         width_multiplier: scales every channel count but the network's input and the outputs of a
             linear layer that comes last.
@@ -154,19 +128,20 @@ def read_network(
     Raises:
         FileError: names every row that is wrong.
     """
-    problems = _Problems(name)
-    rows = list(_read_rows(_lines(stream, problems), problems))
+    problems = Problems(name)
+    rows = list(_entries(stream, problems))
     if not rows and not problems.found:
         problems.add(1, "there are no layers in it; give a header row and one row a layer")
     as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size)
-    layers = _connected(rows, as_written, problems, check=True)
+    layers = _connected(rows, as_written, block, problems, check=True)
     problems.raise_any()
-    scale = as_written._replace(
+    scale = replace(
+        as_written,
         width=exact_multiplier("width_multiplier", width_multiplier),
         resolution=exact_multiplier("resolution_multiplier", resolution_multiplier),
     )
     if scale != as_written:
-        layers = _connected(rows, scale, problems, check=False)
+        layers = _connected(rows, scale, block, problems, check=False)
         problems.raise_any()
     return layers
 
@@ -191,184 +166,37 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
         raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
 
 
-class _Problems:
-    """Gathers what is wrong with a file, so that one run names every bad row."""
-
-    def __init__(self, file: str) -> None:
-        self.file = words.printable(file)
-        self.found: list[tuple[int, str]] = []
-
-    def add(self, line: int, reason: object) -> None:
-        self.found.append((line, f"{self.file}:{line}: {words.printable(str(reason))}"))
-        if len(self.found) >= _MOST_ERRORS:
-            self.found.append((line, f"{self.file}:{line}: too many errors; the rest is not read"))
-            self.raise_any()
-
-    def raise_any(self) -> None:
-        if self.found:
-            self.found.sort(key=lambda problem: problem[0])
-            raise FileError("\n".join(text for _, text in self.found))
-
-
-def _lines(stream: BinaryIO, problems: _Problems) -> Iterator[str]:
-    """The lines as text; those that cannot be read, and comments, come as blank ones."""
-    number = 0
-    while line := stream.readline(_LONGEST_LINE):
-        number += 1
-        if len(line) == _LONGEST_LINE:
-            problems.add(number, f"the line is longer than {_LONGEST_LINE:,} bytes")
-            problems.raise_any()
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            problems.add(number, "the line is not UTF-8 text")
-            text = ""
-        yield "\n" if not text.strip() or text.startswith("#") else text
-
-
-def _read_rows(lines: Iterator[str], problems: _Problems) -> Iterator[_Row]:
-    """The rows of either format, told apart by the first line that is not blank.
-
-    A row that cannot be read comes without a kind.
-    """
-    skipped, first = 0, "\n"
-    while first == "\n":
-        skipped, first = skipped + 1, next(lines, "")
-    lines = chain(["\n"] * (skipped - 1), [first], lines)
-    read = _json_cells if first.lstrip().startswith("{") else _csv_cells
+def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
     named: dict[str, int] = {}
-    for number, (line, cells) in enumerate(read(lines, problems), 1):
+    for number, (line, cells) in enumerate(read_cells(stream, problems, _KNOWN), 1):
         if number > _MOST_LAYERS:
             problems.add(line, f"a network has at most {_MOST_LAYERS:,} layers")
             problems.raise_any()
         name = words.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
-        row = _unread(line, name)
+        entry = _Entry(line, name)  # so that the rows which it feeds are known
         if cells:  # or else the reader has said why not
             try:
                 parsed = _parsed(cells, line, name)
                 if name in named:
                     raise DscalcError(f"line {named[name]} has the name {name} already")
-                row = parsed
+                entry = parsed
             except DscalcError as error:
                 problems.add(line, error)
         named.setdefault(name, line)
-        yield row
+        yield entry
 
 
-def _unread(line: int, name: str) -> _Row:
-    """Stand in for a row that cannot be read, so that those which it feeds are known."""
-    return _Row(line, name, "", "", None, None, 1, None, None, "", None, None, 0, 1, 1, 1, False)
-
-
-def _csv_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row; no cells where they cannot be told apart."""
-    reader = csv.reader(lines, strict=True)
-    header: list[str] = []
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            problems.add(reader.line_num, f"malformed CSV: {error}")
-            if not header:
-                problems.raise_any()
-            yield reader.line_num, {}
-            continue
-        if cells is None:
-            return
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not header:
-            header = [cell.strip() for cell in cells]
-            _check_columns(header, reader.line_num, problems)
-        elif len(cells) != len(header):
-            problems.add(
-                reader.line_num, f"{len(cells)} values for the {len(header)} columns of the header"
-            )
-            yield reader.line_num, {}
-        else:
-            yield reader.line_num, dict(zip(header, map(str.strip, cells), strict=True))
-
-
-def _json_cells(lines: Iterable[str], problems: _Problems) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of each object; no cells where it cannot be read."""
-    for number, line in enumerate(lines, 1):
-        if line == "\n":
-            continue
-        cells: dict[str, str] = {}
-        try:
-            values = json.loads(
-                line.strip(), object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
-            )
-            if not isinstance(values, dict) or not values:
-                raise DscalcError(f"each line must be one object, got {words.shown(line.strip())}")
-            cells = {name: _as_cell(name, value) for name, value in values.items()}
-        except json.JSONDecodeError as error:
-            problems.add(number, f"malformed JSON: {error.msg} at column {error.colno}")
-        except RecursionError:
-            problems.add(number, "malformed JSON: it is nested too deeply")
-        except DscalcError as error:
-            problems.add(number, error)
-        yield number, cells
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DscalcError(f"{words.shown(twice)} is there twice")
-    return values
-
-
-def _as_cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):  # numbers too, as they are written
-        return value.strip()
-    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-        return times(value)
-    rule = "must be a string, a whole number, true or false"
-    raise DscalcError(f"{words.printable(name)} {rule}, got {value!r:.60}")
-
-
-def _check_columns(header: list[str], line: int, problems: _Problems) -> None:
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        problems.add(line, "there is one column; separate columns with commas")
-        problems.raise_any()
-    if header[0].startswith("["):
-        problems.add(line, "it begins like a JSON array; write one JSON object a line instead")
-        problems.raise_any()
-    for number, column in enumerate(header):
-        if column in header[:number]:
-            problems.add(line, f"the column {words.shown(column)} is there twice")
-        elif column not in _KNOWN:
-            problems.add(
-                line, f"unknown column {words.shown(column)}; {_suggestion(column, _KNOWN)}"
-            )
-    if "kind" not in header:
-        problems.add(line, "there is no column kind; the first row must name the columns")
-    problems.raise_any()
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-
-
-def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
+def _parsed(cells: Cells, line: int, name: str) -> _Entry:
     """Read the words of one row; what does not belong to its kind is an error."""
     cells = {column: text for column, text in cells.items() if text}
     kind = cells.get("kind", "")
     if not kind:
         raise DscalcError(f"kind is missing; it is one of {', '.join(_COLUMNS)}")
     if kind not in _COLUMNS:
-        raise DscalcError(f"unknown kind {words.shown(kind)}; {_suggestion(kind, _COLUMNS)}")
+        raise DscalcError(f"unknown kind {words.shown(kind)}; {suggestion(kind, _COLUMNS)}")
     for column in cells:
         if column not in _KNOWN:
-            raise DscalcError(f"unknown field {words.shown(column)}; {_suggestion(column, _KNOWN)}")
+            raise DscalcError(f"unknown field {words.shown(column)}; {suggestion(column, _KNOWN)}")
         if column not in _COLUMNS[kind]:
             raise DscalcError(f"{column} has no meaning for kind {kind}; leave it empty")
     if "out_channels" in _COLUMNS[kind] and ("out_channels" in cells) == ("expansion" in cells):
@@ -390,7 +218,7 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
             )
         return cells.get(column, "")
 
-    return _Row(
+    return _Entry(
         line,
         name,
         kind,
@@ -411,14 +239,16 @@ def _parsed(cells: dict[str, str], line: int, name: str) -> _Row:
     )
 
 
-def _connected(rows: list[_Row], scale: _Scale, problems: _Problems, *, check: bool) -> list[Layer]:
+def _connected(
+    rows: list[_Entry], scale: _Scale, block: Block, problems: Problems, *, check: bool
+) -> list[Row]:
     """Feed each row from its source; with ``check``, hold what it says of its input against that.
 
     A row that hangs on a wrong one is passed over, so that only the wrong one is reported.
     """
-    layers: list[Layer] = []
-    outputs: dict[str, _Output | None] = {}
-    before: _Output | None = None
+    layers: list[Row] = []
+    outputs: dict[str, _Map | None] = {}
+    before: _Map | None = None
     for row in rows:
         try:
             fed = before
@@ -439,11 +269,9 @@ def _connected(rows: list[_Row], scale: _Scale, problems: _Problems, *, check: b
                 if len(layers) >= _MOST_LAYERS:
                     raise DscalcError(f"a network has at most {_MOST_LAYERS:,} layers")
                 name = row.name if row.repeat == 1 else f"{row.name}/{copy}"
-                layer = _layer(row, name, fed, scale, last=row is rows[-1])
-                if max(layer.in_channels, layer.out_channels) > _MOST_CHANNELS:
-                    raise DscalcError("its channels have more than 100 digits")
+                layer = _row(row, name, fed, scale, block, last=row is rows[-1])
+                fed = _left_by(layer)
                 layers.append(layer)
-                fed = _Output(layer.out_channels, layer.output_size)
             before = outputs[row.name] = fed
         except DscalcError as error:
             problems.add(row.line, error)
@@ -451,9 +279,16 @@ def _connected(rows: list[_Row], scale: _Scale, problems: _Problems, *, check: b
     return layers
 
 
-def _named_source(
-    row: _Row, rows: list[_Row], outputs: dict[str, _Output | None]
-) -> _Output | None:
+def _left_by(row: Row) -> _Map:
+    channels, size = row.layer.out_channels, row.layer.output_size
+    assert channels is not None
+    assert size is not None
+    if max(channels, row.layer.in_channels or 0) > _MOST_CHANNELS:
+        raise DscalcError("its channels have more than 100 digits")
+    return _Map(channels, size)
+
+
+def _named_source(row: _Entry, rows: list[_Entry], outputs: dict[str, _Map | None]) -> _Map | None:
     if row.source in outputs:
         return outputs[row.source]
     wanted = f"from names {words.shown(row.source)}, but"
@@ -461,10 +296,10 @@ def _named_source(
         raise DscalcError(f"{wanted} it must come before")
     if not outputs:
         raise DscalcError(f"{wanted} no row comes before this one; leave it empty")
-    raise DscalcError(f"{wanted} there is no such row; {_suggestion(row.source, outputs)}")
+    raise DscalcError(f"{wanted} there is no such row; {suggestion(row.source, outputs)}")
 
 
-def _network_input(row: _Row, scale: _Scale) -> _Output:
+def _network_input(row: _Entry, scale: _Scale) -> _Map:
     if row.in_channels is None:
         raise DscalcError("the first row needs in_channels")
     if row.kind == "linear":
@@ -472,17 +307,17 @@ def _network_input(row: _Row, scale: _Scale) -> _Output:
             raise DscalcError(
                 "a linear layer that comes first has its features as in_channels and no input_size"
             )
-        return _Output(row.in_channels, ())
+        return _Map(row.in_channels, ())
     size = scale.input_size or row.input_size
     if size is None:
         raise DscalcError("the first row needs an input_size, or give --input-size")
     size = per_axis("input_size", size, scale.dims if isinstance(size, int) else len(size))
     if scale.resolution != 1:
         size = scaled_size(size, scale.resolution)
-    return _Output(row.in_channels, size)
+    return _Map(row.in_channels, size)
 
 
-def _check_input(row: _Row, fed: _Output, which: str = "", *, sizes: bool) -> None:
+def _check_input(row: _Entry, fed: _Map, which: str = "", *, sizes: bool) -> None:
     """Hold what a row says of its input against what feeds it; sizes where they are the file's."""
     if sizes or row.kind != "linear":
         channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
@@ -498,55 +333,54 @@ def _check_input(row: _Row, fed: _Output, which: str = "", *, sizes: bool) -> No
             )
 
 
-def _layer(row: _Row, name: str, fed: _Output, scale: _Scale, *, last: bool) -> Layer:
-    channels, size = fed
+def _row(row: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, last: bool) -> Row:
+    channels, size = fed.channels, fed.size
     if row.kind == "norm":
-        return Layer(name, row.kind, channels, channels, size, size, None, 2 * channels)
+        norm = Norm(channels)
+        return _kept(name, row.kind, Shape(channels, channels, size, size), norm)
     if row.kind == "linear":
         features = channels * prod(size)
         width = Fraction(1) if last else scale.width
         out_channels = _scaled(row, features, width)
         linear = Conv(features, out_channels, (), (), bias=row.bias, batch_size=scale.batch_size)
-        return Layer(name, row.kind, features, out_channels, (), (), Comparison(linear))
+        shape = Shape(features, out_channels, (), (), row.bias, scale.batch_size)
+        return _kept(name, row.kind, shape, linear)
     if not size:
         raise DscalcError(f"{row.kind} needs a map, but a linear layer feeds it")
     if row.kind == "pool":
-        if row.kernel_size is None:
-            return Layer(name, row.kind, channels, channels, size, (1,) * len(size), None)
-        stride = row.stride or row.kernel_size
-        window = Conv(1, 1, row.kernel_size, size, stride, row.padding)
-        return Layer(name, row.kind, channels, channels, size, window.output_size, None)
+        output_size = (1,) * len(size)
+        if row.kernel_size is not None:
+            stride = row.stride or row.kernel_size
+            output_size = Conv(1, 1, row.kernel_size, size, stride, row.padding).output_size
+        return _kept(name, row.kind, Shape(channels, channels, size, output_size))
     assert row.kernel_size is not None
-    stride = row.stride or 1
+    depthwise = row.kind == "depthwise"
+    conv = Conv(
+        channels,
+        channels * row.depth_multiplier if depthwise else _scaled(row, channels, scale.width),
+        row.kernel_size, size, row.stride or 1, row.padding, row.dilation,
+        row.groups, row.bias, scale.batch_size,
+    )  # fmt: skip
     if row.kind == "conv":
-        conv = Conv(
-            channels, _scaled(row, channels, scale.width), row.kernel_size, size, stride,
-            row.padding, row.dilation, row.groups, row.bias, scale.batch_size,
-        )  # fmt: skip
-        comparison = Comparison(conv)
+        kept = why_kept(conv, block) if block != STANDARD else "plain"
+        as_is = side((Step("conv", conv, conv.cost),))
+        return Row(name, row.kind, conv, as_is, as_is if kept else side(block.steps(conv)), kept)
+    if depthwise:
+        filters = replace(conv, groups=channels)
+        steps: tuple[Step, ...] = (Step("depthwise", filters, filters.cost),)
     else:
-        depthwise = row.kind == "depthwise"
-        comparison = compare(
-            channels,
-            channels * row.depth_multiplier if depthwise else _scaled(row, channels, scale.width),
-            row.kernel_size,
-            size,
-            stride=stride,
-            padding=row.padding,
-            dilation=row.dilation,
-            depth_multiplier=row.depth_multiplier,
-            bias=row.bias,
-            batch_size=scale.batch_size,
-        )
-        if depthwise:
-            comparison = Comparison(comparison.standard, comparison.depthwise)
-    standard = comparison.standard
-    return Layer(
-        name, row.kind, channels, standard.out_channels, size, standard.output_size, comparison
-    )
+        steps = Block(row.kind, (row.depth_multiplier,)).steps(conv)
+    as_is, kept = side(steps), "" if block == STANDARD else row.kind
+    return Row(name, row.kind, conv, as_is, as_is if kept else side(block.steps(conv)), kept)
 
 
-def _scaled(row: _Row, in_channels: int, width: Fraction) -> int:
+def _kept(name: str, kind: str, shape: Conv | Shape, part: Conv | Norm | None = None) -> Row:
+    """A row that nothing is rewritten in."""
+    as_is = side((Step(kind, part, part.cost),)) if part else Side(NOTHING)
+    return Row(name, kind, shape, as_is, as_is, kind)
+
+
+def _scaled(row: _Entry, in_channels: int, width: Fraction) -> int:
     """The output channels of a row under a width multiplier."""
     if row.expansion:
         return row.expansion * in_channels

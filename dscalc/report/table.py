@@ -11,7 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dscalc.report.sheet import DIFFERENT, PENDING, SAME, Sheet, in_ascii
+from dscalc.report.sentences import DIFFERENT, PENDING, SAME
+from dscalc.report.sheet import Sheet, in_ascii
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}

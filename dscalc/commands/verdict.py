@@ -2,13 +2,15 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
+from dataclasses import replace
 
 from dscalc.checks.assertion import Assertion
-from dscalc.record.fields import CHECKED, Record, Value
-from dscalc.words import printable
+from dscalc.core.row import Row
+from dscalc.errors import DscalcError
+from dscalc.record.report import Check, Report
+from dscalc.words import exact, printable
 
 _MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
 
@@ -20,25 +22,17 @@ class Verdict:
     differs, and 2 where something could not be answered.
     """
 
-    def __init__(
-        self,
-        assertions: Iterable[str],
-        fields: Sequence[str],
-        numbers: Collection[str] | None = None,
-        *,
-        quiet: bool,
-    ) -> None:
+    def __init__(self, assertions: Sequence[Assertion], *, quiet: bool) -> None:
         self.exit_code = 0
         self._quiet = quiet
-        self._assertions = [Assertion.parse(text, fields, numbers) for text in assertions]
-        self._checked = 0
+        self._checks = {a: Check(a.text, True, None, 0, 0) for a in assertions}
         self._held: list[str] | None = None
         self._failed: Counter[str] = Counter()
 
     @property
-    def assertion_fields(self) -> list[str]:
-        """The fields that the assertions are about."""
-        return [assertion.field for assertion in self._assertions]
+    def checks(self) -> list[Check]:
+        """What has become of each assertion so far."""
+        return list(self._checks.values())
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -65,28 +59,37 @@ class Verdict:
         if self._failed["error"] <= _MOST_LINES:
             self.say(f"error: {reason}")
 
-    def crosscheck(self, row: Record, name: Callable[[], str] = str) -> None:
-        """Say where the counts of a record differ from its formulas."""
+    def crosscheck(self, row: Row, report: Report, name: Callable[[], str] = str) -> None:
+        """Say where the counts of a row differ from its formulas."""
         if row.crosscheck != "mismatch":
             return
         differences = [
-            f"{counted} is {found:,} and the formula gives {expected:,}"
-            for field, counted in CHECKED.items()
-            if (expected := getattr(row, field)) != (found := getattr(row, counted))
+            f"{field.name} is {found:,} and the formula gives {expected:,}"
+            for field in report.fields
+            if field.formula and (expected := field.formula(row)) != (found := field.read(row))
         ]
-        self._fail("mismatch", name, "; ".join(differences) or "a part of separable differs")
+        self._fail("mismatch", name, "; ".join(differences) or "a step differs")
 
-    def check(self, known: Mapping[str, Value], name: Callable[[], str] = str) -> None:
-        """Say which assertions the fields of a record fail.
-
-        Raises:
-            DscalcError: a field holds no number in this record.
-        """
-        self._checked += 1
-        for assertion in self._assertions:
-            if not assertion.holds(known):
-                value = _exact(known[assertion.field])
-                self._fail(assertion.text, name, f"{assertion.field} is {value}")
+    def check(self, row: Row, name: Callable[[], str] = str) -> None:
+        """Say which assertions a row fails."""
+        for assertion, check in self._checks.items():
+            value = assertion.field.read(row)
+            try:
+                holds = assertion.holds(row)
+            except DscalcError as error:
+                self.refuse(str(error))
+                holds = False
+            else:
+                if not holds:
+                    reason = f"{assertion.field.name} is {exact(value)}"
+                    self._fail(assertion.text, name, reason)
+            self._checks[assertion] = replace(
+                check,
+                holds=check.holds and holds,
+                value=value if check.holds else check.value,  # of the last, or the first that fails
+                rows=check.rows + 1,
+                failed=check.failed + (not holds),
+            )
 
     def differs(self, reason: str) -> None:
         """A cross-check differs."""
@@ -97,10 +100,10 @@ class Verdict:
         for kind, failures in self._failed.items():
             if failures > _MOST_LINES:
                 self._note(f"{kind}: {failures - _MOST_LINES:,} more")
-        for assertion in self._assertions:
-            if self._checked and assertion.text not in self._failed:
-                rows = f" in all {self._checked:,} rows" if self._checked > 1 else ""
-                self._note(f"holds: {assertion.text}{rows}")
+        for check in self.checks:
+            if check.rows and check.holds:
+                rows = f" in all {check.rows:,} rows" if check.rows > 1 else ""
+                self._note(f"holds: {check.assertion}{rows}")
         return self.exit_code
 
     def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
@@ -112,11 +115,3 @@ class Verdict:
     def _note(self, line: str) -> None:
         if not self._quiet:
             self.say(line)
-
-
-def _exact(value: Value) -> str:
-    if isinstance(value, Fraction):
-        return f"{float(value):.6g} ({value})"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

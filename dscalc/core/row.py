@@ -1,0 +1,171 @@
+"""One line of any answer, and what lines come to together."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from dscalc.core.blocks import STANDARD, Block, Step
+from dscalc.core.conv import Conv
+from dscalc.core.cost import NOTHING, Cost
+from dscalc.core.roofline import Measurement
+
+Crosscheck = Literal["exact", "mismatch", "skipped"]
+Counted = Mapping[str, Cost]  # MACs and params on real modules: of each step, and "" of all
+Count = Callable[[tuple[Step, ...]], Counted | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is known of the sizes of a row that is no convolution; the names are those of `Conv`."""
+
+    in_channels: int | None = None
+    out_channels: int | None = None
+    input_size: tuple[int, ...] | None = None
+    output_size: tuple[int, ...] | None = None
+    bias: bool | None = None
+    batch_size: int | None = None
+    kernel_size: None = None
+    stride: None = None
+    padding: None = None
+    dilation: None = None
+    groups: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One way to build a row: its steps, the sum of their costs, and what was counted of them.
+
+    In a total the steps are sums over rows, by name.
+    """
+
+    cost: Cost
+    steps: tuple[Step, ...] = ()
+    counted: Counted | None = None
+
+    def step(self, name: str) -> Cost | None:
+        """The cost of a step; None where there is no such step."""
+        for step in self.steps:
+            if step.name == name:
+                return step.cost
+        return None
+
+    @property
+    def differences(self) -> list[tuple[str, str, int, int]]:
+        """Step ("" is all of them), noun, formula and count, wherever the last two differ."""
+        if self.counted is None:
+            return []
+        expected = {"": self.cost, **{step.name: step.cost for step in self.steps}}
+        return [
+            (name, noun, getattr(expected[name], noun), getattr(found, noun))
+            for name, found in self.counted.items()
+            for noun in ("macs", "params")
+            if getattr(expected[name], noun) != getattr(found, noun)
+        ]
+
+
+def side(steps: tuple[Step, ...]) -> Side:
+    """The side that some steps make."""
+    cost = steps[0].cost
+    for step in steps[1:]:
+        cost += step.cost
+    return Side(cost, steps)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What something is, what it costs as it is and rewritten, and what was counted.
+
+    Args:
+        name: what people call it.
+        kind: what it is: conv, linear, pool, norm, a block, an operator, or total.
+        layer: the convolution that it is or stands for, or its shape.
+        as_is: how it is built.
+        rewritten: how it is built instead; the same where it is kept.
+        kept: why it is not rewritten.
+        calls: how often it runs, in a model.
+        share: its MACs / those of the total.
+        crosscheck: whether all that was counted is what the formulas give.
+        measured: its times.
+    """
+
+    name: str | None
+    kind: str
+    layer: Conv | Shape
+    as_is: Side
+    rewritten: Side
+    kept: str = ""
+    calls: int | None = None
+    share: Fraction | None = None
+    crosscheck: Crosscheck = "skipped"
+    measured: Measurement | None = None
+
+    @property
+    def mac_ratio(self) -> Fraction | None:
+        """MACs, rewritten / as it is; None where it has none as it is."""
+        macs = self.as_is.cost.macs
+        return Fraction(self.rewritten.cost.macs, macs) if macs else None
+
+    @property
+    def param_ratio(self) -> Fraction | None:
+        """Params, rewritten / as it is; None where it has none as it is."""
+        params = self.as_is.cost.params
+        return Fraction(self.rewritten.cost.params, params) if params else None
+
+
+def layer_row(conv: Conv, block: Block, name: str | None = None) -> Row:
+    """A standard convolution, and the block in its place.
+
+    Raises:
+        DscalcError: the block does not exist for this convolution.
+    """
+    return Row(name, "conv", conv, side(STANDARD.steps(conv)), side(block.steps(conv)))
+
+
+def proved(row: Row, count: Count) -> Row:
+    """The row with what is counted of it on real modules, where it can be counted."""
+    as_is = count(row.as_is.steps)
+    if as_is is None:
+        return row
+    rewritten = as_is if row.rewritten is row.as_is else count(row.rewritten.steps)
+    if rewritten is None:
+        return row
+    sides = replace(row.as_is, counted=as_is), replace(row.rewritten, counted=rewritten)
+    differ = any(side.differences for side in sides)
+    return replace(
+        row, as_is=sides[0], rewritten=sides[1], crosscheck="mismatch" if differ else "exact"
+    )
+
+
+def total(rows: Sequence[Row]) -> Row:
+    """All rows together: counts added up."""
+    checks = {row.crosscheck for row in rows}
+    worst: Sequence[Crosscheck] = ("mismatch", "skipped", "exact")
+    return Row(
+        "total",
+        "total",
+        Shape(),
+        _together([row.as_is for row in rows], counted="skipped" not in checks),
+        _together([row.rewritten for row in rows], counted="skipped" not in checks),
+        calls=sum(row.calls for row in rows if row.calls) or None,
+        share=Fraction(1) if any(row.as_is.cost.macs for row in rows) else Fraction(0),
+        crosscheck=next((check for check in worst if check in checks), "exact"),
+    )
+
+
+def with_shares(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with its share of the MACs of all."""
+    macs = sum(row.as_is.cost.macs for row in rows)
+    return [replace(row, share=Fraction(row.as_is.cost.macs, macs or 1)) for row in rows]
+
+
+def _together(sides: Iterable[Side], *, counted: bool) -> Side:
+    cost, found, parts = NOTHING, NOTHING, dict[str, Cost]()
+    for side in sides:
+        cost += side.cost
+        if side.counted:
+            found += side.counted[""]
+        for step in side.steps:
+            parts[step.name] = parts.get(step.name, NOTHING) + step.cost
+    steps = tuple(Step(name, None, part) for name, part in parts.items())
+    return Side(cost, steps, {"": found} if counted else None)
