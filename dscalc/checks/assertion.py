@@ -60,7 +60,8 @@ class Assertion:
         """
         value = self.field.read(row)
         if value is None:
-            raise DscalcError(
-                f"cannot check {self.text!r}: {self.field.name} has no value in this record"
-            )
+            reason = f"{self.field.name} has no value in this record"
+            if row.unknown:
+                reason = f"{self.field.name} is not known: no formula for {', '.join(row.unknown)}"
+            raise DscalcError(f"cannot check {self.text!r}: {reason}")
         return bool(_HOLDS[self.operator](value, self.number))

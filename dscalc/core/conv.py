@@ -229,11 +229,16 @@ class Conv:
         return pads(self.padding, self.kernel_size, self.dilation)
 
     @property
+    def positions(self) -> tuple[int, ...]:
+        """Along each axis, how many places each tap is applied at."""
+        return self.output_size
+
+    @property
     def cost(self) -> Cost:
         """What it costs, by formula."""
         return Cost(
             conv_macs(
-                self.in_channels, self.out_channels, self.kernel_size, self.output_size,
+                self.in_channels, self.out_channels, self.kernel_size, self.positions,
                 self.groups, self.batch_size,
             ),
             conv_params(
@@ -242,3 +247,20 @@ class Conv:
             self.batch_size * self.out_channels * prod(self.output_size),
             self.batch_size * self.in_channels * prod(self.input_size),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, init=False)
+class TransposedConv(Conv):
+    """A transposed convolution, as ``torch.nn.ConvTranspose2d``.
+
+    Args:
+        padding: ``"same"`` makes the output ``input_size * stride``.
+        output_padding: zeros added at the far end of the output.
+    """
+
+    output_padding: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Each tap meets each position of the input, not of the output."""
+        return self.input_size

@@ -86,6 +86,8 @@ class Row:
         calls: how often it runs, in a model.
         share: its MACs / those of the total.
         crosscheck: whether all that was counted is what the formulas give.
+        unknown: operators whose MACs are not known; the counts are then a part of them.
+        torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
         measured: its times.
     """
 
@@ -98,6 +100,8 @@ class Row:
     calls: int | None = None
     share: Fraction | None = None
     crosscheck: Crosscheck = "skipped"
+    unknown: tuple[str, ...] = ()
+    torch_macs: int | None = None
     measured: Measurement | None = None
 
     @property
@@ -151,6 +155,21 @@ def total(rows: Sequence[Row]) -> Row:
         share=Fraction(1) if any(row.as_is.cost.macs for row in rows) else Fraction(0),
         crosscheck=next((check for check in worst if check in checks), "exact"),
     )
+
+
+def summed_by_path(rows: Iterable[Row], depth: int) -> list[Row]:
+    """The rows summed by the first ``depth`` parts of their names, which are module paths."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(".".join((row.name or "").split(".")[:depth]), []).append(row)
+    return [
+        held[0]
+        if len(held) == 1 and held[0].name == name
+        else replace(
+            total(held), name=name, kind="part", share=sum(row.share or Fraction(0) for row in held)
+        )
+        for name, held in parts.items()
+    ]
 
 
 def with_shares(rows: Sequence[Row]) -> list[Row]:

@@ -1,14 +1,14 @@
 """The steps of a block as torch modules."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dscalc.core.blocks import Norm, Step
-from dscalc.core.conv import checked_padding, pads, per_axis, whole_number
+from dscalc.core.conv import TransposedConv, checked_padding, pads, per_axis, whole_number
 from dscalc.errors import DscalcError
 from dscalc.words import Padding, Size
 
@@ -16,6 +16,11 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
     3: nn.Conv3d,
+}
+TRANSPOSED: dict[int, Callable[..., nn.Module]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
 }
 
 
@@ -148,20 +153,21 @@ def block_module(
             )
             continue
         own, zeros[step.name] = _split(conv.pads)
-        filters = any(size > 1 for size in conv.kernel_size)
-        modules[step.name] = _convolution_class(len(conv.kernel_size))(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            own,
-            conv.dilation,
-            conv.groups,
-            conv.bias,
-            padding_mode if filters else "zeros",
-            device=device,
-            dtype=dtype,
-        )
+        dims, filters = len(conv.kernel_size), any(size > 1 for size in conv.kernel_size)
+        options: dict[str, Any] = {
+            "stride": conv.stride,
+            "padding": own,
+            "dilation": conv.dilation,
+            "groups": conv.groups,
+            "bias": conv.bias,
+            "padding_mode": padding_mode if filters else "zeros",
+            "device": device,
+            "dtype": dtype,
+        }
+        kind = _convolution_class(dims)
+        if isinstance(conv, TransposedConv):
+            kind, options["output_padding"] = TRANSPOSED[dims], conv.output_padding
+        modules[step.name] = kind(conv.in_channels, conv.out_channels, conv.kernel_size, **options)
     return BlockModule(modules, zeros)
 
 

@@ -5,7 +5,7 @@ spelled anywhere else. Counts are exact ints, ratios exact Fractions, times floa
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from functools import lru_cache
@@ -106,7 +106,26 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
                 Path("crosscheck"), lambda row: "exact",
             )
         )  # fmt: skip
+    if command == "model":
+        found = [
+            field if field.formula or field.unit in ("", "params") else _if_known(field)
+            for field in found
+        ]
+        label, scale = UNITS[unit]
+        doc = f"{label} as torch's FlopCounterMode counts them; of the total"
+        found.append(
+            Field(f"torch_{unit}", label, int, doc, _torch_macs(scale), Path("torch_macs"))
+        )
     return tuple(found)
+
+
+def _if_known(field: Field) -> Field:
+    """The field, without a value where some operators have no count."""
+    return replace(field, read=lambda row: None if row.unknown else field.read(row), over=None)
+
+
+def _torch_macs(scale: int) -> Callable[[Row], int | None]:
+    return lambda row: None if row.torch_macs is None else row.torch_macs * scale
 
 
 def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Field:

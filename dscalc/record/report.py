@@ -61,6 +61,7 @@ class Report:
         checks: what became of each assertion.
         title: what the rows are, for people.
         notes: what else people should know, one sentence each.
+        faults: what differs in the total from what was counted, one sentence each.
         unit: of the counts that are shown, macs or flops.
     """
 
@@ -71,6 +72,7 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     title: str = ""
     notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
 
     @property

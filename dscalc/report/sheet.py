@@ -3,6 +3,7 @@
 A number is written out in full, with thousands separators.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -169,6 +170,52 @@ def _network(report: Report, rows: Sequence[Row]) -> Sheet:
         notes.append(saving(ratio, total.param_ratio, label, name))
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     return Sheet(report.title, header, cells[:-1], cells[-1], notes, bar=7, spare=(7, 6, 2, 5))
+
+
+def _model(report: Report, rows: Sequence[Row]) -> Sheet:
+    """The operators of a model that have MACs, and the model, as it is and rewritten."""
+    label, scale = UNITS[report.unit]
+    whole, name = report.total, report.block.name
+    assert whole is not None
+    header = ["layer", "kind", "channels", "F", "output", label, name, "ratio"]
+    with_macs = [row for row in rows if row.as_is.cost.macs]
+    cells = [
+        [
+            row.name or "",
+            row.kind if row.kept == row.kind or row is whole else row.kept or name,
+            _channels(row),
+            times(row.layer.kernel_size),
+            times(row.layer.output_size),
+            f"{row.as_is.cost.macs * scale:,}",
+            f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+            percent(row.mac_ratio),
+        ]
+        for row in (*with_macs, whole)
+    ]
+    if whole.unknown:
+        cells[-1][5:] = ["not known", "", ""]
+    notes = list(_whole_model(report, rows, whole))
+    notes += [*report.notes, *crosschecked([whole]), CONVENTION[report.unit]]
+    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(3, 4, 2, 1))
+
+
+def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[str]:
+    label, scale = UNITS[report.unit]
+    without = [row for row in rows if not row.as_is.cost.macs]
+    if without:
+        params = sum(row.as_is.cost.params for row in without)
+        kinds = Counter(row.kind for row in without)
+        most = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common(3))
+        yield f"{len(without):,} more rows without {label}: {params:,} params ({most})"
+    before, after = whole.as_is.cost, whole.rewritten.cost
+    known = "" if whole.unknown else f"{before.macs * scale:,} {label}, "
+    yield f"the model: {known}{before.params:,} params"
+    if before == after:
+        return
+    known = "" if whole.unknown else f"{after.macs * scale:,} {label}, "
+    yield f"with {report.block.name} convolutions: {known}{after.params:,} params"
+    if whole.mac_ratio and whole.param_ratio and not whole.unknown:
+        yield saving(whole.mac_ratio, whole.param_ratio, label, report.block.name)
 
 
 def _one_benchmark(report: Report, row: Row) -> Sheet:
