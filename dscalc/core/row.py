@@ -166,7 +166,10 @@ def summed_by_path(rows: Iterable[Row], depth: int) -> list[Row]:
         held[0]
         if len(held) == 1 and held[0].name == name
         else replace(
-            total(held), name=name, kind="part", share=sum(row.share or Fraction(0) for row in held)
+            total(held),
+            name=name,
+            kind="part",
+            share=sum((row.share or Fraction(0) for row in held), Fraction(0)),
         )
         for name, held in parts.items()
     ]

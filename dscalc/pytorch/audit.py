@@ -302,15 +302,13 @@ def _notes(rows: list[Row], block: Block, as_is: Trace, model: nn.Module) -> Ite
         yield f"this ran on real tensors, since the model needs values ({as_is.reason})"
     for name, calls in as_is.unknown.items():
         yield f"not known: what {name} costs ({_number(calls, 'call')})"
-    norms = [
-        m
-        for m in model.modules()
-        if type(m).__name__.endswith(("Norm", "Norm1d", "Norm2d", "Norm3d"))
-    ]
-    pools = [m for m in model.modules() if "AdaptiveAvgPool" in type(m).__name__]
-    if norms or pools:
-        what = " and ".join([*(["norms"] if norms else []), *(["pools"] if pools else [])])
-        yield f"fvcore's own total is larger: it adds its counts for {what}, which hold no MACs"
+    kinds = {type(module).__name__ for module in model.modules()}
+    without_macs = {
+        "norms": any("Norm" in kind for kind in kinds),
+        "adaptive pools": any("AdaptiveAvgPool" in kind for kind in kinds),
+    }
+    if what := " and ".join(name for name, there in without_macs.items() if there):
+        yield f"fvcore's own total is larger: it also counts {what}, which hold no MACs"
 
 
 def _number(number: int, noun: str) -> str:

@@ -94,8 +94,8 @@ def dot_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
 
 @_leaf("convolution", "_convolution", "convolution_overrideable")
 def convolution_macs(
-    features: Shape, weight: Shape, bias: Shape | None,
-    stride: Shape, padding: Shape, dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
+    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape,
+    dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
 ) -> int:  # fmt: skip
     """(N, C, *sizes) with a kernel of (C', C'', *taps); see `conv_macs`.
 
@@ -181,7 +181,8 @@ _WITHOUT_MACS = {
         _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
         _functional_assert_scalar _has_same_storage_numel _is_all_true _is_any_true
         _linalg_check_errors _local_scalar_dense _nnz _print is_pinned is_same_size is_set_to
-        prim::device prim::layout profiler::_record_function_enter_new profiler::_record_function_exit""",
+        prim::device prim::layout profiler::_record_function_enter_new
+        profiler::_record_function_exit""",
 }
 NO_MACS = {
     name if "::" in name else f"aten::{name}": reason
@@ -683,8 +684,8 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _convolution(
-    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape, dilation: Shape,
-    transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
+    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape,
+    dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
     asked: tuple[Any, Shape] | None,
 ) -> Conv:  # fmt: skip
     axes = len(weight) - 2

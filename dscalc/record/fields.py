@@ -306,41 +306,33 @@ def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Ite
 
 
 def _times(named: str, block: Block) -> Iterator[Field]:
-    def time(name: str) -> Callable[[Row], Any]:
+    names = [named, *block.step_names, block.name]
+
+    def of(name: str, noun: str) -> Callable[[Row], Any]:
         def read(row: Row) -> Any:
-            assert row.measured is not None
             measured = row.measured
-            return {named: measured.as_is, block.name: measured.rewritten, **measured.steps}[name]
+            assert measured is not None
+            times = {named: measured.as_is, block.name: measured.rewritten, **measured.steps}
+            return getattr(times[name], noun)
 
         return read
 
-    for name in (named, *block.step_names, block.name):
-        of = time(name)
+    def rate(name: str, side: str) -> Callable[[Row], Any]:
+        cost: Callable[[Row], Cost] = attrgetter(f"{side}.cost")
+        return lambda row: of(name, "gflops_per_s")(row)(cost(row))
+
+    for name in names:
+        yield Field(f"{name}_time_us", "us", float, f"median time of {name}", of(name, "time_us"))
+        doc = f"interquartile range of the times of {name}"
+        yield Field(f"{name}_time_iqr_us", "us", float, doc, of(name, "time_iqr_us"))
+    for name, side in ((named, "as_is"), (block.name, "rewritten")):
         yield Field(
-            f"{name}_time_us", "us", float, f"median time of {name}",
-            lambda row, of=of: of(row).time_us,
-        )  # fmt: skip
-        yield Field(
-            f"{name}_time_iqr_us", "us", float, f"interquartile range of the times of {name}",
-            lambda row, of=of: of(row).time_iqr_us,
-        )  # fmt: skip
-    for name, cost in (
-        (named, lambda row: row.as_is.cost),
-        (block.name, lambda row: row.rewritten.cost),
-    ):
-        of = time(name)
-        yield Field(
-            f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}",
-            lambda row, of=of, cost=cost: of(row).gflops_per_s(cost(row)),
-        )  # fmt: skip
-    yield Field(
-        "speedup", "ratio", float, f"time, {named} / {block.name}",
-        lambda row: row.measured.speedup,  # type: ignore[union-attr]
-    )  # fmt: skip
-    yield Field(
-        "noisy", "", bool, "whether an interquartile range is over 10% of its median",
-        lambda row: row.measured.noisy,  # type: ignore[union-attr]
-    )  # fmt: skip
+            f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate(name, side)
+        )
+    doc = f"time, {named} / {block.name}"
+    yield Field("speedup", "ratio", float, doc, Path("measured.speedup"))
+    doc = "whether an interquartile range is over 10% of its median"
+    yield Field("noisy", "", bool, doc, Path("measured.noisy"))
     for name, type_, doc in (
         ("device", str, "where it ran"),
         ("device_name", str, "what that is"),
@@ -350,7 +342,4 @@ def _times(named: str, block: Block) -> Iterator[Field]:
         ("channels_last", bool, "whether channels are stored innermost"),
         ("compile", bool, "whether torch.compile compiled it"),
     ):
-        yield Field(
-            name, "", type_, doc,
-            lambda row, name=name: getattr(row.measured.environment, name),
-        )  # fmt: skip
+        yield Field(name, "", type_, doc, Path(f"measured.environment.{name}"))
