@@ -1,5 +1,6 @@
 """What a convolution costs, and what it costs as a depthwise separable convolution."""
 
+from dscalc._version import __version__
 from dscalc.core.blocks import BLOCKS, Block
 from dscalc.core.conv import Conv, conv_macs, conv_params, output_length
 from dscalc.core.cost import Cost
@@ -7,8 +8,6 @@ from dscalc.core.row import Row
 from dscalc.core.scale import scaled_channels, scaled_size
 from dscalc.errors import CrosscheckError, DscalcError, FileError
 from dscalc.library import compare, network
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BLOCKS",
@@ -19,6 +18,7 @@ __all__ = [
     "DscalcError",
     "FileError",
     "Row",
+    "__version__",
     "compare",
     "conv_macs",
     "conv_params",

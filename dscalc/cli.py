@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dscalc import __version__
+from dscalc._version import __version__
 from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.words import printable

@@ -162,17 +162,15 @@ def summed_by_path(rows: Iterable[Row], depth: int) -> list[Row]:
     parts: dict[str, list[Row]] = {}
     for row in rows:
         parts.setdefault(".".join((row.name or "").split(".")[:depth]), []).append(row)
-    return [
-        held[0]
-        if len(held) == 1 and held[0].name == name
-        else replace(
-            total(held),
-            name=name,
-            kind="part",
-            share=sum((row.share or Fraction(0) for row in held), Fraction(0)),
-        )
-        for name, held in parts.items()
-    ]
+    return [_part(name, held) for name, held in parts.items()]
+
+
+def _part(name: str, rows: list[Row]) -> Row:
+    if len(rows) == 1 and rows[0].name == name:
+        return rows[0]
+    share = sum((row.share or Fraction(0) for row in rows), Fraction(0))
+    checks = total([row for row in rows if row.as_is.cost.macs]).crosscheck
+    return replace(total(rows), name=name, kind="part", kept="part", share=share, crosscheck=checks)
 
 
 def with_shares(rows: Sequence[Row]) -> list[Row]:

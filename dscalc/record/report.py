@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from dscalc import words
+from dscalc._version import __version__
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row
 from dscalc.record.fields import Command, Field, Unit, fields, values
@@ -86,8 +87,6 @@ class Report:
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""
-        from dscalc import __version__
-
         return {
             "schema": SCHEMA,
             "version": __version__,
