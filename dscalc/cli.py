@@ -1,5 +1,6 @@
 """The command line: parse -> call -> show -> exit code."""
 
+import gc
 import os
 import signal
 import sys
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if argv is None else list(argv)
+    gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
         code: int = _app(args)(args or ["--help"], prog_name="dscalc", standalone_mode=False)
         sys.stdout.flush()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from math import prod
+from typing import NamedTuple
 
 from dscalc import words
 from dscalc.core.conv import Conv
@@ -116,8 +117,7 @@ class Norm:
         return Cost(0, 2 * self.channels)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One named part of a block, and its cost by formula."""
 
     name: str

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from dscalc.core.blocks import STANDARD, Block, Step
+from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import NOTHING, Cost
 from dscalc.core.roofline import Measurement
@@ -123,7 +123,13 @@ def layer_row(conv: Conv, block: Block, name: str | None = None) -> Row:
     Raises:
         DscalcError: the block does not exist for this convolution.
     """
-    return Row(name, "conv", conv, side(STANDARD.steps(conv)), side(block.steps(conv)))
+    cost = conv.cost
+    as_is = Side(cost, (Step("standard", conv, cost),))
+    row = object.__new__(Row)  # sooner than its constructor; all else is as by default
+    row.__dict__.update(
+        name=name, kind="conv", layer=conv, as_is=as_is, rewritten=side(block.steps(conv))
+    )
+    return row
 
 
 def proved(row: Row, count: Count) -> Row:

@@ -227,7 +227,7 @@ def _as_block(convs: list[Conv], block: Block, params: int, count: Count | None)
     steps = []
     for number, step in enumerate(calls[0]):
         costs = [call[number].cost for call in calls]
-        cost = replace(summed(costs), params=step.cost.params)
+        cost = summed(costs)._replace(params=step.cost.params)
         steps.append(Step(step.name, step.layer, cost))
     counted: Counted | None = None
     if all(found):

@@ -252,9 +252,6 @@ def _step(step: str, block: str, unit: Unit) -> Iterator[Field]:
     what = f"the {step} step of {block}"
     yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", of("macs", scale))
     yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", of("params"))
-    yield Field(
-        f"{step}_activations", "elements", int, f"output elements of {what}", of("activations")
-    )
 
 
 def _ratio(
