@@ -19,6 +19,7 @@ from dscalc.words import printable
 
 _SUMMARIES = {
     "compare": "One layer, or a grid of them, by formula and as fvcore counts.",
+    "blocks": "Every way to build a layer, cheapest first.",
     "network": "A list of layers, with totals.",
     "model": "Audit a torch model of your own.",
     "bench": "Time both on this machine.",
@@ -27,6 +28,7 @@ _EXAMPLES = """\b
 Examples:
   dscalc 3 64 3 224
   dscalc 64 32:1024:x2 3,5,7 14
+  dscalc blocks 256 256 3 56
   dscalc network mobilenet_v1
   dscalc model mymodels.py:Net --input 3x224x224
   dscalc bench 512 512 3 14

@@ -1,7 +1,7 @@
 """What the commands share: the verdict, the cross-check, and writing the answer."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -89,6 +89,14 @@ def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
 def is_streamed(output: OutputOptions) -> bool:
     """Whether each row is written as soon as it is known."""
     return output.format in ("csv", "jsonl") or bool(output.get)
+
+
+def left_out_notes(left_out: Mapping[str, int]) -> list[str]:
+    """Which blocks do not exist for how many layers, and why."""
+    return [
+        f"left out: {why}{f' ({number:,} layers)' if number > 1 else ''}"
+        for why, number in left_out.items()
+    ]
 
 
 def refuse_many(count: int, output: OutputOptions) -> None:

@@ -17,7 +17,13 @@ from dscalc.commands.answer import (
     watched,
     write,
 )
-from dscalc.commands.options import LayerOptions, OutputOptions, ScaleOptions, SizeArguments
+from dscalc.commands.options import (
+    BlockOptions,
+    LayerOptions,
+    OutputOptions,
+    ScaleOptions,
+    SizeArguments,
+)
 from dscalc.core.describe import described
 from dscalc.core.row import Row, layer_row
 from dscalc.errors import DscalcError
@@ -35,6 +41,7 @@ EXAMPLES = """
 def bench(
     sizes: SizeArguments,
     layer: LayerOptions,
+    rewriting: BlockOptions,
     scale: ScaleOptions,
     output: OutputOptions,
     device: Annotated[
@@ -84,7 +91,7 @@ def bench(
 
     --get and --assert know the fields of the measurement, such as speedup and standard_time_us.
     """
-    block = layer.block()
+    block = rewriting.block()
     asked = Asked("bench", block, output)
     verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())

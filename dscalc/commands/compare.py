@@ -1,6 +1,7 @@
 """``dscalc IC OC F D``: one layer, or a grid of them."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,20 +11,25 @@ from dscalc.commands.answer import (
     Asked,
     counter,
     is_streamed,
+    left_out_notes,
     plotting,
     refuse_many,
     watched,
     write,
 )
 from dscalc.commands.options import (
+    BlockOptions,
     CheckOptions,
     LayerOptions,
     OutputOptions,
     ScaleOptions,
     SizeArguments,
+    Work,
 )
+from dscalc.core.blocks import STANDARD
 from dscalc.core.describe import described, unusual_options
-from dscalc.core.row import Count, Row, layer_row, proved, total
+from dscalc.core.row import Count, Row, existing, layer_row, proved, total
+from dscalc.core.work import worked
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
 from dscalc.record.report import Report
@@ -43,16 +49,18 @@ EXAMPLES = """
 def compare(
     sizes: SizeArguments,
     layer: LayerOptions,
+    rewriting: BlockOptions,
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    work: Work = False,
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
 
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
-    block = layer.block()
+    block = rewriting.block()
     asked = Asked("compare", block, output)
     verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
@@ -67,7 +75,10 @@ def compare(
     title = described(like, block)
     if not single:
         title = f"{layers.count:,} {', '.join(['layers', *unusual_options(like, block)])}"
-    report = Report("compare", block, [], title=title, unit=output.unit)
+    if work and not single:
+        raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
+    lines = [*worked(like, STANDARD), *worked(like, block)] if work else []
+    report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
     if single:
         _show_layer(layer_row(like, block), report, count, asked, output)
     else:
@@ -109,23 +120,30 @@ def _show_grid(
     refuse_many(layers.count, output)
     verdict = asked.verdict
 
+    left_out: Counter[str] = Counter()
+
     def rows() -> Iterator[Row]:
         for layer in watched(layers, layers.count, output) if count else layers:
-            row = layer_row(layer, report.block)
-            if count:
-                row = proved(row, count)
-                verdict.crosscheck(row, report, partial(described, layer, report.block))
-            if output.assertions:
-                verdict.check(row, partial(described, layer, report.block))
-            yield row
+            for row in existing(layer, [report.block], left_out):
+                if count:
+                    row = proved(row, count)
+                    verdict.crosscheck(row, report, partial(described, layer, report.block))
+                if output.assertions:
+                    verdict.check(row, partial(described, layer, report.block))
+                yield row
 
     if output.plot or not is_streamed(output):
         with verdict.held():
             held = list(rows())
-            answer = replace(report, rows=held, checks=verdict.checks)
+            notes = left_out_notes(left_out)
+            if not held:
+                raise DscalcError(f"no layer is left; {notes[0]}")
+            answer = replace(report, rows=held, checks=verdict.checks, notes=notes)
             if output.plot:
                 with plotting(output.plot) as (plot, path, kind):
                     plot.grid(answer, path, kind)
             write(answer, output, asked.get)
     else:
         write(replace(report, rows=rows()), output, asked.get)
+        for note in left_out_notes(left_out):
+            verdict.note(note)

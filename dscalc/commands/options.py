@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from dscalc import words
-from dscalc.core.blocks import BLOCKS, SEPARABLE, Block
+from dscalc.core.blocks import BLOCKS, SEPARABLE, STANDARD, Block
 from dscalc.errors import DscalcError
 from dscalc.record.fields import DEFAULT, Field, Unit
 from dscalc.record.fields import fields as fields_of
@@ -20,6 +20,12 @@ Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
 _layer = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
+
+
+Work = Annotated[
+    bool,
+    _output("--work", help="Show the arithmetic of each step, in symbols and in numbers."),
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,23 @@ class LayerOptions:
     groups: Annotated[
         str, _layer("--groups", metavar="G", help="Groups of the standard convolution.")
     ] = "1"
+    bias: Annotated[bool, _layer("--bias/--no-bias", help="A bias on every convolution.")] = False
+
+    def parsed(self) -> dict[str, Any]:
+        """The options of a `Conv`."""
+        return {
+            "stride": words.size(self.stride, "--stride"),
+            "padding": words.padding(self.padding, "--padding"),
+            "dilation": words.size(self.dilation, "--dilation"),
+            "groups": words.whole(self.groups, "--groups"),
+            "bias": self.bias,
+        }
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What the layer is rewritten as."""
+
     as_: Annotated[
         str,
         _layer(
@@ -72,7 +95,6 @@ class LayerOptions:
             help="Depthwise filters per input channel; short for --as separable:N.",
         ),
     ] = None
-    bias: Annotated[bool, _layer("--bias/--no-bias", help="A bias on every convolution.")] = False
     depthwise_bias: Annotated[
         bool | None,
         _layer(
@@ -81,19 +103,11 @@ class LayerOptions:
         ),
     ] = None
 
-    def parsed(self) -> dict[str, Any]:
-        """The options of a `Conv`."""
-        return {
-            "stride": words.size(self.stride, "--stride"),
-            "padding": words.padding(self.padding, "--padding"),
-            "dilation": words.size(self.dilation, "--dilation"),
-            "groups": words.whole(self.groups, "--groups"),
-            "bias": self.bias,
-        }
-
     def block(self) -> Block:
         """What the layer is rewritten as."""
         block = Block.parse(self.as_)
+        if block == STANDARD:
+            raise DscalcError("--as standard is what the block is compared with; name another")
         if self.depth_multiplier is not None:
             multiplier = words.whole(self.depth_multiplier, "--depth-multiplier")
             if self.as_ != str(SEPARABLE):

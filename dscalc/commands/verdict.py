@@ -99,19 +99,20 @@ class Verdict:
         """Say what was left out, and which assertions hold; return the exit code."""
         for kind, failures in self._failed.items():
             if failures > _MOST_LINES:
-                self._note(f"{kind}: {failures - _MOST_LINES:,} more")
+                self.note(f"{kind}: {failures - _MOST_LINES:,} more")
         for check in self.checks:
             if check.rows and check.holds:
                 rows = f" in all {check.rows:,} rows" if check.rows > 1 else ""
-                self._note(f"holds: {check.assertion}{rows}")
+                self.note(f"holds: {check.assertion}{rows}")
         return self.exit_code
 
     def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
         self.exit_code = max(self.exit_code, 1)
         self._failed[kind] += 1
         if self._failed[kind] <= _MOST_LINES:
-            self._note(": ".join(part for part in ("failed", kind, name(), reason) if part))
+            self.note(": ".join(part for part in ("failed", kind, name(), reason) if part))
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
+        """Write a line to stderr, unless the run is quiet."""
         if not self._quiet:
             self.say(line)

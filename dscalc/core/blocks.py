@@ -36,8 +36,8 @@ def separable(conv: Conv, m: int) -> Steps:
     """
     wide = m * conv.in_channels
     return {
-        "depthwise": _filtering(conv, conv.in_channels, wide, groups=conv.in_channels),
-        "pointwise": _mixing(conv, wide, conv.out_channels, conv.output_size),
+        "depthwise": _filter(conv, conv.in_channels, wide, groups=conv.in_channels),
+        "pointwise": _mix(conv, wide, conv.out_channels, conv.output_size),
     }
 
 
@@ -55,12 +55,135 @@ def separable_limit(conv: Conv, m: int) -> Form:
     return f"{m}/F^2", Fraction(m, prod(conv.kernel_size))
 
 
-def _filtering(conv: Conv, in_channels: int, out_channels: int, groups: int) -> Conv:
+def blueprint(conv: Conv) -> Steps:
+    """Pointwise 1x1, IC -> OC; depthwise FxF on OC: separable the other way round.
+
+    Source: Haase, Amthor, BSConv, 2020 (arXiv 2003.13549), section 3.
+    """
+    return {
+        "pointwise": _mix(conv, conv.in_channels, conv.out_channels, conv.input_size),
+        "depthwise": _filter(conv, conv.out_channels, conv.out_channels, conv.out_channels),
+    }
+
+
+def blueprint_form(conv: Conv) -> Form:
+    """Source: Haase, Amthor, BSConv, 2020, section 3; where the map keeps its size."""
+    return "1/F^2 + 1/IC", Fraction(1, prod(conv.kernel_size)) + Fraction(1, conv.in_channels)
+
+
+def grouped(conv: Conv, g: int) -> Steps:
+    """Conv FxF in g groups.
+
+    Source: Krizhevsky et al., AlexNet, 2012; Xie et al., ResNeXt, 2017 (arXiv 1611.05431).
+    """
+    for channels in (conv.in_channels, conv.out_channels):
+        if channels % g:
+            raise DscalcError(f"{g} groups do not divide {channels} channels")
+    return {"conv": _filter(conv, conv.in_channels, conv.out_channels, groups=g)}
+
+
+def grouped_form(conv: Conv, g: int) -> Form:
+    """Each output channel reads one group of the input channels."""
+    return "1/g", Fraction(1, g)
+
+
+def spatial(conv: Conv) -> Steps:
+    """A step for each axis, which carries that axis' stride, padding and dilation.
+
+    Vertical Fx1, IC -> OC; horizontal 1xF, OC -> OC. Source: Szegedy et al., 2016
+    (arXiv 1512.00567), section 3.2.
+    """
+    steps, read, size = {}, conv.in_channels, conv.input_size
+    for axis, name in enumerate(_AXES[-len(size) :]):
+
+        def along(sizes: tuple[int, ...], other: int, axis: int = axis) -> tuple[int, ...]:
+            return tuple(own if at == axis else other for at, own in enumerate(sizes))
+
+        left = (*conv.output_size[: axis + 1], *size[axis + 1 :])
+        steps[name] = conv.like(
+            in_channels=read, groups=1, input_size=size, output_size=left,
+            kernel_size=along(conv.kernel_size, 1), stride=along(conv.stride, 1),
+            dilation=along(conv.dilation, 1),
+            padding=conv.padding if isinstance(conv.padding, str) else along(conv.padding, 0),
+        )  # fmt: skip
+        read, size = conv.out_channels, left
+    return steps
+
+
+def spatial_form(conv: Conv) -> Form:
+    """Of a square filter, where the map keeps its size."""
+    ratio = (1 + Fraction(conv.out_channels, conv.in_channels)) / conv.kernel_size[0]
+    return "(1 + OC/IC) / F", ratio
+
+
+def bottleneck(conv: Conv, r: int, g: int) -> Steps:
+    """Reduce 1x1, IC -> OC/r; conv FxF in g groups; expand 1x1 -> OC.
+
+    Source: He et al., ResNet, 2016 (arXiv 1512.03385), figure 5; with groups Xie et al., ResNeXt,
+    2017 (arXiv 1611.05431), figure 3.
+    """
+    if conv.out_channels % r:
+        raise DscalcError(f"{r} does not divide {conv.out_channels} output channels")
+    narrow = conv.out_channels // r
+    if narrow % g:
+        raise DscalcError(f"{g} groups do not divide {narrow} channels")
+    return {
+        "reduce": _mix(conv, conv.in_channels, narrow, conv.input_size),
+        "conv": _filter(conv, narrow, narrow, groups=g),
+        "expand": _mix(conv, narrow, conv.out_channels, conv.output_size),
+    }
+
+
+def inverted(conv: Conv, t: int) -> Steps:
+    """Expand 1x1, IC -> t*IC; depthwise FxF; project 1x1 -> OC. With t = 1 nothing is expanded.
+
+    Source: Sandler et al., MobileNetV2, 2018 (arXiv 1801.04381), table 1, and the authors' code.
+    """
+    wide = t * conv.in_channels
+    expand = {"expand": _mix(conv, conv.in_channels, wide, conv.input_size)} if t > 1 else {}
+    return {
+        **expand,
+        "depthwise": _filter(conv, wide, wide, groups=wide),
+        "project": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
+
+
+def fused(conv: Conv, t: int) -> Steps:
+    """Expand FxF, IC -> t*IC; project 1x1 -> OC. With t = 1 it is the convolution itself.
+
+    Source: Tan, Le, EfficientNetV2, 2021 (arXiv 2104.00298), figure 2, and the authors' code.
+    """
+    if t == 1:
+        return {"expand": conv}
+    wide = t * conv.in_channels
+    return {
+        "expand": _filter(conv, conv.in_channels, wide, groups=1),
+        "project": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
+
+
+def convnext(conv: Conv, t: int) -> Steps:
+    """Depthwise FxF on IC; expand 1x1 -> t*IC; project 1x1 -> OC.
+
+    Source: Liu et al., ConvNeXt, 2022 (arXiv 2201.03545), figure 4.
+    """
+    wide = t * conv.in_channels
+    return {
+        "depthwise": _filter(conv, conv.in_channels, conv.in_channels, groups=conv.in_channels),
+        "expand": _mix(conv, conv.in_channels, wide, conv.output_size),
+        "project": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
+
+
+_AXES = ("depth", "vertical", "horizontal")
+
+
+def _filter(conv: Conv, in_channels: int, out_channels: int, groups: int) -> Conv:
     """The step that filters the map as the standard convolution does."""
     return conv.like(in_channels=in_channels, out_channels=out_channels, groups=groups)
 
 
-def _mixing(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...]) -> Conv:
+def _mix(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...]) -> Conv:
     """A 1x1 convolution on a map of that size."""
     ones = (1,) * len(size)
     return conv.like(
@@ -71,10 +194,10 @@ def _mixing(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ..
 
 @dataclass(frozen=True)
 class Number:
-    """A number that a block takes after a colon: M of ``separable:M``."""
+    """A number that a block takes after a colon: M of ``separable:M``; some must be given."""
 
     symbol: str
-    default: int
+    default: int | None
     meaning: str
 
 
@@ -102,7 +225,20 @@ BLOCKS = {
         separable_form,
         separable_limit,
     ),
+    "blueprint": Kind(blueprint, ("pointwise", "depthwise"), (), blueprint_form),
+    "grouped": Kind(grouped, ("conv",), (Number("g", None, "groups"),), grouped_form),
+    "spatial": Kind(spatial, _AXES, (), spatial_form),
+    "bottleneck": Kind(
+        bottleneck,
+        ("reduce", "conv", "expand"),
+        (Number("r", 4, "reduction"), Number("g", 1, "groups")),
+    ),
+    "inverted": Kind(inverted, ("expand", "depthwise", "project"), (Number("t", 6, "expansion"),)),
+    "fused": Kind(fused, ("expand", "project"), (Number("t", 4, "expansion"),)),
+    "convnext": Kind(convnext, ("depthwise", "expand", "project"), (Number("t", 4, "expansion"),)),
 }
+
+DEFAULTS = [f"{name}:8" if name == "grouped" else name for name in BLOCKS]  # as they are shown
 
 
 @dataclass(frozen=True)
@@ -129,12 +265,14 @@ class Step(NamedTuple):
 class Block:
     """A block with its numbers, such as ``separable:2``; `steps` applies it to a convolution.
 
-    ``biases`` say which steps have biases, by name, where that differs from the convolution.
+    ``biases`` say which steps have biases, by name, where that differs from the convolution;
+    ``dims`` is how many axes it filters.
     """
 
     name: str
     numbers: tuple[int, ...] = ()
     biases: tuple[tuple[str, bool], ...] = ()
+    dims: int = 2
 
     @classmethod
     def parse(cls, text: str, option: str = "--as") -> "Block":
@@ -149,14 +287,19 @@ class Block:
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BLOCKS)}"
             raise DscalcError(f"{option}: unknown block {words.shown(name)}; {hint}")
         numbers = BLOCKS[name].numbers
+        spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])
         if len(given) > len(numbers):
-            takes = ":".join([name, *(number.symbol.upper() for number in numbers)])
-            raise DscalcError(f"{option}: the block is {takes}, got {words.shown(text)}")
-        read = [
-            words.whole(value, number.meaning)
-            for value, number in zip(given, numbers, strict=False)
-        ]
-        return cls(name, (*read, *(number.default for number in numbers[len(read) :])))
+            raise DscalcError(f"{option}: the block is {spelled}, got {words.shown(text)}")
+        pairs = zip(given, numbers, strict=False)
+        read = [words.whole(value, f"{name} {number.meaning}") for value, number in pairs]
+        for number in numbers[len(read) :]:
+            if number.default is None:
+                raise DscalcError(
+                    f"{option}: {name} needs its {number.meaning}, such as {name}:8, "
+                    f"got {words.shown(text)}"
+                )
+            read.append(number.default)
+        return cls(name, tuple(read))
 
     @property
     def kind(self) -> Kind:
@@ -166,7 +309,10 @@ class Block:
     @property
     def step_names(self) -> tuple[str, ...]:
         """Its steps in order; none where the block is one step, which then has its name."""
-        return self.kind.steps if len(self.kind.steps) > 1 else ()
+        names = self.kind.steps
+        if names is _AXES:  # a step for each axis
+            names = _AXES[-self.dims :]
+        return names if len(names) > 1 else ()
 
     def steps(self, conv: Conv) -> tuple[Step, ...]:
         """What stands in place of a convolution, with the cost of each step.
@@ -197,6 +343,7 @@ class Block:
             "OC": conv.out_channels,
             taps_symbol(conv.kernel_size): prod(conv.kernel_size),
         }
+        known["F"] = conv.kernel_size[0] if conv.kernel_size else 1
         known |= {n.symbol: m for n, m in zip(self.kind.numbers, self.numbers, strict=True)}
         spelled = re.compile("|".join(rf"(?<!\w){re.escape(symbol)}(?!\w)" for symbol in known))
         return symbols, spelled.sub(lambda match: str(known[match[0]]), symbols), value
@@ -213,7 +360,7 @@ class Block:
         found = [
             f"{number.meaning} {value}"
             for number, value in zip(self.kind.numbers, self.numbers, strict=True)
-            if value != number.default
+            if number.default not in (None, value)
         ]
         for name, bias in self.biases:
             if bias != conv.bias:

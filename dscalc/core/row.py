@@ -1,6 +1,7 @@
 """One line of any answer, and what lines come to together."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -9,6 +10,7 @@ from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import NOTHING, Cost
 from dscalc.core.roofline import Measurement
+from dscalc.errors import DscalcError
 
 Crosscheck = Literal["exact", "mismatch", "skipped"]
 Counted = Mapping[str, Cost]  # MACs and params on real modules: of each step, and "" of all
@@ -83,6 +85,7 @@ class Row:
         as_is: how it is built.
         rewritten: how it is built instead; the same where it is kept.
         kept: why it is not rewritten.
+        block: what it is rewritten as.
         calls: how often it runs, in a model.
         share: its MACs / those of the total.
         crosscheck: whether all that was counted is what the formulas give.
@@ -97,6 +100,7 @@ class Row:
     as_is: Side
     rewritten: Side
     kept: str = ""
+    block: Block | None = None
     calls: int | None = None
     share: Fraction | None = None
     crosscheck: Crosscheck = "skipped"
@@ -127,9 +131,21 @@ def layer_row(conv: Conv, block: Block, name: str | None = None) -> Row:
     as_is = Side(cost, (Step("standard", conv, cost),))
     row = object.__new__(Row)  # sooner than its constructor; all else is as by default
     row.__dict__.update(
-        name=name, kind="conv", layer=conv, as_is=as_is, rewritten=side(block.steps(conv))
-    )
+        name=name, kind="conv", layer=conv, as_is=as_is, rewritten=side(block.steps(conv)),
+        block=block,
+    )  # fmt: skip
     return row
+
+
+def existing(
+    conv: Conv, blocks: Iterable[Block], left_out: Counter[str], name: str | None = None
+) -> Iterator[Row]:
+    """A row for each block that exists for a layer; ``left_out`` counts why the others do not."""
+    for block in blocks:
+        try:
+            yield layer_row(conv, block, name)
+        except DscalcError as error:
+            left_out[f"{block}: {error}"] += 1
 
 
 def proved(row: Row, count: Count) -> Row:

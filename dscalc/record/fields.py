@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 from dscalc import words
 from dscalc.core.blocks import STANDARD, Block
+from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Counted, Row
 from dscalc.errors import DscalcError
 
-Command = Literal["compare", "network", "model", "bench"]
+Command = Literal["compare", "blocks", "network", "model", "bench"]
 Unit = Literal["macs", "flops"]
-Value = int | str | bool | float | Fraction | tuple[int, ...] | None
+Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | None
 DEFAULT: dict[str, Block] = {"network": STANDARD}  # else separable: what rows are rewritten as
 UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
 
@@ -70,6 +71,8 @@ class Field:
 @lru_cache
 def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, ...]:
     """The fields of a command's rows where they are rewritten as a block."""
+    if command == "blocks":
+        return tuple(_block_fields(unit))
     bench = command == "bench"
     named = STANDARD.name if command in ("compare", "bench") else ""
     found = [
@@ -99,13 +102,7 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
         sides = {named: "as_is", block.name: "rewritten"}
         found += _proof(sides, "fvcore", "macs", unit)
         found += _proof(sides, "torch", "params", unit)
-        found.append(
-            Field(
-                "crosscheck", "", str,
-                "exact: fvcore and torch count what the formulas give; mismatch; or skipped",
-                Path("crosscheck"), lambda row: "exact",
-            )
-        )  # fmt: skip
+        found.append(_CROSSCHECK)
     if command == "model":
         found = [
             field if field.formula or field.unit in ("", "params") else _if_known(field)
@@ -117,6 +114,46 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
             Field(f"torch_{unit}", label, int, doc, _torch_macs(scale), Path("torch_macs"))
         )
     return tuple(found)
+
+
+def _block_fields(unit: Unit) -> Iterator[Field]:
+    """A row of ``blocks`` is a block in place of the standard layer."""
+    yield from _layer("blocks")
+    yield from _counts("", "the block", "rewritten", unit)
+    yield from _RATIOS
+    yield Field(
+        "closed_form", "", str, "the first ratio in symbols, if that is short", _closed_form
+    )
+    yield Field("steps", "", list, "its steps in order, each with its sizes and cost", _steps(unit))
+    yield from _proof({"": "rewritten"}, "fvcore", "macs", unit)
+    yield from _proof({"": "rewritten"}, "torch", "params", unit)
+    yield _CROSSCHECK
+
+
+def _closed_form(row: Row) -> str | None:
+    assert isinstance(row.layer, Conv)
+    form = row.block.closed_form(row.layer) if row.block else None
+    return form[0] if form and form[2] == row.mac_ratio else None
+
+
+def _steps(unit: Unit) -> Callable[[Row], list[dict[str, Value]]]:
+    def read(row: Row) -> list[dict[str, Value]]:
+        return [
+            {
+                "name": step.name,
+                "in_channels": step.layer.in_channels,
+                "out_channels": step.layer.out_channels,
+                "kernel_size": step.layer.kernel_size,
+                "groups": step.layer.groups,
+                "output_size": step.layer.output_size,
+                unit: step.cost.macs * UNITS[unit][1],
+                "params": step.cost.params,
+            }
+            for step in row.rewritten.steps
+            if isinstance(step.layer, Conv)
+        ]
+
+    return read
 
 
 def _if_known(field: Field) -> Field:
@@ -284,6 +321,13 @@ _RATIOS = (
         "param_ratio", "params, rewritten / as it is",
         _count("rewritten", "params"), _count("as_is", "params"),
     ),
+)  # fmt: skip
+
+
+_CROSSCHECK = Field(
+    "crosscheck", "", str,
+    "exact: fvcore and torch count what the formulas give; mismatch; or skipped",
+    Path("crosscheck"), lambda row: "exact",
 )  # fmt: skip
 
 

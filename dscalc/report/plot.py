@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
-from dscalc.core.blocks import Block
+from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.conv import Conv
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
@@ -86,6 +86,34 @@ def grid(report: Report, path: Path, kind: str) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
     axes.legend(frameon=False)
+    _save(figure, path, kind)
+
+
+def blocks(report: Report, path: Path, kind: str) -> None:
+    """MACs against params, a point a block, labelled; the standard layer is hollow."""
+    label, scale = UNITS[report.unit]
+    figure, axes = _figure(7, 5)
+    several = len({row.layer for row in report.rows}) > 1
+    for row in report.rows:
+        cost = row.rewritten.cost
+        hollow = row.block == STANDARD
+        axes.plot(
+            cost.params, cost.macs * scale, "o",
+            color=_DARK, markerfacecolor="white" if hollow else _DARK,
+        )  # fmt: skip
+        name = f"{row.name} {row.layer.in_channels}->{row.layer.out_channels}"
+        axes.annotate(
+            name if several else row.name or "", (cost.params, cost.macs * scale), (5, 4),
+            textcoords="offset points", fontsize="small",
+        )  # fmt: skip
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.yaxis.set_major_formatter(EngFormatter())
+    axes.set_xlim(left=0, right=1.25 * max(row.rewritten.cost.params for row in report.rows))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("params")
+    axes.set_ylabel(label)
+    axes.set_title(report.title, loc="left", fontsize="medium")
+    axes.grid(color="0.9")
     _save(figure, path, kind)
 
 

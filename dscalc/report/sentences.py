@@ -35,8 +35,9 @@ def ratio_in_full(row: Row, conv: Conv, block: Block) -> str:
     ratio = row.mac_ratio
     assert ratio is not None
     form = block.closed_form(conv)
-    steps = [*form[:2]] if form and form[2] == ratio else []
-    return " = ".join([*steps, str(ratio), f"{float(ratio):.6g}"])
+    forms = [*form[:2]] if form and form[2] == ratio else []
+    # A number that is written alike twice is written once.
+    return " = ".join(dict.fromkeys([*forms, str(ratio), f"{float(ratio):.6g}"]))
 
 
 def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:

@@ -61,6 +61,8 @@ def of(report: Report) -> Sheet:
         sheet = _network(report, rows)
     elif report.command == "model":
         sheet = _model(report, rows)
+    elif report.command == "blocks":
+        sheet = _blocks(report, rows)
     elif report.command == "bench":
         sheet = _one_benchmark(report, rows[0]) if len(rows) == 1 else _benchmarks(report, rows)
     else:
@@ -77,10 +79,10 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         header.append(f"fvcore {label}")
     assert isinstance(row.layer, Conv)
     cells = []
-    for name, cost, counted in _parts(report, row):
+    for name, size, cost, counted in _parts(report, row):
         line = [
             name,
-            times(row.layer.output_size),
+            times(size),
             f"{cost.macs * scale:,}",
             f"{cost.params:,}",
             percent(Fraction(cost.macs, row.as_is.cost.macs)),
@@ -97,6 +99,7 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
     assert row.mac_ratio is not None
     assert row.param_ratio is not None
     notes = [
+        *report.notes,
         f"{report.block.name} / standard = {ratio_in_full(row, row.layer, report.block)}",
         saving(row.mac_ratio, row.param_ratio, label, report.block.name),
         *crosschecked([row]),
@@ -105,16 +108,52 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
     return Sheet(report.title, header, cells[:-1], cells[-1], notes)
 
 
-def _parts(report: Report, row: Row) -> Iterator[tuple[str, Cost, Cost | None]]:
-    """Name, formula and count of a layer as it is, of each step of its block, and of the block."""
+def _parts(report: Report, row: Row) -> Iterator[tuple[str, tuple[int, ...], Cost, Cost | None]]:
+    """Name, output size, formula and count of a layer as it is, of each step, and of the block."""
+    assert isinstance(row.layer, Conv)
 
     def counted(side: Side, name: str) -> Cost | None:
         return side.counted.get(name) if side.counted else None
 
-    yield "standard", row.as_is.cost, counted(row.as_is, "")
-    for step in row.rewritten.steps if report.block.step_names else ():
-        yield step.name, step.cost, counted(row.rewritten, step.name)
-    yield report.block.name, row.rewritten.cost, counted(row.rewritten, "")
+    size = row.layer.output_size
+    yield "standard", size, row.as_is.cost, counted(row.as_is, "")
+    for step in row.rewritten.steps if len(row.rewritten.steps) > 1 else ():
+        assert isinstance(step.layer, Conv)
+        yield step.name, step.layer.output_size, step.cost, counted(row.rewritten, step.name)
+    yield report.block.name, size, row.rewritten.cost, counted(row.rewritten, "")
+
+
+def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
+    """The ways to build a layer, one a row."""
+    label, scale = UNITS[report.unit]
+    sizes = len({row.layer for row in rows}) > 1
+    header = ["block", *(["channels", "F", "D"] if sizes else []), "steps"]
+    header += [label, "params", "of standard", "closed form"]
+    cells = []
+    for row in rows:
+        counted = row.rewritten.counted
+        wrong = counted is not None and counted[""].params != row.rewritten.cost.params
+        form = next(field for field in report.fields if field.name == "closed_form").read(row)
+        cells.append(
+            [
+                f"{row.name}{' *' if row.block == STANDARD else ''}",
+                *(_sizes(row) if sizes else []),
+                ", ".join(
+                    f"{step.name} {times(step.layer.kernel_size)}"
+                    for step in row.rewritten.steps
+                    if isinstance(step.layer, Conv)
+                ),
+                f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+                f"{row.rewritten.cost.params:,}{f' {DIFFERENT}' if wrong else ''}",
+                percent(row.mac_ratio),
+                form or "",
+            ]
+        )
+    first = len(header) - 5
+    notes = ["* the standard convolution, which each of the others stands in place of"]
+    notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
+    spare = (first + 4, first + 2, first)
+    return Sheet(report.title, header, cells, None, notes, spare=spare)
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
@@ -225,7 +264,7 @@ def _one_benchmark(report: Report, row: Row) -> Sheet:
     cells = []
     taken = [row.measured.as_is, *row.measured.steps.values(), row.measured.rewritten]
     element = row.measured.bytes_per_element
-    for (name, cost, _), time in zip(_parts(report, row), taken, strict=True):
+    for (name, _, cost, _), time in zip(_parts(report, row), taken, strict=True):
         cells.append(
             [
                 name,

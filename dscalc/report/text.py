@@ -102,6 +102,11 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     str: str,
     float: repr,
     tuple: lambda value: _size(value),
+    list: lambda steps: "; ".join(
+        f"{step['name']} {times(step['kernel_size'])} "
+        f"{step['in_channels']} -> {step['out_channels']}"
+        for step in steps
+    ),
     Fraction: lambda value: repr(value.numerator / value.denominator),  # as float() does, sooner
 }
 
