@@ -110,7 +110,7 @@ def blocks(
         return verdict.conclude()
     with verdict.held():
         held = list(rows())
-        lines = []
+        lines: list[str] = []
         for row in held if work else ():
             lines += worked(like, row.block or STANDARD)
         notes = [*lines, *left_out_notes(left_out)]

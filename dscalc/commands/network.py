@@ -12,13 +12,15 @@ from dscalc.commands.answer import Asked, counter, plotting, refuse_many, watche
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
 from dscalc.core.blocks import BLOCKS, STANDARD, Block
 from dscalc.core.row import Row, proved, total, with_shares
-from dscalc.inputs.network import load_network, shipped
+from dscalc.inputs.network import load_network, shipped, source_text
 from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc network mobilenet_v1
   dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
   dscalc network mynet.csv --assert 'macs <= 600M'
+  dscalc network resnet50 --as separable
+  dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
 """
@@ -65,6 +67,15 @@ def network(
             rich_help_panel="Layer",
         ),
     ] = "standard",
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias/--no-bias", help="A bias where a row does not say.", rich_help_panel="Layer"
+        ),
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the file itself, and do nothing else.")
+    ] = False,
     list_: Annotated[
         bool,
         typer.Option(
@@ -72,23 +83,27 @@ def network(
         ),
     ] = False,
 ) -> int:
-    """Add up a list of layers, as standard and as depthwise separable convolutions.
+    """Add up a list of layers, as it is and with its blocks built another way.
 
     The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
-    out_channels, kernel_size, stride, padding, dilation, groups, depth_multiplier, bias,
-    input_size, from, repeat, rounding and expansion; kind is conv, separable, depthwise, linear,
-    pool or norm. A row reads from the one before, or from the row that "from" names.
+    out_channels, kernel_size, stride, padding, output_padding, dilation, groups,
+    depth_multiplier, bias, norm, scale, input_size, from, repeat, rounding and expansion. kind is
+    conv, linear, pool, norm, transposed, upsample, depthwise or a block such as separable,
+    bottleneck:4 or inverted:6. Each row reads what the row before it leaves, or the rows that
+    "from" names: one, several joined by +, or input.
 
-    macs and params are those of the network as it is; standard_macs those of the network with a
-    full convolution in place of each separable and depthwise row. --get and --assert hold the
-    total.
+    macs and params are those of the network as it is; standard_macs those of the network with one
+    plain convolution in place of each block. --get and --assert read the total.
     """
+    if show:
+        sys.stdout.write(source_text(source))
+        return 0
     block = Block.parse(as_)
     asked = Asked("network", block, output)
     size = words.size(input_size, "--input-size") if input_size else None
     options = scale.parsed()
     options["dims"] = options["dims"] or 2
-    rows = load_network(source, block=block, input_size=size, **options)
+    rows = load_network(source, block=block, input_size=size, bias=bias, **options)
     refuse_many(len(rows), output)
     with asked.verdict.held():
         if check.wanted(not output.get, asked.fields):
@@ -109,6 +124,8 @@ def network(
 
 
 def _notes(rows: list[Row], block: Block) -> list[str]:
-    if block == STANDARD and all(row.kept for row in rows):
+    if not all(row.kept for row in rows):
+        return []
+    if block == STANDARD:
         return ["every row is plain already; --as separable says what separable would cost"]
-    return []
+    return [f"no row can be rewritten as {block}"]

@@ -375,6 +375,18 @@ class Block:
         return ":".join([self.name, *map(str, numbers)])
 
 
+def with_norms(steps: tuple[Step, ...], where: str) -> tuple[Step, ...]:
+    """The steps with a normalisation after ``each`` of them, or after the ``first`` or ``last``."""
+    after = {"first": steps[:1], "last": steps[-1:], "each": steps}[where]
+    found: list[Step] = []
+    for step in steps:
+        found.append(step)
+        if step in after and isinstance(step.layer, Conv):
+            norm = Norm(step.layer.out_channels)
+            found.append(Step(f"{step.name}_norm", norm, norm.cost))
+    return tuple(found)
+
+
 STANDARD = Block("standard")
 SEPARABLE = Block("separable", (1,))
 

@@ -1,7 +1,7 @@
 """A list of layers in a file -> rows: each reads what the one before it leaves."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dscalc import words
-from dscalc.core.blocks import STANDARD, Block, Norm, Step, why_kept
-from dscalc.core.conv import Conv, per_axis
+from dscalc.core.blocks import BLOCKS, STANDARD, Block, Norm, Step, why_kept, with_norms
+from dscalc.core.conv import Conv, TransposedConv, per_axis
 from dscalc.core.cost import NOTHING
 from dscalc.core.row import Row, Shape, Side, side
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
@@ -27,14 +27,19 @@ _MOST_CHANNELS = 10**100  # so that no product of them reaches Python's 4300-dig
 _ALWAYS = {"name", "kind", "in_channels", "input_size", "from", "repeat"}
 _WIDE = {"out_channels", "rounding", "expansion"}
 _SPATIAL = {"kernel_size", "stride", "padding", "dilation"}
+_FILTERS = _ALWAYS | _WIDE | _SPATIAL | {"bias", "norm"}
 _COLUMNS = {  # what a row of each kind may say
-    "conv": _ALWAYS | _WIDE | _SPATIAL | {"bias", "groups"},
-    "separable": _ALWAYS | _WIDE | _SPATIAL | {"bias", "depth_multiplier"},
-    "depthwise": _ALWAYS | _SPATIAL | {"bias", "depth_multiplier"},
+    "conv": _FILTERS | {"groups"},
+    **dict.fromkeys(BLOCKS, _FILTERS),
+    "separable": _FILTERS | {"depth_multiplier"},
+    "depthwise": _FILTERS - _WIDE | {"depth_multiplier"},
+    "transposed": _FILTERS | {"groups", "output_padding"},
     "linear": _ALWAYS | _WIDE | {"bias"},
     "pool": _ALWAYS | _SPATIAL - {"dilation"},
+    "upsample": _ALWAYS | {"scale"},
     "norm": _ALWAYS,
 }
+del _COLUMNS["standard"]  # which is conv
 _KNOWN = sorted(set().union(*_COLUMNS.values()))
 
 
@@ -45,7 +50,8 @@ class _Entry:
     line: int
     name: str
     kind: str = ""
-    source: str = ""  # the row that feeds this one; "" is the row before
+    block: Block | None = None
+    sources: tuple[str, ...] = ()  # the rows that feed this one; none is the row before
     in_channels: int | None = None
     input_size: Size | None = None
     repeat: int = 1
@@ -55,10 +61,13 @@ class _Entry:
     kernel_size: Size | None = None  # None is global
     stride: Size | None = None
     padding: Padding = "same"
+    output_padding: Size = 0
+    scale: Size = 2
     dilation: Size = 1
     groups: int = 1
     depth_multiplier: int = 1
-    bias: bool = False
+    bias: bool | None = None
+    norm: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class _Scale:
     resolution: Fraction
     dims: int
     batch_size: int
+    bias: bool  # of rows that say nothing
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,7 @@ def read_network(
     resolution_multiplier: Multiplier = 1,
     dims: int = 2,
     batch_size: int = 1,
+    bias: bool = False,
 ) -> list[Row]:
     """Read a network, one layer a row: CSV with a header, or JSON Lines.
 
@@ -124,26 +135,37 @@ def read_network(
         resolution_multiplier: scales the input size.
         dims: spatial dimensions that a single int stands for.
         batch_size: samples.
+        bias: whether rows that do not say have biases.
 
     Raises:
         FileError: names every row that is wrong.
     """
     problems = Problems(name)
-    rows = list(_entries(stream, problems))
-    if not rows and not problems.found:
+    entries = list(_entries(stream, problems))
+    if not entries and not problems.found:
         problems.add(1, "there are no layers in it; give a header row and one row a layer")
-    as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size)
-    layers = _connected(rows, as_written, block, problems, check=True)
+    as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size, bias)
+    rows = _connected(entries, as_written, block, problems, _check_said)
     problems.raise_any()
     scale = replace(
         as_written,
         width=exact_multiplier("width_multiplier", width_multiplier),
         resolution=exact_multiplier("resolution_multiplier", resolution_multiplier),
     )
-    if scale != as_written:
-        layers = _connected(rows, scale, block, problems, check=False)
+    if scale != as_written:  # then what a row says of its input no longer holds
+        rows = _connected(entries, scale, block, problems, lambda *_: None)
         problems.raise_any()
-    return layers
+    return rows
+
+
+def source_text(source: str) -> str:
+    """A network as it is written.
+
+    Raises:
+        DscalcError: there is no such network or file.
+    """
+    with _opened(source) as (stream, _):
+        return stream.read().decode(errors="backslashreplace")
 
 
 @contextmanager
@@ -189,7 +211,8 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
 def _parsed(cells: Cells, line: int, name: str) -> _Entry:
     """Read the words of one row; what does not belong to its kind is an error."""
     cells = {column: text for column, text in cells.items() if text}
-    kind = cells.get("kind", "")
+    spelled = cells.get("kind", "")
+    kind = spelled.partition(":")[0]
     if not kind:
         raise DscalcError(f"kind is missing; it is one of {', '.join(_COLUMNS)}")
     if kind not in _COLUMNS:
@@ -203,13 +226,21 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
         raise DscalcError(f"{kind} needs either out_channels or expansion")
     if "kernel_size" in _COLUMNS[kind] and "kernel_size" not in cells:
         raise DscalcError(f"{kind} needs a kernel_size{' or global' * (kind == 'pool')}")
+    if name == "input":
+        raise DscalcError("input names what the network reads; give the row another name")
     pools_all = kind == "pool" and cells.get("kernel_size") == "global"
+    block = Block.parse(spelled, "kind") if kind in BLOCKS else None
+    if block is None and ":" in spelled:
+        raise DscalcError(f"kind {kind} takes no number, got {words.shown(spelled)}")
+    if block and "depth_multiplier" in cells:
+        number = words.whole(cells["depth_multiplier"], "depth_multiplier")
+        block = replace(block, numbers=(number,))
 
     def whole(column: str) -> int | None:
         return words.whole(cells[column], column) if column in cells else None
 
-    def size(column: str) -> Size | None:
-        return words.size(cells[column], column) if column in cells else None
+    def size(column: str, least: int = 1) -> Size | None:
+        return words.size(cells[column], column, least) if column in cells else None
 
     def choice(column: str, *known: str) -> str:
         if cells.get(column, "") not in ("", *known):
@@ -218,11 +249,15 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
             )
         return cells.get(column, "")
 
+    bias = choice("bias", "true", "false")
+    norm = choice("norm", "each", "first", "last", "true", "false")
+    sources = words.printable(cells.get("from", ""))
     return _Entry(
         line,
         name,
         kind,
-        words.printable(cells.get("from", "")),
+        block,
+        tuple(part.strip() for part in sources.split("+")) if sources else (),
         whole("in_channels"),
         size("input_size"),
         whole("repeat") or 1,
@@ -232,51 +267,58 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
         None if pools_all else size("kernel_size"),
         size("stride"),
         words.padding(cells.get("padding", "valid" if kind == "pool" else "same"), "padding"),
+        size("output_padding", least=0) or 0,
+        size("scale") or 2,
         size("dilation") or 1,
         whole("groups") or 1,
         whole("depth_multiplier") or 1,
-        choice("bias", "true", "false") == "true",
+        bias == "true" if bias else None,
+        {"true": "each", "false": ""}.get(norm, norm),
     )
 
 
 def _connected(
-    rows: list[_Entry], scale: _Scale, block: Block, problems: Problems, *, check: bool
+    entries: list[_Entry],
+    scale: _Scale,
+    block: Block,
+    problems: Problems,
+    check: Callable[[_Entry, _Map, str, bool], None],
 ) -> list[Row]:
-    """Feed each row from its source; with ``check``, hold what it says of its input against that.
+    """Feed each row from its sources; ``check`` holds what it says of its input against that.
 
     A row that hangs on a wrong one is passed over, so that only the wrong one is reported.
     """
-    layers: list[Row] = []
+    rows: list[Row] = []
     outputs: dict[str, _Map | None] = {}
     before: _Map | None = None
-    for row in rows:
+    sizes_hold = scale.input_size is None
+    for entry in entries:
         try:
-            fed = before
-            if not row.kind:
+            first = entry is entries[0]
+            if first and entry.kind:
+                before = outputs["input"] = _network_input(entry, scale)
+            fed = _joined(entry, entries, outputs) if entry.sources else before
+            if not entry.kind:
                 fed = None
-            elif row.source:
-                fed = _named_source(row, rows, outputs)
-            elif row is rows[0]:
-                fed = _network_input(row, scale)
-            if fed and check and (row.source or row is not rows[0]):
-                _check_input(row, fed, sizes=scale.input_size is None)
-            before = outputs[row.name] = None  # until it is known
-            for copy in range(1, row.repeat + 1):
+            if fed and not first:
+                check(entry, fed, "", sizes_hold)
+            before = outputs[entry.name] = None  # until it is known
+            for copy in range(1, entry.repeat + 1):
                 if not fed:
                     break
-                if copy == 2 and check:
-                    _check_input(row, fed, " of its second copy", sizes=scale.input_size is None)
-                if len(layers) >= _MOST_LAYERS:
+                if copy == 2:
+                    check(entry, fed, " of its second copy", sizes_hold)
+                if len(rows) >= _MOST_LAYERS:
                     raise DscalcError(f"a network has at most {_MOST_LAYERS:,} layers")
-                name = row.name if row.repeat == 1 else f"{row.name}/{copy}"
-                layer = _row(row, name, fed, scale, block, last=row is rows[-1])
-                fed = _left_by(layer)
-                layers.append(layer)
-            before = outputs[row.name] = fed
+                name = entry.name if entry.repeat == 1 else f"{entry.name}/{copy}"
+                row = _row(entry, name, fed, scale, block, last=entry is entries[-1])
+                fed = _left_by(row)
+                rows.append(row)
+            before = outputs[entry.name] = fed
         except DscalcError as error:
-            problems.add(row.line, error)
-            before = outputs[row.name] = None
-    return layers
+            problems.add(entry.line, error)
+            before = outputs[entry.name] = None
+    return rows
 
 
 def _left_by(row: Row) -> _Map:
@@ -288,15 +330,31 @@ def _left_by(row: Row) -> _Map:
     return _Map(channels, size)
 
 
-def _named_source(row: _Entry, rows: list[_Entry], outputs: dict[str, _Map | None]) -> _Map | None:
-    if row.source in outputs:
-        return outputs[row.source]
-    wanted = f"from names {words.shown(row.source)}, but"
-    if any(row.source == other.name for other in rows):
+def _joined(entry: _Entry, entries: list[_Entry], outputs: dict[str, _Map | None]) -> _Map | None:
+    """What its sources leave, one behind the other: their channels add up."""
+    maps = [_named_source(source, entries, outputs) for source in entry.sources]
+    known = [fed for fed in maps if fed]
+    if len(known) < len(maps):
+        return None
+    sizes = {fed.size: None for fed in known}
+    if len(sizes) > 1:
+        raise DscalcError(
+            f"from joins maps of one size, got {' and '.join(times(size) for size in sizes)}"
+        )
+    return _Map(sum(fed.channels for fed in known), known[0].size)
+
+
+def _named_source(
+    source: str, entries: list[_Entry], outputs: dict[str, _Map | None]
+) -> _Map | None:
+    if source in outputs:
+        return outputs[source]
+    wanted = f"from names {words.shown(source)}, but"
+    if any(source == other.name for other in entries):
         raise DscalcError(f"{wanted} it must come before")
-    if not outputs:
+    if len(outputs) < 2:
         raise DscalcError(f"{wanted} no row comes before this one; leave it empty")
-    raise DscalcError(f"{wanted} there is no such row; {suggestion(row.source, outputs)}")
+    raise DscalcError(f"{wanted} there is no such row; {suggestion(source, outputs)}")
 
 
 def _network_input(row: _Entry, scale: _Scale) -> _Map:
@@ -317,15 +375,15 @@ def _network_input(row: _Entry, scale: _Scale) -> _Map:
     return _Map(row.in_channels, size)
 
 
-def _check_input(row: _Entry, fed: _Map, which: str = "", *, sizes: bool) -> None:
+def _check_said(row: _Entry, fed: _Map, which: str, sizes_hold: bool) -> None:
     """Hold what a row says of its input against what feeds it; sizes where they are the file's."""
-    if sizes or row.kind != "linear":
+    if sizes_hold or row.kind != "linear":
         channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
         if row.in_channels not in (None, channels):
             raise DscalcError(
                 f"in_channels is {row.in_channels}, but the input{which} has {channels:,}"
             )
-    if sizes and row.input_size is not None:
+    if sizes_hold and row.input_size is not None:
         size = per_axis("input_size", row.input_size, len(fed.size))
         if size != fed.size:
             raise DscalcError(
@@ -333,45 +391,75 @@ def _check_input(row: _Entry, fed: _Map, which: str = "", *, sizes: bool) -> Non
             )
 
 
-def _row(row: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, last: bool) -> Row:
+def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, last: bool) -> Row:
     channels, size = fed.channels, fed.size
-    if row.kind == "norm":
-        norm = Norm(channels)
-        return _kept(name, row.kind, Shape(channels, channels, size, size), norm)
-    if row.kind == "linear":
+    bias = scale.bias if entry.bias is None else entry.bias
+    if entry.kind == "norm":
+        return _kept(name, entry.kind, Shape(channels, channels, size, size), Norm(channels))
+    if entry.kind == "linear":
         features = channels * prod(size)
-        width = Fraction(1) if last else scale.width
-        out_channels = _scaled(row, features, width)
-        linear = Conv(features, out_channels, (), (), bias=row.bias, batch_size=scale.batch_size)
-        shape = Shape(features, out_channels, (), (), row.bias, scale.batch_size)
-        return _kept(name, row.kind, shape, linear)
+        out_channels = _scaled(entry, features, Fraction(1) if last else scale.width)
+        linear = Conv(features, out_channels, (), (), bias=bias, batch_size=scale.batch_size)
+        shape = Shape(features, out_channels, (), (), bias, scale.batch_size)
+        return _kept(name, entry.kind, shape, linear)
     if not size:
-        raise DscalcError(f"{row.kind} needs a map, but a linear layer feeds it")
-    if row.kind == "pool":
+        raise DscalcError(f"{entry.kind} needs a map, but a linear layer feeds it")
+    if entry.kind in ("pool", "upsample"):
         output_size = (1,) * len(size)
-        if row.kernel_size is not None:
-            stride = row.stride or row.kernel_size
-            output_size = Conv(1, 1, row.kernel_size, size, stride, row.padding).output_size
-        return _kept(name, row.kind, Shape(channels, channels, size, output_size))
-    assert row.kernel_size is not None
-    depthwise = row.kind == "depthwise"
-    conv = Conv(
-        channels,
-        channels * row.depth_multiplier if depthwise else _scaled(row, channels, scale.width),
-        row.kernel_size, size, row.stride or 1, row.padding, row.dilation,
-        row.groups, row.bias, scale.batch_size,
+        if entry.kind == "upsample":
+            scales = per_axis("scale", entry.scale, len(size))
+            output_size = tuple(length * by for length, by in zip(size, scales, strict=True))
+        elif entry.kernel_size is not None:
+            stride = entry.stride or entry.kernel_size
+            output_size = Conv(1, 1, entry.kernel_size, size, stride, entry.padding).output_size
+        return _kept(name, entry.kind, Shape(channels, channels, size, output_size))
+    assert entry.kernel_size is not None
+    depthwise = entry.kind == "depthwise"
+    out_channels = channels * entry.depth_multiplier
+    if not depthwise:
+        out_channels = _scaled(entry, channels, scale.width)
+    fields: Any = (
+        channels, out_channels, entry.kernel_size, size, entry.stride or 1, entry.padding,
+        entry.dilation, entry.groups, bias, scale.batch_size,
     )  # fmt: skip
-    if row.kind == "conv":
-        kept = why_kept(conv, block) if block != STANDARD else "plain"
-        as_is = side((Step("conv", conv, conv.cost),))
-        return Row(name, row.kind, conv, as_is, as_is if kept else side(block.steps(conv)), kept)
-    if depthwise:
-        filters = replace(conv, groups=channels)
-        steps: tuple[Step, ...] = (Step("depthwise", filters, filters.cost),)
+    if entry.kind == "transposed":
+        conv: Conv = TransposedConv(*fields, output_padding=entry.output_padding)
     else:
-        steps = Block(row.kind, (row.depth_multiplier,)).steps(conv)
-    as_is, kept = side(steps), "" if block == STANDARD else row.kind
-    return Row(name, row.kind, conv, as_is, as_is if kept else side(block.steps(conv)), kept)
+        conv = Conv(*fields)
+    return _filtering(entry, name, conv, block)
+
+
+def _filtering(entry: _Entry, name: str, conv: Conv, block: Block) -> Row:
+    """A row that convolves, as it is and rewritten."""
+
+    def built(steps: tuple[Step, ...]) -> Side:
+        return side(with_norms(steps, entry.norm) if entry.norm else steps)
+
+    own = replace(conv, groups=conv.in_channels) if entry.kind == "depthwise" else conv
+    steps = entry.block.steps(conv) if entry.block else (Step(entry.kind, own, own.cost),)
+    as_is, kept = built(steps), ""
+    if block == STANDARD:
+        after, kept = STANDARD.steps(conv), "" if entry.block else entry.kind
+    elif entry.block:
+        after = _plain_rewritten(steps, block)
+        kept = entry.kind if after == steps else ""
+    else:
+        kept = why_kept(own, block) if entry.kind == "conv" else entry.kind
+        after = () if kept else block.steps(conv)
+    return Row(name, entry.kind, conv, as_is, as_is if kept else built(after), kept, entry.block)
+
+
+def _plain_rewritten(steps: tuple[Step, ...], block: Block) -> tuple[Step, ...]:
+    """The steps, each plain convolution among them as a block."""
+    found: list[Step] = []
+    for step in steps:
+        if isinstance(step.layer, Conv) and not why_kept(step.layer, block):
+            found += block.steps(step.layer)
+        else:
+            found.append(step)
+    if len({step.name for step in found}) < len(found):
+        return steps  # a name would be there twice
+    return tuple(found)
 
 
 def _kept(name: str, kind: str, shape: Conv | Shape, part: Conv | Norm | None = None) -> Row:

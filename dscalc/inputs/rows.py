@@ -29,6 +29,13 @@ def read_cells(
     while first == "\n":
         skipped, first = skipped + 1, next(lines, "")
     lines = chain(["\n"] * (skipped - 1), [first], lines)
+    if first.strip() == "{":
+        problems.add(
+            skipped,
+            "it is one JSON object over many lines, as a report of dscalc's is; "
+            "a network has one object a line, a layer each",
+        )
+        problems.raise_any()
     if first.lstrip().startswith("{"):
         yield from _json_cells(lines, problems)
     else:

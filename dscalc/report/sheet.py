@@ -198,12 +198,14 @@ def _network(report: Report, rows: Sequence[Row]) -> Sheet:
         for row in (*rows, total)
     ]
     notes = []
-    if total.mac_ratio and total.param_ratio and report.block == STANDARD:
+    if all(row.kept for row in rows) or not total.mac_ratio or not total.param_ratio:
+        pass  # there is nothing to compare
+    elif report.block == STANDARD:
         ratio = 1 / total.mac_ratio
         notes.append(f"as it is / standard = {ratio} = {float(ratio):.6g}")
         saved = saving(ratio, 1 / total.param_ratio, label, "as it is")
         notes.append(f"{saved} than as plain convolutions" if ratio < 1 else saved)
-    elif total.mac_ratio and total.param_ratio:
+    else:
         ratio = total.mac_ratio
         notes.append(f"{name} / as it is = {ratio} = {float(ratio):.6g}")
         notes.append(saving(ratio, total.param_ratio, label, name))
