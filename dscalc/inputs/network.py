@@ -418,14 +418,23 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
     out_channels = channels * entry.depth_multiplier
     if not depthwise:
         out_channels = _scaled(entry, channels, scale.width)
-    fields: Any = (
-        channels, out_channels, entry.kernel_size, size, entry.stride or 1, entry.padding,
-        entry.dilation, entry.groups, bias, scale.batch_size,
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "in_channels": channels,
+        "out_channels": out_channels,
+        "kernel_size": entry.kernel_size,
+        "input_size": size,
+        "stride": entry.stride or 1,
+        "padding": entry.padding,
+        "dilation": entry.dilation,
+        "groups": entry.groups,
+        "bias": bias,
+        "batch_size": scale.batch_size,
+    }
+    conv: Conv
     if entry.kind == "transposed":
-        conv: Conv = TransposedConv(*fields, output_padding=entry.output_padding)
+        conv = TransposedConv(**fields, output_padding=entry.output_padding)
     else:
-        conv = Conv(*fields)
+        conv = Conv(**fields)
     return _filtering(entry, name, conv, block)
 
 
