@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -121,6 +122,10 @@ def _explained(error: Exception, args: list[str]) -> str:
         else:
             command = error.ctx.command_path if error.ctx else "dscalc"  # type: ignore[attr-defined]
             reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}"
+            if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
+                reason += "; a layer is IC OC F [D], such as 3 64 3 224"
+            if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
+                reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
             reason += (
                 f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
             )

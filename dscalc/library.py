@@ -15,7 +15,7 @@ def compare(
     in_channels: int,
     out_channels: int,
     kernel_size: "Size",
-    input_size: "Size",
+    input_size: "Size | None" = None,
     *,
     block: "Block | str" = SEPARABLE,
     stride: "Size" = 1,
@@ -31,8 +31,9 @@ def compare(
     """Compare a standard convolution with a block in its place; ``dscalc compare``.
 
     Args:
-        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
-            bias, batch_size: as in `Conv`.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            batch_size: as in `Conv`.
+        input_size: without it, the answer is for one output position.
         block: what stands in its place, such as ``"separable:2"``.
         width_multiplier: scales both channels, as `scaled_channels`.
         resolution_multiplier: scales the input size, as `scaled_size`.
@@ -51,6 +52,9 @@ def compare(
     if width_multiplier != 1:
         in_channels = scaled_channels(in_channels, width_multiplier)
         out_channels = scaled_channels(out_channels, width_multiplier)
+    one_position = input_size is None
+    if input_size is None:
+        input_size, padding = 1, "same"
     if resolution_multiplier != 1:
         input_size = scaled_size(input_size, resolution_multiplier)
     block = _block(block)
@@ -59,7 +63,9 @@ def compare(
         bias, batch_size,
     )  # fmt: skip
     rows = _proved([layer_row(conv, block)], verify)
-    return Report("compare", block, rows, total(rows), title=described(conv, block))
+    return Report(
+        "compare", block, rows, total(rows), title=described(conv, block, one_position=one_position)
+    )
 
 
 def network(

@@ -48,7 +48,7 @@ def size(text: str, name: str, least: int = 1) -> Size:
     Raises:
         DscalcError: a part is not a whole number of at least ``least``.
     """
-    parts = text.strip().split("x")
+    parts = text.strip().replace("\N{MULTIPLICATION SIGN}", "x").split("x")
     if not all(_WHOLE.fullmatch(part) for part in parts):
         raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
     sizes = tuple(whole(part, name, least) for part in parts)

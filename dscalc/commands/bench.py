@@ -110,7 +110,7 @@ def bench(
         nonlocal interrupted
         try:
             for conv in watched(layers, layers.count, output, "measuring"):
-                name = described(conv, block)
+                name = described(conv, block, one_position=layers.one_position)
                 try:
                     row = measured(layer_row(conv, block, name), settings)
                 except DscalcError as error:

@@ -27,7 +27,7 @@ from dscalc.commands.options import (
     Work,
 )
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
-from dscalc.core.describe import described, unusual_options
+from dscalc.core.describe import described, in_common
 from dscalc.core.row import Row, existing, layer_row, proved
 from dscalc.core.work import worked
 from dscalc.errors import DscalcError
@@ -79,9 +79,10 @@ def blocks(
     count = None
     if check.wanted(single and not output.get, asked.fields):
         count = counter(verdict, output.verbose)
-    words = described(like, STANDARD)
+    words = described(like, STANDARD, one_position=layers.one_position)
     if not single:
-        words = f"{layers.count:,} {', '.join(['layers', *unusual_options(like, STANDARD)])}"
+        common = in_common(like, STANDARD, one_position=layers.one_position)
+        words = f"{layers.count:,} {', '.join(['layers', *common])}"
     report = Report("blocks", STANDARD, [], title=words, unit=output.unit)
     left_out: Counter[str] = Counter()
 

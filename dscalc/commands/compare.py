@@ -27,7 +27,7 @@ from dscalc.commands.options import (
     Work,
 )
 from dscalc.core.blocks import STANDARD
-from dscalc.core.describe import described, unusual_options
+from dscalc.core.describe import described, in_common
 from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.core.work import worked
 from dscalc.errors import DscalcError
@@ -57,6 +57,9 @@ def compare(
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
 
+    dscalc blocks sets other ways to build the layer beside each other; dscalc network adds up
+    designs of several layers.
+
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
@@ -72,12 +75,15 @@ def compare(
     verify = check.wanted(single and not output.get, asked.fields)
     count = counter(verdict, output.verbose) if verify else None
     like = next(iter(layers))
-    title = described(like, block)
+    title = described(like, block, one_position=layers.one_position)
     if not single:
-        title = f"{layers.count:,} {', '.join(['layers', *unusual_options(like, block)])}"
+        common = in_common(like, block, one_position=layers.one_position)
+        title = f"{layers.count:,} {', '.join(['layers', *common])}"
     if work and not single:
         raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
     lines = [*worked(like, STANDARD), *worked(like, block)] if work else []
+    if layers.one_position:
+        lines.append("for one output position: params and ratio do not depend on D")
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
     if single:
         _show_layer(layer_row(like, block), report, count, asked, output)

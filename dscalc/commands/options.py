@@ -35,7 +35,14 @@ class SizeArguments:
     ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")]
     oc: Annotated[str, typer.Argument(metavar="OC", help="Output channels.")]
     f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3, or 3x5.")]
-    d: Annotated[str, typer.Argument(metavar="D", help="Feature map size: 14, or 224x160.")]
+    d: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[D]",
+            show_default=False,
+            help="Input feature map size: 14, or 224x160. Without it: one output position.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class LayerOptions:
             "-p",
             "--padding",
             metavar="same|valid|N|HxW",
-            help="Zeros at each end; with same the output is ceil(D / stride).",
+            help="Zeros at each end of an axis. same: the output is ceil(D / stride); valid: none.",
         ),
     ] = "same"
     dilation: Annotated[
@@ -82,7 +89,8 @@ class BlockOptions:
         _layer(
             "--as",
             metavar="BLOCK",
-            help="What the layer is rewritten as.",
+            help="What the layer is rewritten as. separable is depthwise separable; for Fx1 and "
+            "then 1xF see spatial.",
             autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
         ),
     ] = "separable"

@@ -5,24 +5,31 @@ from dscalc.core.conv import Conv
 from dscalc.words import times
 
 
-def described(conv: Conv, block: Block) -> str:
-    """What a layer is, and what of the block in its place is not as usual."""
+def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
+    """What a layer is, and what of the block in its place is not as usual.
+
+    ``one_position`` says that its map was left out.
+    """
     words = [
         f"{conv.in_channels} -> {conv.out_channels} channels",
         f"{times(conv.kernel_size)} kernel",
-        f"{times(conv.input_size)} map",
+        "one output position" if one_position else f"{times(conv.input_size)} map",
+        *([] if one_position else [f"padding {_padding(conv)}"]),
     ]
     return ", ".join([*words, *unusual_options(conv, block)])
 
 
+def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[str]:
+    """What all layers of a grid have in common: the padding, and what is not as usual."""
+    padding = "one output position" if one_position else f"padding {_padding(conv)}"
+    return [padding, *unusual_options(conv, block)]
+
+
 def unusual_options(conv: Conv, block: Block) -> list[str]:
-    """The options of a layer that are not as usual."""
+    """The options of a layer that are not as usual, but for its padding."""
     words = []
     if max(conv.stride) > 1:
         words.append(f"stride {_short(conv.stride)}")
-    if conv.padding != "same":
-        padding = conv.padding
-        words.append(f"padding {padding if isinstance(padding, str) else _short(padding)}")
     if max(conv.dilation) > 1:
         words.append(f"dilation {_short(conv.dilation)}")
     if conv.groups > 1:
@@ -33,6 +40,10 @@ def unusual_options(conv: Conv, block: Block) -> list[str]:
     if conv.batch_size > 1:
         words.append(f"batch of {conv.batch_size}")
     return words
+
+
+def _padding(conv: Conv) -> str:
+    return conv.padding if isinstance(conv.padding, str) else _short(conv.padding)
 
 
 def _short(size: tuple[int, ...]) -> str:

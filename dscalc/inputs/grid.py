@@ -1,5 +1,6 @@
 """``32:1024:x2`` and friends -> the layers of a sweep."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, product
 from math import prod
@@ -29,6 +30,11 @@ class Axis:
 
     def __init__(self, text: str, name: str, dims: int | None = None) -> None:
         self.name, self.dims = name, dims
+        if thousands := re.fullmatch(r"\s*([0-9]{1,3})((?:,0[0-9]{2})+)\s*", text):
+            number = text.strip().replace(",", "")
+            raise DscalcError(
+                f"{name} {thousands[0].strip()} is a list of numbers; write {number} for one number"
+            )
         self._pieces = [self._piece(piece) for piece in text.split(",")]
         self.count = sum(_length(piece) for piece in self._pieces)
 
@@ -43,6 +49,11 @@ class Axis:
 
     def _piece(self, text: str) -> Sequence[Size]:
         if ":" not in text:
+            if self.dims is None and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
+                raise DscalcError(
+                    f"{self.name} is a number of channels, got {words.shown(text)}; the order is "
+                    "IC OC F D, and sizes are F and D"
+                )
             value = (
                 words.whole(text, self.name) if self.dims is None else words.size(text, self.name)
             )
@@ -84,7 +95,8 @@ class Grid:
     """One `Conv` per combination of the values of IC, OC, F and D, rightmost fastest.
 
     The layers are made one at a time while iterating. ``options`` are those of `Conv`; without
-    ``dims``, a size such as 3x5x5 says how many axes there are, and else there are 2.
+    ``dims``, a size such as 3x5x5 says how many axes there are, and else there are 2. Without D
+    there is one output position.
 
     Raises:
         DscalcError: a combination makes no layer, or there are more than 10^9.
@@ -95,13 +107,18 @@ class Grid:
         ic: str,
         oc: str,
         f: str,
-        d: str,
+        d: str | None = None,
         dims: int | None = None,
         *,
         width_multiplier: Multiplier = 1,
         resolution_multiplier: Multiplier = 1,
         **options: Any,
     ) -> None:
+        self.one_position = d is None
+        if d is None:  # then any map will do: of one position, whatever the padding
+            d, options["padding"] = "1", "same"
+        if dims is None:
+            _refuse_channels(ic, f, d)
         dims = dims or _axes(f) or _axes(d) or 2
         self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)
         self.count = prod(axis.count for axis in self.axes)
@@ -170,6 +187,21 @@ class Grid:
         if groups > 1 and ic.count * oc.count <= _FEW:
             for in_channels, out_channels in product(map(self._wide, ic), map(self._wide, oc)):
                 self._layer(in_channels, out_channels, largest, self._on_map(smallest))
+
+
+def _refuse_channels(ic: str, f: str, d: str) -> None:
+    """Refuse 5x5x3 and 12x12x3 where the 3 is IC, as pages write them: no 3-D layer is meant."""
+    sizes = {"F": f.strip().split("x"), "D": d.strip().split("x")}
+    solid = {name: parts for name, parts in sizes.items() if len(parts) == 3}
+    if solid and all(parts[2] == ic.strip() for parts in solid.values()):
+        fixes = " and ".join(
+            f"{parts[0] if parts[0] == parts[1] else 'x'.join(parts[:2])} for {name}"
+            for name, parts in solid.items()
+        )
+        written = " and ".join("x".join(parts) for parts in solid.values())
+        raise DscalcError(
+            f"channels are IC: write {fixes}, got {written}; if the layer is 3-D, add --dims 3"
+        )
 
 
 def _axes(text: str) -> int | None:

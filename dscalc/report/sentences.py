@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
+from math import prod
 
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv
@@ -38,6 +39,36 @@ def ratio_in_full(row: Row, conv: Conv, block: Block) -> str:
     forms = [*form[:2]] if form and form[2] == ratio else []
     # A number that is written alike twice is written once.
     return " = ".join(dict.fromkeys([*forms, str(ratio), f"{float(ratio):.6g}"]))
+
+
+def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
+    """The sentence of one layer: what its block saves, and which step costs most of that."""
+    assert row.mac_ratio is not None
+    assert row.param_ratio is not None
+    if block.name == "separable" and prod(conv.kernel_size) == 1:
+        return (
+            f"a 1x1 convolution is already pointwise: a depthwise step adds to it, "
+            f"{factor(row.mac_ratio)} the {label}"
+        )
+    sentence = saving(row.mac_ratio, row.param_ratio, label, block.name)
+    steps = row.rewritten.steps
+    if len(steps) > 1 and row.mac_ratio < 1:
+        most = max(steps, key=lambda step: step.cost.macs)
+        share = Fraction(most.cost.macs, row.rewritten.cost.macs)
+        sentence += f"; {float(100 * share):.1f}% of {block.name} is {most.name}"
+    return sentence
+
+
+def bias_note(row: Row, block: Block) -> list[str]:
+    """What biases would add to params, where the layer has none."""
+    sides = (("standard", row.as_is), (block.name, row.rewritten))
+    convs = {
+        name: [s.layer for s in side.steps if isinstance(s.layer, Conv)] for name, side in sides
+    }
+    if any(conv.bias for found in convs.values() for conv in found):
+        return []
+    added = [f"{sum(c.out_channels for c in found):,} to {name}" for name, found in convs.items()]
+    return [f"--bias would add params: {', '.join(added)}"]
 
 
 def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:

@@ -23,8 +23,10 @@ from dscalc.report.sentences import (
     PENDING,
     SAME,
     bar,
+    bias_note,
     crosschecked,
     factor,
+    layer_saving,
     measured,
     percent,
     ratio_in_full,
@@ -96,12 +98,11 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
             mark = SAME if cost.macs == counted.macs else DIFFERENT
             line.append(f"{counted.macs * scale:,} {mark}")
         cells.append(line)
-    assert row.mac_ratio is not None
-    assert row.param_ratio is not None
     notes = [
         *report.notes,
         f"{report.block.name} / standard = {ratio_in_full(row, row.layer, report.block)}",
-        saving(row.mac_ratio, row.param_ratio, label, report.block.name),
+        layer_saving(row, row.layer, report.block, label),
+        *bias_note(row, report.block),
         *crosschecked([row]),
         CONVENTION[report.unit],
     ]
@@ -160,21 +161,23 @@ def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
     """A sweep, one row a layer."""
     label, scale = UNITS[report.unit]
     name = report.block.name
-    header = ["channels", "F", "D", f"standard {label}", name, "ratio", "", "fewer"]
+    header = ["channels", "F", "D", f"standard {label}", name, "params", "ratio", "", "fewer"]
     cells = [
         [
             *_sizes(row),
             f"{row.as_is.cost.macs * scale:,}",
             f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+            f"{row.rewritten.cost.params:,}",
             percent(row.mac_ratio),
             bar(row.mac_ratio),
             factor(1 / row.mac_ratio) if row.mac_ratio else "",
         ]
         for row in rows
     ]
-    notes = [f"ratio = {name} / standard; fewer = standard / {name}", *crosschecked(rows)]
+    legend = f"ratio = {name} / standard; fewer = standard / {name}; params of {name}"
+    notes = [legend, *crosschecked(rows)]
     notes += [*report.notes, CONVENTION[report.unit]]
-    return Sheet(report.title, header, cells, None, notes, bar=6, spare=(6,))
+    return Sheet(report.title, header, cells, None, notes, bar=7, spare=(5, 7))
 
 
 def _network(report: Report, rows: Sequence[Row]) -> Sheet:
