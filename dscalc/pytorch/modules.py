@@ -148,7 +148,7 @@ def block_module(
             )
             continue
         own, zeros[step.name] = _split(conv.pads)
-        filters = any(size > 1 for size in conv.kernel_size)
+        filters = any(size > 1 for size in conv.kernel_size) or any(map(any, conv.pads))
         modules[step.name] = _convolution_class(len(conv.kernel_size))(
             conv.in_channels,
             conv.out_channels,
