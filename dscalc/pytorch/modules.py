@@ -142,7 +142,7 @@ def block_module(
             continue
         conv = step.layer
         assert conv is not None
-        if not conv.kernel_size:
+        if not conv.kernel_size and conv.groups == 1:  # torch has no grouped linear layer
             modules[step.name] = nn.Linear(
                 conv.in_channels, conv.out_channels, conv.bias, device=device, dtype=dtype
             )
