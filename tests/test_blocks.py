@@ -188,6 +188,33 @@ def test_what_is_no_block_is_refused_with_a_hint(text, message):
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--as standard", "--as standard is what the layer is compared with; name another block"),
+        ("--as seprable", "--as: unknown block 'seprable'; did you mean separable?"),
+        (
+            "--as separable:2 -m 3",
+            "--depth-multiplier is short for --as separable:3; drop one of them",
+        ),
+        ("-m 0", "--depth-multiplier must be at least 1, got 0"),
+        ("--groups 0", "--groups must be at least 1, got 0"),
+        ("--groups 2", "groups must divide both channels, got groups 2 for 3 -> 64 channels"),
+    ],
+)
+def test_a_block_that_compare_cannot_set_beside_the_layer_is_refused(options, message, run):
+    result = run(f"3 64 3 224 {options}")
+    assert (result.code, result.stdout, result.error) == (2, "", message)
+
+
+def test_the_command_rewrites_the_layer_as_the_block(run):
+    shown = "--get standard_macs --get separable_macs --get mac_ratio_exact --get crosscheck"
+    for option in ("--as separable:2", "-m 2"):
+        result = run(f"4 64 3x5x5 9 --groups 2 {option} {shown}")
+        macs = 64 * 2 * 75 * 9**3, 8 * (75 + 64) * 9**3
+        assert result == (0, "\t".join(map(str, [*macs, "139/1200", "exact"])) + "\n", "")
+
+
 def test_an_unusual_number_is_told():
     assert Block.parse("separable:2").unusual(DEEP) == ["depth multiplier 2"]
 

@@ -141,6 +141,13 @@ def test_a_size_of_the_wrong_number_of_axes_is_refused(text, dims, message):
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize(("f", "d"), [("3x5x5", "224x5"), ("3x3,3x3x3", "9"), ("3", "9x9,9x9x9")])
+def test_written_sizes_must_agree_in_their_number_of_axes(f, d):
+    with pytest.raises(DscalcError) as raised:
+        Grid("3", "4", f, d)
+    assert str(raised.value) == f"the sizes of F {f} and D {d} differ in their number of axes"
+
+
 def test_a_grid_is_made_one_layer_at_a_time():
     grid = Grid("1:1000", "1:1000", "1:10", "1:100")
     assert grid.count == 10**9
