@@ -184,3 +184,10 @@ def test_kernels_that_fit_each_map_are_taken_though_none_is_smallest_on_all_axes
 def test_a_grid_with_one_wrong_layer_is_refused_at_once_before_its_first(axes, options, message):
     with pytest.raises(DscalcError, match=message):
         Grid(*axes, **options)
+
+
+def test_groups_that_do_not_divide_are_found_on_the_way_where_the_channels_are_many():
+    layers = iter(Grid("2:3000", "4", "3", "9", groups=2))
+    assert next(layers).groups == 2
+    with pytest.raises(DscalcError, match="groups 2 for 3 -> 4 channels"):
+        next(layers)
