@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from strategies import rewrites
 
 from dscalc import Block, Conv, Cost, DscalcError, Row, compare
@@ -50,12 +49,6 @@ def test_each_side_is_the_sum_of_its_steps(rewrite):
 def test_with_bias_the_ratio_of_params_is_not_the_ratio_of_macs():
     row = layer_row(Conv(3, 64, 3, 224, bias=True), SEPARABLE)
     assert (row.mac_ratio, row.param_ratio) == (Fraction(73, 576), Fraction(286, 1792))
-
-
-def test_a_side_may_lack_a_step():
-    depthwise = Conv(8, 8, 3, 14, groups=8)
-    alone = side((Step("depthwise", depthwise, depthwise.cost),))
-    assert (alone.cost, alone.step("pointwise")) == (depthwise.cost, None)
 
 
 def test_a_row_that_is_kept_costs_the_same_and_has_no_steps_of_a_block():
@@ -157,13 +150,11 @@ def test_shares_are_of_the_macs_of_all_rows():
 # The library's answer.
 
 
-@given(rewrites(), st.sampled_from([1, 0.5]))
-def test_compare_answers_with_the_row_and_its_total(rewrite, alpha):
+@given(rewrites())
+def test_compare_answers_with_the_row_and_its_total(rewrite):
     conv, block = rewrite
-    options = {name: getattr(conv, name) for name in Conv.__dataclass_fields__}
-    del options["output_size"]
-    doubled = {name: options[name] * int(1 / alpha) for name in ("in_channels", "out_channels")}
-    report = compare(**options | doubled, block=block, width_multiplier=alpha)
+    given = {name: value for name, value in vars(conv).items() if name != "output_size"}
+    report = compare(**given, block=block)
     assert report.rows == [layer_row(conv, block)]
     assert report.total == total(report.rows)
     assert (report.checks, report.block, report.command) == ([], block, "compare")
