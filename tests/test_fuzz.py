@@ -6,6 +6,7 @@ import json
 from functools import partial
 from importlib.resources import files
 from itertools import chain, islice
+from math import prod
 
 import pytest
 import torch
@@ -290,8 +291,8 @@ def test_any_text_is_a_condition_or_refused(text):
 # Networks that fit together, against torch.
 
 
-def padded(kernel_size, padding, dilation):
-    """A module that pads explicitly, as torch refuses some paddings by name."""
+def padded(module, kernel_size, padding, dilation):
+    """The module behind one that pads explicitly, as torch refuses some paddings by name."""
     ends = []
     for axis, kernel in enumerate(kernel_size):
         both = dilation[axis] * (kernel - 1) if padding == "same" else 0
@@ -299,50 +300,38 @@ def padded(kernel_size, padding, dilation):
         if not isinstance(padding, str):
             before = after = padding[axis]
         ends = [before, after, *ends]  # torch counts axes from the last
-    return getattr(nn, f"ConstantPad{len(kernel_size)}d")(tuple(ends), 0)
+    zeros = getattr(nn, f"ConstantPad{len(kernel_size)}d")(tuple(ends), 0)
+    return nn.Sequential(zeros, module)
 
 
-def conv(ic, oc, geometry, groups=1, bias=False):
+def conv(ic, oc, geometry, groups, bias):
     kernel_size, stride, padding, dilation = geometry
     layer = getattr(nn, f"Conv{len(kernel_size)}d")
     module = layer(ic, oc, kernel_size, stride, 0, dilation, groups, bias)
-    return nn.Sequential(padded(kernel_size, padding, dilation), module)
+    return padded(module, kernel_size, padding, dilation)
 
 
-def geometry_of(arguments, dims):
-    padding = arguments["padding"]
-    return (
-        per_axis(arguments["kernel_size"], dims),
-        per_axis(arguments["stride"], dims),
-        padding if isinstance(padding, str) else per_axis(padding, dims),
-        per_axis(arguments["dilation"], dims),
-    )
-
-
-def modules(row, ic, geometry, dims):
+def modules(row, ic, dims):
     """What a row is in torch: as a standard layer, and as it is."""
-    kind, m, bias = row["kind"], row["depth_multiplier"], row["bias"]
-    oc = row["out_channels"]
+    kind, m, bias = row["kind"], row.get("depth_multiplier", 1), row.get("bias", False)
+    oc = row.get("out_channels", ic * m)
     if kind == "norm":
-        norm = getattr(nn, f"BatchNorm{max(1, dims)}d")(ic).eval()
-        return norm, norm
+        return (getattr(nn, f"BatchNorm{max(1, dims)}d")(ic).eval(),) * 2
     if kind == "linear":
-        linear = nn.Sequential(nn.Flatten(), nn.LazyLinear(oc, bias))
-        return linear, linear
+        return (nn.Sequential(nn.Flatten(), nn.LazyLinear(oc, bias)),) * 2
+    sizes = (row["kernel_size"], row["stride"], row["padding"], row.get("dilation", 1))
+    geometry = [size if isinstance(size, str) else per_axis(size, dims) for size in sizes]
     if kind == "pool":
-        kernel_size, stride, padding, dilation = geometry
-        pool = getattr(nn, f"MaxPool{dims}d")(kernel_size, stride)
-        padded_pool = nn.Sequential(padded(kernel_size, padding, dilation), pool)
-        return padded_pool, padded_pool
+        pool = getattr(nn, f"MaxPool{dims}d")(*geometry[:2])
+        return (padded(pool, geometry[0], *geometry[2:]),) * 2
+    standard = conv(ic, oc, geometry, row.get("groups", 1), bias)
     if kind == "conv":
-        standard = conv(ic, oc, geometry, row["groups"], bias)
         return standard, standard
     depthwise = conv(ic, ic * m, geometry, ic, bias)
     if kind == "depthwise":
-        return conv(ic, ic * m, geometry, 1, bias), depthwise
-    ones = ((1,) * dims, (1,) * dims, "valid", (1,) * dims)
-    pointwise = conv(ic * m, oc, ones, 1, bias)
-    return conv(ic, oc, geometry, 1, bias), nn.Sequential(depthwise, pointwise)
+        return standard, depthwise
+    pointwise = getattr(nn, f"Conv{dims}d")(ic * m, oc, 1, bias=bias)
+    return standard, nn.Sequential(depthwise, pointwise)
 
 
 @st.composite
@@ -357,39 +346,35 @@ def networks(draw):
         kinds = [kind for kind in KINDS if size or kind in ("linear", "norm")]
         if not number:
             kinds.remove("linear")
-        row = dict.fromkeys(COLUMNS)
-        row["name"], row["kind"] = f"row{number}", draw(st.sampled_from(kinds))
-        row["depth_multiplier"] = row["groups"] = 1
-        row["bias"], geometry = False, None
-        row["from"] = source if source != before else None
-        if row["kind"] not in ("norm", "linear"):
-            arguments = draw(geometries(dims, most_stride=2))
-            if row["kind"] == "pool":
-                arguments["dilation"] = 1
-            geometry = geometry_of(arguments, dims)
+        kind = draw(st.sampled_from(kinds))
+        row = {"name": f"row{number}", "kind": kind}
+        if source != before:
+            row["from"] = source
+        if kind not in ("norm", "linear"):
+            row |= draw(geometries(dims, most_stride=2))
+            if kind == "pool":
+                row["dilation"] = 1
             try:  # the map is given here
-                Conv(1, 1, geometry[0], size, *geometry[1:])
+                Conv(1, 1, **{name: row[name] for name in GEOMETRY}, input_size=size)
             except DscalcError:
-                arguments["padding"] = "same"
-                geometry = geometry_of(arguments, dims)
-            row["kernel_size"] = arguments["kernel_size"]
-            row |= {name: arguments[name] for name in GEOMETRY}
-        if row["kind"] not in ("norm", "pool"):
+                row["padding"] = "same"
+            del row["input_size"]
+        if kind not in ("norm", "pool"):
             row["bias"] = draw(st.booleans())
-        if row["kind"] in ("separable", "depthwise"):
+        if kind in ("separable", "depthwise"):
             row["depth_multiplier"] = draw(st.integers(1, 2))
-        if row["kind"] in ("conv", "separable", "linear"):
+        if kind in ("conv", "separable", "linear"):
             row["out_channels"] = draw(st.integers(1, 4))
-        if row["kind"] == "conv" and ic == 2 and row["out_channels"] % 2 == 0:
+        if kind == "conv" and ic == 2 and row["out_channels"] % 2 == 0:
             row["groups"] = draw(st.sampled_from([1, 2]))
+        pair = modules(row, ic, len(size))
+        if kind == "pool":
+            del row["dilation"]  # which has no meaning for it
         if not number or draw(st.booleans()):
-            row["input_size"] = size or None
-            row["in_channels"] = ic
-        pair = modules(row, ic, geometry, len(size))
+            row["in_channels"] = ic * prod(size) if kind == "linear" else ic
+            if size:
+                row["input_size"] = size
         output = pair[1](torch.zeros(batch, ic, *size)).shape[1:]
-        if row["kind"] == "linear" and row["in_channels"]:
-            for length in size:
-                row["in_channels"] *= length
         maps[row["name"]] = (output[0], tuple(output[1:]))
         table.append(row)
         built.append((*pair, (batch, ic, *size)))
@@ -397,39 +382,23 @@ def networks(draw):
     return table, built, batch
 
 
-GEOMETRY = ("stride", "padding", "dilation")
-NOT_OF = {  # what the rows of a kind leave empty
-    "conv": {"depth_multiplier"},
-    "separable": {"groups"},
-    "depthwise": {"groups", "out_channels"},
-    "linear": {"groups", "depth_multiplier"},
-    "pool": {"groups", "depth_multiplier", "bias", "dilation"},
-    "norm": {"groups", "depth_multiplier", "bias"},
-}
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
 
 
 def written(table, form):
     """The rows as a file."""
-    rows = [
-        {
-            column: list(value) if isinstance(value, tuple) else value
-            for column, value in row.items()
-            if column not in NOT_OF[row["kind"]]
-        }
-        for row in table
-    ]
     if form == "jsonl":
-        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+        return json_lines(table)
 
     def cell(value):
-        if isinstance(value, list):
+        if isinstance(value, tuple):
             return "x".join(map(str, value))
         return str(value).lower() if isinstance(value, bool) else value
 
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in table)
     return text.getvalue().encode()
 
 

@@ -519,28 +519,22 @@ def test_totals_are_the_sums_of_the_rows_in_json(name, verify, run):
 
 def test_machine_formats_hold_the_rows_and_json_the_total_and_the_checks_too(run):
     csv_rows = list(csv.DictReader(run("network mobilenet_v1 -f csv").stdout.splitlines()))
-    json_rows = [
-        json.loads(line) for line in run("network mobilenet_v1 -f jsonl").stdout.splitlines()
-    ]
+    json_rows = [*map(json.loads, run("network mobilenet_v1 -f jsonl").stdout.splitlines())]
     result = run("network", "mobilenet_v1", "-f", "json", "--assert", "macs < 568M")
     report = json.loads(result.stdout)
-    assert [*report] == [
-        *("schema", "version", "convention", "command", "as", "rows", "total", "checks")
-    ]
-    assert (report["schema"], report["command"], report["as"]) == (
+    assert " ".join(report) == "schema version convention command as rows total checks"
+    assert [report[key] for key in ("schema", "command", "as")] == [
         "dscalc/2",
         "network",
         "standard",
-    )
+    ]
     assert [row["name"] for row in csv_rows] == [row["name"] for row in report["rows"]]
     assert [*csv_rows[0]] == [*json_rows[0]] == [*report["total"]]
     assert len(csv_rows) == len(json_rows) == 16
     assert report["rows"] == json_rows
     assert report["total"]["name"] == "total"
     [check] = report["checks"]
-    assert result.code == 1
-    assert (check["assertion"], check["holds"]) == ("macs < 568M", False)
-    assert check["value"] == 568_740_352
+    assert (result.code, check["holds"], check["value"]) == (1, False, 568_740_352)
 
 
 def test_get_holds_the_total(run):
@@ -636,7 +630,7 @@ def test_a_fault_in_one_row_is_found_and_named(fault, run):
     assert marked == ["sep4", "total", "✗"]
 
 
-def test_a_fault_in_one_row_is_in_every_machine_format(fault, run):
+def test_a_fault_in_one_row_is_in_every_machine_format_and_the_exit_code(fault, run):
     report = json.loads(run("network mobilenet_v1 -f json").stdout)
     assert report["total"]["crosscheck"] == "mismatch"
     in_csv = csv.DictReader(run("network mobilenet_v1 -f csv").stdout.splitlines())
@@ -644,11 +638,8 @@ def test_a_fault_in_one_row_is_in_every_machine_format(fault, run):
     for rows in (report["rows"], in_csv, in_jsonl):
         assert [row["name"] for row in rows if row["crosscheck"] != "exact"] == ["sep4"]
     assert run("network mobilenet_v1 --verify --get crosscheck")[:2] == (1, "mismatch\n")
-
-
-def test_a_fault_fails_even_beside_assertions_that_hold(fault, run):
-    result = run("network", "mobilenet_v1", "-q", "--assert", "macs < 600M")
-    assert result[::2] == (1, "")
+    beside = run("network", "mobilenet_v1", "-q", "--assert", "macs < 600M")
+    assert beside[::2] == (1, "")
 
 
 def test_a_row_that_torch_refuses_leaves_the_others_checked(written, run):
@@ -842,35 +833,21 @@ def test_noise_is_refused_in_printable_lines(data):
     assert len(refused(data)) < 60
 
 
-class Endless(io.RawIOBase):
-    """A file that never ends."""
-
-    def __init__(self, first, line):
-        self.lines, self.line, self.given = [first], line, 0
-
-    def readline(self, size=-1):
-        line = self.lines.pop() if self.lines else self.line
-        self.given += len(line[:size])
-        return line[:size]
-
-
 @pytest.mark.parametrize(
     ("line", "count", "reason"),
     [
-        (b"x" * 2**20, 1, "2: the line is longer than 1,048,576 bytes"),
+        (b"x", 1, "2: the line is longer than 1,048,576 bytes"),
         (b"norm,,\n", 1, "100002: a network has at most 100,000 layers"),
         (b"nrom,,\n", 51, "51: too many errors; the rest is not read"),
     ],
-    ids=["in one line", "of layers", "of errors"],
 )
-def test_of_a_file_of_any_length_only_a_little_is_read(line, count, reason):
-    stream = Endless(b"kind,in_channels,input_size\n", line)
+def test_of_a_long_file_only_a_little_is_read(line, count, reason):
+    stream = io.BytesIO(b"kind,in_channels,input_size\n" + line * 2**22)
     with pytest.raises(FileError) as raised:
         read_network(stream, "net")
     lines = str(raised.value).split("\n")
-    assert len(lines) == count
-    assert lines[-1] == f"net:{reason}"
-    assert stream.given < 2**21
+    assert (len(lines), lines[-1]) == (count, f"net:{reason}")
+    assert stream.tell() < 2**21
 
 
 @pytest.mark.parametrize(
@@ -927,26 +904,15 @@ def named(name):
     return json.dumps({**row, "input_size": 9}) + "\n"
 
 
-def name_in(report, form):
-    """The name of the only row, as a report has it; with the escapes of its format undone."""
-    match form:
-        case "csv":
-            return next(csv.DictReader(io.StringIO(report)))["name"]
-        case "json":
-            return json.loads(report)["rows"][0]["name"]
-        case "jsonl":
-            return json.loads(report)["name"]
-        case "markdown":
-            [line] = [line for line in report.splitlines() if "3 -> 8" in line]
-            return re.sub(r"\\(.)", r"\1", line.removeprefix("| ").partition(" | 3 -> 8")[0])
-        case "svg":
-            picture = ElementTree.fromstring(report)
-            texts = [part.text for part in picture.iter() if part.tag.endswith("}text")]
-            cells = [text.replace("\N{NO-BREAK SPACE}", " ").strip() for text in texts]
-            return cells[cells.index("3 -> 8") - 1]
-        case _:
-            [line] = [line for line in report.splitlines() if "3 -> 8" in line]
-            return line.partition("3 -> 8")[0].strip()
+def unescaped(report, form):
+    """The text of a report of one row, with the escapes of its format undone."""
+    if form.startswith("json"):
+        parsed = json.loads(report)
+        return parsed.get("rows", [parsed])[0]["name"]
+    if form == "svg":
+        text = "".join(ElementTree.fromstring(report).itertext())
+        return text.replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"\\(.)", r"\1", report) if form == "markdown" else report
 
 
 @pytest.mark.parametrize(
@@ -958,7 +924,7 @@ def name_in(report, form):
 def test_a_name_is_printed_literally(form, name, shown, written, run):
     result = run("network", written(named(name)), "-f", form, "--no-verify", columns=300)
     assert (result.code, result.stderr) == (0, "")
-    assert name_in(result.stdout, form) == shown
+    assert shown in unescaped(result.stdout, form)
     assert all(char.isprintable() or char in "\n\N{NO-BREAK SPACE}" for char in result.stdout)
 
 
