@@ -30,7 +30,13 @@ COMMANDS = {
     "network": (STANDARD, "network mobilenet_v1"),
     "network, separable": (SEPARABLE, "network mobilenet_v1 --as separable"),
     "bench": (SEPARABLE, "bench 2,4 8 3 14"),
+    "model": (
+        SEPARABLE,
+        "model torch.nn:Conv2d --input 3x9x9 "
+        '--kwargs {"in_channels":3,"out_channels":8,"kernel_size":3}',
+    ),
 }
+WITH_TOTALS = ("network", "model")  # which --get and --assert take
 
 layers = pytest.mark.parametrize("layer", [ONE, GRID], ids=["layer", "grid"])
 units = pytest.mark.parametrize("unit", ["macs", "flops"])
@@ -76,7 +82,7 @@ def test_one_vocabulary_names_the_values_of_every_format(asked, unit, timed, run
     assert written.splitlines()[0].split(",") == names
     assert read_csv(written) == [plain(row) for row in rows]
     got = ask(*(word for name in names for word in ("--get", name))).stdout
-    shown = [report["total"]] if asked.startswith("network") else rows
+    shown = [report["total"]] if report["command"] in WITH_TOTALS else rows
     assert got.splitlines() == ["\t".join(plain(row).values()) for row in shown]
 
 
@@ -85,7 +91,7 @@ def test_one_vocabulary_names_the_values_of_every_format(asked, unit, timed, run
 def test_every_number_can_be_asserted(asked, unit, timed, run):
     args = f"{COMMANDS[asked][1]} --unit {unit} -f json"
     report = json.loads(run(args).stdout)
-    last = report["total"] if report["command"] == "network" else report["rows"][-1]
+    last = report["total"] if report["command"] in WITH_TOTALS else report["rows"][-1]
     asserted = [field.name for field in fields_of(asked, unit) if field.is_number]
     asserted = [name for name in asserted if last[name] is not None]
     result = run(*args.split(), *(f"--assert={name} != -1" for name in asserted))
@@ -178,6 +184,7 @@ def test_what_was_not_counted_is_null_in_json_and_empty_in_csv(run):
         ("compare", "standard_", "separable_"),
         ("network", "", "standard_"),
         ("network, separable", "", "separable_"),
+        ("model", "", "separable_"),
     ],
 )
 def test_the_total_is_the_sum_of_the_rows(asked, as_is, rewritten, verify, run):
