@@ -18,12 +18,12 @@ def described(conv: Conv, block: Block) -> str:
 def unusual_options(conv: Conv, block: Block) -> list[str]:
     """The options of a layer that are not as usual."""
     words = []
-    if max(conv.stride) > 1:
+    if max(conv.stride, default=1) > 1:
         words.append(f"stride {_short(conv.stride)}")
     if conv.padding != "same":
         padding = conv.padding
         words.append(f"padding {padding if isinstance(padding, str) else _short(padding)}")
-    if max(conv.dilation) > 1:
+    if max(conv.dilation, default=1) > 1:
         words.append(f"dilation {_short(conv.dilation)}")
     if conv.groups > 1:
         words.append(f"{conv.groups} groups")
