@@ -297,6 +297,7 @@ BAD_INPUT = [
     ("3 64 3 224 -m 0", "--depth-multiplier must be at least 1, got 0"),
     ("3 64 3 224 -m 2 --as separable:3", "--depth-multiplier is short for --as separable:2; drop"),
     ("3 64 3 224 --as seprable", "--as: unknown block 'seprable'; did you mean separable?"),
+    ("3 64 3 224 --as standard", "--as standard is what the layer is compared with; name another"),
     ("3 64 3 224 --as separable:0", "depth multiplier must be at least 1, got 0"),
     ("3 64 3 224 --as separable:1:2", "--as: the block is separable:M, got 'separable:1:2'"),
     ("3 64 3 224 -b 0", "--batch must be at least 1, got 0"),
