@@ -282,12 +282,6 @@ BAD_INPUT = [
         "--padding must be same, valid or a size of 0 or more, such as 1 or 1x2, ",
     ),
     ("3 64 3 224 --dilation 0", "--dilation must be at least 1, got 0"),
-    ("3 64 3 224 --groups 0", "--groups must be at least 1, got 0"),
-    (
-        "3 64 3 224 --groups 3",
-        "groups must divide both channels, got groups 3 for 3 -> 64 channels",
-    ),
-    ("3 64 3 224 -m 0", "--depth-multiplier must be at least 1, got 0"),
     ("3 64 3 224 -b 0", "--batch must be at least 1, got 0"),
     (
         "3 64 3 224 --width-multiplier 1e999",
