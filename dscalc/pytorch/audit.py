@@ -29,7 +29,7 @@ from dscalc.pytorch.trace import (
     trace_either,
 )
 from dscalc.record.report import Report
-from dscalc.words import printable
+from dscalc.words import plural, printable
 
 Key = tuple[str, str]  # module path and kind: what a row is
 _OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
@@ -364,7 +364,7 @@ def _by_block(conv: Conv, block: Block) -> int:
 
 
 def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {plural(noun, number)}"
 
 
 def _size(parameters: Iterable[torch.Tensor]) -> int:
