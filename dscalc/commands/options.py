@@ -115,7 +115,9 @@ class BlockOptions:
         """What the layer is rewritten as."""
         block = Block.parse(self.as_)
         if block == STANDARD:
-            raise DscalcError("--as standard is what the block is compared with; name another")
+            raise DscalcError(
+                "--as standard is what the layer is compared with; name another block"
+            )
         if self.depth_multiplier is not None:
             multiplier = words.whole(self.depth_multiplier, "--depth-multiplier")
             if self.as_ != str(SEPARABLE):

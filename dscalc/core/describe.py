@@ -28,9 +28,9 @@ def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[s
 def unusual_options(conv: Conv, block: Block) -> list[str]:
     """The options of a layer that are not as usual, but for its padding."""
     words = []
-    if max(conv.stride) > 1:
+    if max(conv.stride, default=1) > 1:
         words.append(f"stride {_short(conv.stride)}")
-    if max(conv.dilation) > 1:
+    if max(conv.dilation, default=1) > 1:
         words.append(f"dilation {_short(conv.dilation)}")
     if conv.groups > 1:
         words.append(f"{conv.groups} groups")

@@ -119,7 +119,11 @@ class Grid:
             d, options["padding"] = "1", "same"
         if dims is None:
             _refuse_channels(ic, f, d)
-        dims = dims or _axes(f) or _axes(d) or 2
+        written = _axes(f, d)
+        if dims is None and len(written) > 1:
+            sizes = f"F {words.printable(f)} and D {words.printable(d)}"
+            raise DscalcError(f"the sizes of {sizes:.80} differ in their number of axes")
+        dims = dims or next(iter(written), 2)
         self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)
         self.count = prod(axis.count for axis in self.axes)
         if self.count > _MOST_LAYERS:
@@ -204,10 +208,10 @@ def _refuse_channels(ic: str, f: str, d: str) -> None:
         )
 
 
-def _axes(text: str) -> int | None:
-    """How many axes the sizes of F or D have, where one is written such as 3x5x5."""
-    counts = [size.partition(":")[0].count("x") + 1 for size in text.split(",")]
-    return next((count for count in counts if 1 < count <= 3), None)
+def _axes(*texts: str) -> set[int]:
+    """How many axes the sizes of F and D have, where they are written such as 3x5x5."""
+    counts = {size.partition(":")[0].count("x") + 1 for text in texts for size in text.split(",")}
+    return counts & {2, 3}
 
 
 def _length(values: Sequence[Size]) -> int:

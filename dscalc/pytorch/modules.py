@@ -147,13 +147,14 @@ def block_module(
             continue
         conv = step.layer
         assert conv is not None
-        if not conv.kernel_size:
+        if not conv.kernel_size and conv.groups == 1:  # torch has no grouped linear layer
             modules[step.name] = nn.Linear(
                 conv.in_channels, conv.out_channels, conv.bias, device=device, dtype=dtype
             )
             continue
         own, zeros[step.name] = _split(conv.pads)
-        dims, filters = len(conv.kernel_size), any(size > 1 for size in conv.kernel_size)
+        dims = len(conv.kernel_size)
+        filters = any(size > 1 for size in conv.kernel_size) or any(map(any, conv.pads))
         options: dict[str, Any] = {
             "stride": conv.stride,
             "padding": own,
