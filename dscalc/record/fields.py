@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from dscalc import words
-from dscalc.core.blocks import STANDARD, Block
+from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.roofline import least_bytes
@@ -175,14 +175,21 @@ def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Fiel
     if name in known:
         return known[name]
     other: Unit = "flops" if unit == "macs" else "macs"
-    renamed = _renamed(command, block, unit)
+    renamed = _renamed(command, block, other) | _renamed(command, block, unit)
     near = [other for other in known if name in other][:3] or get_close_matches(name, known, 3, 0.5)
     if name in renamed:
-        hint = f"{command} calls it {renamed[name]}" if renamed[name] in known else renamed[name]
+        now = renamed[name]
+        hint = now if " " in now else f"{command} calls it {now}"
     elif name in (others := [field.name for field in fields(command, block, other)]):
         hint = f"with --unit {unit} it is called {list(known)[others.index(name)]}"
         if unit == "macs":
             hint = "with --unit flops it is known"
+    elif blocks := [
+        block
+        for block in (STANDARD, SEPARABLE)
+        if name in (field.name for field in fields(command, block, unit))
+    ]:
+        hint = f"with --as {blocks[0]} it is known"
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {' '.join(known)}"
     raise DscalcError(f"unknown field {words.shown(name)}; {hint}")
@@ -200,6 +207,8 @@ def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:
         names |= {
             f"separable_{unit}": unit,
             "separable_params": "params",
+            "depth_multiplier": "it is a column of files, and no field",
+            "depthwise_bias": "bias",
             f"fvcore_separable_{unit}": f"fvcore_{unit}",
             "torch_separable_params": "torch_params",
         }
