@@ -27,6 +27,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from unittest.mock import patch
 
+from looks import LOOKS
+
 from dscalc.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -38,10 +40,6 @@ PICTURES = {
     "network.svg": "dscalc network mobilenet_v1 --plot {} --get mac_ratio",
 }
 
-_LOOKS = (
-    *("LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"),
-    *("TTY_INTERACTIVE", "PYTHONIOENCODING", "LC_ALL", "LC_CTYPE", "LANG"),
-)
 _FENCE = re.compile(r"(`{3,})([\w{}-]*)")
 _COMMENT = re.compile(r"<!-- (file|needs): (.+) -->")
 _BEGIN = re.compile(r"<!-- begin ([\w-]+)\b.*-->")
@@ -91,11 +89,10 @@ def workplace(folder: Path) -> Iterator[None]:
         stack.enter_context(chdir(folder))
         stack.enter_context(patch.object(sys, "path", [str(folder), *sys.path]))
         stack.enter_context(patch.object(sys.modules["__main__"], "__package__", None))
-        stack.enter_context(
-            patch.dict(os.environ, {"PATH": path, "COLUMNS": "80", "PYTHONUTF8": "1"})
-        )
-        for name in _LOOKS:
+        stack.enter_context(patch.dict(os.environ))
+        for name in LOOKS:
             os.environ.pop(name, None)
+        os.environ.update(PATH=path, COLUMNS="80", PYTHONUTF8="1")
         try:
             yield
         finally:
