@@ -123,6 +123,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def plural(noun: str, number: int) -> str:
+    """The noun for so many of it."""
+    return noun if number == 1 else f"{noun}s"
+
+
 def shown(text: str) -> str:
     """User input as an error quotes it: on one line, control characters escaped, not too long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

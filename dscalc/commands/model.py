@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from math import prod
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,9 +12,10 @@ from dscalc import words
 from dscalc.commands.answer import Asked, plotting, torch_needed, working, write
 from dscalc.commands.options import CheckOptions, OutputOptions
 from dscalc.core.blocks import BLOCKS, Block
-from dscalc.core.row import summed_by_path
+from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import Value, find
+from dscalc.record.fields import UNITS, Value, find
+from dscalc.words import plural
 
 EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224
@@ -178,16 +180,15 @@ def model(
             verdict.differs(fault)
         verdict.check(total)
         for field in asked.get:
-            if total.unknown and field.read(total) is None:
+            if field.read(total) is None and field.read(replace(total, unknown=())) is not None:
                 operators = ", ".join(total.unknown)
                 raise DscalcError(f"{field.name} is not known: no formula for {operators}")
         rows = summed_by_path(report.rows, levels) if levels else list(report.rows)
         if key:
             rows.sort(key=lambda row: _sortable(key.read(row)), reverse=True)
         notes = report.notes
-        if len(rows) > (most or len(rows)):
-            left = sum(row.as_is.cost.macs > 0 for row in rows[most:])
-            notes = [f"{left:,} more rows with MACs are in the total", *notes]
+        if most and most < len(rows):
+            notes = [_left_out(rows[most:], UNITS[output.unit][0]), *notes]
         report = replace(report, rows=rows[:most], notes=notes, checks=verdict.checks)
         if output.plot:
             with plotting(output.plot) as (plot, path, kind):
@@ -196,10 +197,21 @@ def model(
     return verdict.conclude()
 
 
+def _left_out(rows: list[Row], label: str) -> str:
+    """What --top hides."""
+    with_macs = sum(row.as_is.cost.macs > 0 for row in rows)
+    without = len(rows) - with_macs
+    parts = [(with_macs, f"with {label}"), (without, f"without {label}")]
+    held = [f"{number:,} more {plural('row', number)} {what}" for number, what in parts if number]
+    return f"{' and '.join(held)} {'is' if len(rows) == 1 else 'are'} in the total"
+
+
 def _sortable(value: Value) -> tuple[int, Any, str]:
     """Numbers first, then words and sizes, then nothing."""
     if value is None:
         return 0, 0, ""
     if isinstance(value, int | float | Fraction):
         return 2, value, ""
+    if isinstance(value, tuple):
+        return 2, prod(value), ""
     return 1, 0, str(value)

@@ -191,8 +191,9 @@ def _part(name: str, rows: list[Row]) -> Row:
     if len(rows) == 1 and rows[0].name == name:
         return rows[0]
     share = sum((row.share or Fraction(0) for row in rows), Fraction(0))
-    checks = total([row for row in rows if row.as_is.cost.macs]).crosscheck
-    return replace(total(rows), name=name, kind="part", kept="part", share=share, crosscheck=checks)
+    with_macs = [row for row in rows if row.as_is.cost.macs]
+    check = total(with_macs).crosscheck if with_macs else "skipped"
+    return replace(total(rows), name=name, kind="part", kept="part", share=share, crosscheck=check)
 
 
 def with_shares(rows: Sequence[Row]) -> list[Row]:

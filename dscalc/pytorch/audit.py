@@ -1,6 +1,5 @@
 """A model -> rows: every operator, as it is and rewritten, summed by module; and the proof."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -9,13 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 
-from dscalc.core.blocks import SEPARABLE, Block, Step
-from dscalc.core.conv import Conv
+from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
+from dscalc.core.conv import Conv, TransposedConv
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
 from dscalc.core.row import Count, Counted, Crosscheck, Row, Shape, Side, total, with_shares
+from dscalc.errors import DscalcError
 from dscalc.pytorch.crosscheck import count
+from dscalc.pytorch.modules import CONVOLUTIONS
 from dscalc.pytorch.rewrite import Patterns, reasons_to_keep, replacement
 from dscalc.pytorch.trace import (
     Operator,
@@ -27,9 +29,11 @@ from dscalc.pytorch.trace import (
     trace_either,
 )
 from dscalc.record.report import Report
-from dscalc.words import printable
+from dscalc.words import plural, printable
 
 Key = tuple[str, str]  # module path and kind: what a row is
+_OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def audit(
@@ -71,11 +75,17 @@ def audit(
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     as_is, copied = trace_either(model, args, kwargs, rebuild)
-    hollow = any(tensor.is_meta for tensor in model.parameters())
-    source = copied if as_is.real and hollow else model
+    tensors = [*model.parameters(), *model.buffers()]
+    lazy = any(is_lazy(tensor) for tensor in tensors)
+    hollow = as_is.real and any(tensor.is_meta for tensor in tensors)
+    source = copied if lazy or hollow else model
     reasons = reasons_to_keep(copied, block, only, exclude)
-    rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
-    if functional := _functional(as_is, rewritten, reasons):
+    try:
+        rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
+    except DscalcError:  # it ran as it is
+        reasons = {path: reason or "needs its values" for path, reason in reasons.items()}
+        rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
+    if functional := _functional(rewritten, reasons):
         reasons |= dict.fromkeys(functional, "functional")
         rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
     counting: Count | None = lru_cache(maxsize=None)(count) if verify else None
@@ -83,7 +93,7 @@ def audit(
     whole, faults = _whole(rows, copied, as_is, rewritten, counting)
     return Report(
         "model", block, with_shares(rows), whole, title=type(model).__name__,
-        notes=list(_notes(rows, block, as_is, copied)), faults=faults,
+        notes=list(_notes(rows, block, as_is, copied, verified=verify)), faults=faults,
     )  # fmt: skip
 
 
@@ -104,23 +114,20 @@ def _rewritten(
 ) -> Trace:
     """The trace of a copy in which a block stands behind each eligible convolution's forward."""
     twin = on_cpu(model) if as_is.real else on_meta(model)
-    for path, reason in reasons.items():
-        module = twin.get_submodule(path)
-        if not reason and isinstance(module, _ConvNd):
-            behind_forward(module, replacement(module, block))
-    return trace(twin, args, kwargs)
+    with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
+        for path, reason in reasons.items():
+            module = twin.get_submodule(path)
+            if not reason and isinstance(module, _ConvNd):
+                behind_forward(module, replacement(module, block))
+    return trace(twin, args, kwargs, "cpu" if as_is.real else "meta")
 
 
-def _functional(as_is: Trace, rewritten: Trace, reasons: Mapping[str, str]) -> set[str]:
+def _functional(rewritten: Trace, reasons: Mapping[str, str]) -> set[str]:
     """Paths of eligible convolutions whose weight is used otherwise than by their forward."""
-    by_block = {
-        key: [operator for operator in operators if operator.step]
-        for key, operators in _by_row(rewritten).items()
-    }
     return {
-        path
-        for (path, kind), operators in _by_row(as_is).items()
-        if reasons.get(path) == "" and len(by_block.get((path, kind), [])) < len(operators)
+        operator.path
+        for operator in rewritten.operators
+        if not operator.step and reasons.get(operator.path) == ""
     }
 
 
@@ -130,14 +137,14 @@ class _Books:
     def __init__(self, model: nn.Module) -> None:
         self.owned: dict[str, int] = {}
         self.kinds: dict[str, str] = {}
-        self.plain: set[str] = set()  # modules that hold a weight and a bias of their own alone
+        self.plain: dict[str, dict[str, nn.Parameter]] = {}  # a weight and a bias, and no more
         seen: set[int] = set()
         for path, module in model.named_modules():
             held = dict(module.named_parameters(recurse=False))
             own = [parameter for parameter in held.values() if id(parameter) not in seen]
             seen.update(map(id, own))
-            if isinstance(module, _ConvNd | nn.Linear) and len(own) == len(held):
-                self.plain |= {path} if held.keys() <= {"weight", "bias"} else set()
+            if len(own) == len(held) and {"weight"} <= held.keys() <= {"weight", "bias"}:
+                self.plain[path] = held
             self.kinds[path] = type(module).__name__
             if own:
                 self.owned[path] = _size(own)
@@ -145,6 +152,13 @@ class _Books:
     def take(self, path: str) -> int:
         """Parameters of a module, which the first row that asks for them gets."""
         return self.owned.pop(path, 0)
+
+    def by_formula(self, first: Operator, params: int) -> int:
+        """What the layer should hold, by its sizes, if its weight and bias are all of these."""
+        held, conv = self.plain.get(first.path, {}), first.conv
+        if not params or not conv or first.weight is not held.get("weight"):
+            return params
+        return conv.cost.params if conv.bias == ("bias" in held) else params
 
 
 def _rows(
@@ -158,17 +172,15 @@ def _rows(
     """A row for each module and kind of operator, then for each other module with parameters."""
     books = _Books(model)
     after = _by_row(rewritten)
-    torch_agrees = as_is.torch_macs == as_is.known_to_torch
+    torch_agrees = not as_is.unknown and as_is.torch_macs == as_is.known_to_torch
     for key, operators in _by_row(as_is).items():
         path, kind = key
         params = books.take(path)
         kept = reasons.get(path, "functional" if kind == "conv" else kind)
         convs = [operator.conv for operator in operators if operator.conv]
-        formula = params
-        if path in books.plain and params:
-            formula = convs[0].cost.params
+        formula = Cost(0, books.by_formula(operators[0], params))
         before = Side(
-            summed(Cost(o.macs, 0, o.activations) for o in operators) + Cost(0, formula),
+            summed(Cost(o.macs, 0, o.activations) for o in operators) + formula,
             counted=_counted(convs, params, count) if len(convs) == len(operators) else None,
         )
         side, found = before, sum(operator.macs for operator in after.get(key, []))
@@ -203,11 +215,14 @@ def _shape(convs: list[Conv]) -> Conv | Shape:
     if not convs:
         return Shape()
     first = convs[0]
-    if not first.kernel_size:
-        return Shape(first.in_channels, first.out_channels, bias=first.bias)
-    if all(conv == first for conv in convs):
+    if first.kernel_size and all(conv == first for conv in convs):
         return first
-    return Shape(first.in_channels, first.out_channels)
+
+    def common(name: str) -> Any:
+        values = {getattr(conv, name) for conv in convs}
+        return values.pop() if len(values) == 1 else None
+
+    return Shape(common("in_channels"), common("out_channels"), bias=common("bias"))
 
 
 def _counted(convs: list[Conv], params: int, count: Count | None) -> Counted | None:
@@ -249,11 +264,17 @@ def _whole(
         faults.append(
             f"the model holds {params:,} parameters, and its rows {whole.as_is.cost.params:,}"
         )
-    for traced, what in ((as_is, "the model"), (rewritten, "the rewritten model")):
-        if traced.torch_macs not in (None, traced.known_to_torch):
+    for traced, side, what in (
+        (as_is, whole.as_is, "the model"),
+        (rewritten, whole.rewritten, "the rewritten model"),
+    ):
+        known = side.cost.macs - sum(o.macs for o in traced.operators if not o.by_torch)
+        if as_is.real and traced is rewritten:  # values may decide what runs
+            known = traced.known_to_torch
+        if not traced.unknown and traced.torch_macs not in (None, known):
             faults.append(
                 f"torch's FlopCounterMode gives {traced.torch_macs:,} MACs for {what}, and the "
-                f"formulas {traced.known_to_torch:,}"
+                f"formulas {known:,}"
             )
     found: dict[str, Counted | None] = {}
     for name in ("as_is", "rewritten"):
@@ -266,7 +287,7 @@ def _whole(
     crosscheck: Crosscheck = "exact"
     if faults or any(row.crosscheck == "mismatch" for row in rows):
         crosscheck = "mismatch"
-    elif count is None or as_is.torch_macs is None or as_is.unknown:
+    elif count is None or as_is.torch_macs is None or as_is.unknown or _unchecked(rows):
         crosscheck = "skipped"
     return (
         replace(
@@ -281,38 +302,69 @@ def _whole(
     )
 
 
-def _notes(rows: list[Row], block: Block, as_is: Trace, model: nn.Module) -> Iterator[str]:
-    convolutions = [row for row in rows if row.kind in ("conv", "transposed") and row.kept]
-    macs = sum(row.as_is.cost.macs for row in rows)
-    reasons = Counter(row.kept for row in convolutions)
-    for reason, number in reasons.most_common():
-        share = sum(row.as_is.cost.macs for row in convolutions if row.kept == reason)
-        yield (
-            f"{_number(number, 'convolution')}, {float(100 * share / (macs or 1)):.4g}% of the "
-            f"MACs, {'was' if number == 1 else 'were'} not rewritten: {reason}"
-        )
+def _unchecked(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.as_is.cost.macs and row.crosscheck == "skipped"]
+
+
+def _notes(
+    rows: list[Row], block: Block, as_is: Trace, model: nn.Module, *, verified: bool
+) -> Iterator[str]:
+    yield from _kept(rows, block, as_is)
     idle = [row for row in rows if row.kept == "did not run"]
     if idle:
         names = ", ".join(row.name or "" for row in idle[:3]) + (", ..." if len(idle) > 3 else "")
         params = sum(row.as_is.cost.params for row in idle)
-        all_conv = all(isinstance(model.get_submodule(row.name or ""), _ConvNd) for row in idle)
-        what = _number(len(idle), "convolution" if all_conv else "module")
-        yield f"{what} did not run ({names}): {params:,} params"
+        plain = {kind.__name__ for kind in CONVOLUTIONS.values()}
+        noun = "convolution" if {row.kind for row in idle} <= plain else "module"
+        yield f"{_number(len(idle), noun)} did not run ({names}): {params:,} params"
     if as_is.real:
         yield f"this ran on real tensors, since the model needs values ({as_is.reason})"
     for name, calls in as_is.unknown.items():
         yield f"not known: what {name} costs ({_number(calls, 'call')})"
-    kinds = {type(module).__name__ for module in model.modules()}
+    if verified and not as_is.unknown and (unchecked := _unchecked(rows)):
+        names = ", ".join(dict.fromkeys(f"{row.name} ({row.kind})" for row in unchecked[:3]))
+        more = ", ..." if len(unchecked) > 3 else ""
+        yield f"not cross-checked, as neither fvcore nor torch counts it: {names}{more}"
+    modules = [module for path, module in model.named_modules() if path in as_is.ran]
     without_macs = {
-        "norms": any("Norm" in kind for kind in kinds),
-        "adaptive pools": any("AdaptiveAvgPool" in kind for kind in kinds),
+        "norms": any(isinstance(module, _NORMS) for module in modules),
+        "adaptive pools": any("AdaptiveAvgPool" in type(module).__name__ for module in modules),
     }
     if what := " and ".join(name for name, there in without_macs.items() if there):
-        yield f"fvcore's own total is larger: it also counts {what}, which hold no MACs"
+        yield f"fvcore's own total also counts {what}, which hold no MACs"
+
+
+def _kept(rows: list[Row], block: Block, as_is: Trace) -> Iterator[str]:
+    """Which convolutions are not rewritten and why; of what is out of reach, what it would cost."""
+    macs = sum(row.as_is.cost.macs for row in rows) or 1
+    kept: dict[str, list[tuple[Row, list[Conv]]]] = {}
+    for row, operators in zip(rows, _by_row(as_is).values(), strict=False):  # rows with MACs first
+        if row.kept and row.kind in ("conv", "transposed"):
+            convs = [operator.conv for operator in operators if operator.conv]
+            kept.setdefault(row.kept, []).append((row, convs))
+    for reason, held in sorted(kept.items(), key=lambda item: -len(item[1])):
+        before = sum(row.as_is.cost.macs for row, _ in held)
+        sentence = (
+            f"{_number(len(held), 'convolution')}, {float(100 * before / macs):.4g}% of the MACs, "
+            f"{'was' if len(held) == 1 else 'were'} not rewritten: {reason}"
+        )
+        if reason in _OUT_OF_REACH and before:
+            after = sum(_by_block(conv, block) for _, convs in held for conv in convs)
+            if after < before:
+                share = f"{float(100 * after / before):.4g}%"
+                sentence += f"; as {block} they would cost {share} of that, by formula"
+        yield sentence.replace("they", "it") if len(held) == 1 else sentence
+
+
+def _by_block(conv: Conv, block: Block) -> int:
+    """MACs of a convolution as a block, where that is cheaper, else as it is."""
+    if isinstance(conv, TransposedConv) or why_kept(conv, block):
+        return conv.cost.macs
+    return summed(step.cost for step in block.steps(conv)).macs
 
 
 def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {plural(noun, number)}"
 
 
 def _size(parameters: Iterable[torch.Tensor]) -> int:

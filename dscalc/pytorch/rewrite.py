@@ -79,7 +79,9 @@ def reasons_to_keep(
     convolutions = {
         path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)
     }
-    owners = Counter(id(module._parameters.get("weight")) for module in convolutions.values())
+    owners = Counter(
+        id(held) for module in model.modules() for held in module.parameters(recurse=False)
+    )
     chosen = set(convolutions) if only is None else _matching(only, convolutions)
     if exclude is not None:
         chosen -= _matching(exclude, convolutions)
@@ -136,10 +138,10 @@ def _reason(module: _ConvNd, owners: int, block: Block) -> str:
         return "transposed"
     if reason := why_kept(described(module), block):
         return reason
-    if type(module) not in CONVOLUTIONS.values():
-        return "subclass"
     if weight is None:
         return "derived weight"
+    if type(module) not in CONVOLUTIONS.values():
+        return "subclass"
     return "shared weight" if owners > 1 else ""
 
 

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.core.conv import Conv, TransposedConv, conv_macs
 from dscalc.errors import DscalcError
-from dscalc.pytorch.inputs import Inputs, materialised
+from dscalc.pytorch.inputs import Inputs, input_hint, materialised
 from dscalc.words import printable
 
 Shape = Sequence[int]
@@ -306,14 +306,16 @@ def _copied_model(model: nn.Module, device: str) -> nn.Module:
     tensors = chain(model.parameters(), model.buffers())
     memo: dict[int, Any] = {id(tensor): _twin(tensor, device) for tensor in tensors}
     try:
-        for module in reversed(list(model.modules())):  # what is inside a module comes first
-            if type(module).__name__ == "OptimizedModule":
-                memo[id(module)] = _copied(module._modules["_orig_mod"], device, memo)
-        twin: nn.Module = _copied(model, device, memo)
-        for module in twin.modules():
-            module.__dict__.pop("_compiled_call_impl", None)
-            if isinstance(module, torch.jit.ScriptModule):  # copied in C++, past the memo
-                module.to(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of gradients, in scripted modules
+            for module in reversed(list(model.modules())):  # what is inside a module comes first
+                if type(module).__name__ == "OptimizedModule":
+                    memo[id(module)] = _copied(module._modules["_orig_mod"], device, memo)
+            twin: nn.Module = _copied(model, device, memo)
+            for module in twin.modules():
+                module.__dict__.pop("_compiled_call_impl", None)
+                if isinstance(module, torch.jit.ScriptModule):  # copied in C++, past the memo
+                    module.to(device)
     except Exception as error:  # whatever the model's own attributes raise
         raise DscalcError(
             f"the model cannot be copied, to leave it as it is ({_first_line(error)})"
@@ -389,7 +391,9 @@ def trace_either(
         if error.__cause__ is None:  # nothing that values would change
             raise
         cause = error.__cause__
-    reason = f"{type(cause).__name__}: {_first_line(cause)}{_user_line(cause)}"
+    said = _first_line(cause).partition(". ")[0]
+    said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
+    reason = f"{type(cause).__name__}: {said}{_user_line(cause)}"
     if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
         if rebuild is None:
             raise DscalcError(
@@ -435,7 +439,7 @@ def trace(
         except (Exception, SystemExit) as error:
             if with_torch and _counter_failed(error):
                 continue
-            raise _cannot_run(model, error) from error
+            raise _cannot_run(model, Inputs(args, kwargs), error) from error
         break
     return Trace(
         watch.operators,
@@ -582,7 +586,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         running = self._running[-1][1]
         if not owned:
             return running.path, None
-        path, weight = next((origin for origin in owned if origin[1].dim() > 1), owned[0])
+        # The last of them: what comes before a weight may be a parameter too, such as a query.
+        path, weight = next((one for one in reversed(owned) if one[1].dim() > 1), owned[0])
         if id(weight) in running.holds:
             path = running.path
         return path, weight if weight.dim() > 1 else None
@@ -725,7 +730,7 @@ def _linear(args: Any) -> Conv | None:
 # ---- What went wrong, in one line. ----
 
 
-def _cannot_run(model: nn.Module, error: BaseException) -> DscalcError:
+def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> DscalcError:
     """Name the innermost module of the model that was running, and the user's own line."""
     paths = {id(module): path for path, module in model.named_modules()}
     path, module = "", model
@@ -736,7 +741,7 @@ def _cannot_run(model: nn.Module, error: BaseException) -> DscalcError:
     name = type(module).__name__
     what = f"{printable(path)} ({name})" if path else name
     why = f"{type(error).__name__}: {_first_line(error)}{_user_line(error)}"
-    advice = "check their shapes and dtype"
+    advice = input_hint(model, inputs, error)
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
         advice = "parts of it are scripted: audit the float nn.Module that they were made from"
     elif "require grad" in str(error):

@@ -105,7 +105,9 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
         found.append(_CROSSCHECK)
     if command == "model":
         found = [
-            field if field.formula or field.unit in ("", "params") else _if_known(field)
+            field
+            if field.formula or field.unit in ("", "params") or field.name == "param_ratio"
+            else _if_known(field)
             for field in found
         ]
         label, scale = UNITS[unit]
@@ -314,7 +316,7 @@ def _ratio(
 def _exact(row: Row) -> str | None:
     above, below = row.rewritten.cost.macs, row.as_is.cost.macs
     common = gcd(above, below)
-    return f"{above // common}/{below // common}" if below else None
+    return f"{above // common}/{below // common}" if below and not row.unknown else None
 
 
 def _share(row: Row) -> Fraction | None:

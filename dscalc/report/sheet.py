@@ -32,7 +32,7 @@ from dscalc.report.sentences import (
     ratio_in_full,
     saving,
 )
-from dscalc.words import times
+from dscalc.words import plural, times
 
 _ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(EIGHTHS[1:], "=")}
 
@@ -54,6 +54,7 @@ class Sheet:
     bar: int | None = None
     spare: Sequence[int] = ()
     checks: Sequence[tuple[bool, str]] = ()
+    paths: bool = False  # whether the first column holds module paths, which may be shortened
 
 
 def of(report: Report) -> Sheet:
@@ -231,7 +232,7 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
             times(row.layer.kernel_size),
             times(row.layer.output_size),
             f"{row.as_is.cost.macs * scale:,}",
-            f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+            f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck] if row.share else ''}",
             percent(row.mac_ratio),
         ]
         for row in (*with_macs, whole)
@@ -239,8 +240,9 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
     if whole.unknown:
         cells[-1][5:] = ["not known", "", ""]
     notes = list(_whole_model(report, rows, whole))
-    notes += [*report.notes, *crosschecked([whole]), CONVENTION[report.unit]]
-    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(3, 4, 2, 1))
+    notes += [*report.notes, *crosschecked([whole] if whole.as_is.cost.macs else [])]
+    notes.append(CONVENTION[report.unit])
+    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(3, 4, 2, 1), paths=True)
 
 
 def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[str]:
@@ -249,8 +251,10 @@ def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[st
     if without:
         params = sum(row.as_is.cost.params for row in without)
         kinds = Counter(row.kind for row in without)
-        most = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common(3))
-        yield f"{len(without):,} more rows without {label}: {params:,} params ({most})"
+        most = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common(3))
+        most += ", ..." if len(kinds) > 3 else ""
+        noun = plural("row", len(without))
+        yield f"{len(without):,} more {noun} without {label}: {params:,} params ({most})"
     before, after = whole.as_is.cost, whole.rewritten.cost
     known = "" if whole.unknown else f"{before.macs * scale:,} {label}, "
     yield f"the model: {known}{before.params:,} params"

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from io import StringIO
 from typing import Literal, TextIO, TypeVar
 
@@ -18,6 +19,8 @@ _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
 _ASCII_HEAD = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # SIMPLE_HEAD in ASCII
 _ROOMY = 100_000  # columns: wider than any table
+_SHORTEST = 16  # characters of a module path that is shortened
+_ASCII_MARK = "..."
 
 # rich's own template loads a web font; a picture in a README must stand alone.
 _SVG = """\
@@ -51,8 +54,8 @@ _SVG = """\
 def render(sheet: Sheet, stream: TextIO | None = None) -> str:
     """A sheet as the stream shows it: in colour on a terminal, plain without a stream.
 
-    Where its table is wider than the terminal, it is laid out vertically; a number is never
-    shortened or broken.
+    Where its table is wider than the terminal, columns are left out, module paths shortened, and
+    then it is laid out vertically; a number is never shortened or broken.
     """
     console = _console(stream)
     with console.capture() as captured:
@@ -143,7 +146,36 @@ def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, 
         if console.measure(table, options=roomy).maximum <= console.width:
             names = [sheet.header[column] for column in sorted(without) if column != sheet.bar]
             return table, ", ".join(names)
+    if sheet.paths:
+        rows = [*sheet.rows, sheet.result or [""]]
+        longest = max(len(row[0]) for row in rows)
+        room = longest - (console.measure(table, options=roomy).maximum - console.width)
+        if room >= _SHORTEST:
+            mark = _ASCII_MARK if console.options.ascii_only else PENDING
+            shorter = [[_shortened(row[0], room, mark), *row[1:]] for row in sheet.rows]
+            names = [sheet.header[column] for column in sorted(sheet.spare)]
+            return _table(replace(sheet, rows=shorter), sheet.spare, box), ", ".join(names)
     return _vertical(sheet), ""
+
+
+def _shortened(path: str, room: int, mark: str) -> str:
+    """A module path with its middle left out: whole parts of it if they fit, its end first."""
+    if len(path) <= room:
+        return path
+    head, tail, parts = "", "", path.split(".")
+    for number in range(len(parts)):
+        half = number // 2
+        if number % 2:
+            longer = ".".join(parts[: half + 1]) + ".", tail
+        else:
+            longer = head, "." + ".".join(parts[len(parts) - half - 1 :])
+        if len(longer[0]) + len(mark) + len(longer[1]) > room:
+            break
+        head, tail = longer
+    if 4 * len(head + mark + tail) < 3 * room:  # long parts, of which too little is left
+        half = (room - len(mark)) // 2
+        head, tail = path[: room - len(mark) - half], path[len(path) - half :]
+    return head + mark + tail
 
 
 def _table(sheet: Sheet, without: Sequence[int], box: Box) -> Table:
