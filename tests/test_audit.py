@@ -560,7 +560,11 @@ SAID = {
         ["1 convolution did not run (aux): 18,688 params"],
     ),
     "how much of many did not run": (
-        Calling(lambda m, x: m.conv(x), conv=conv(), aux=nn.Sequential(*[nn.Linear(1, 1) for _ in "abcd"])),
+        Calling(
+            lambda m, x: m.conv(x),
+            conv=conv(),
+            aux=nn.Sequential(*[nn.Linear(1, 1) for _ in "abcd"]),
+        ),
         ["4 modules did not run (aux.0, aux.1, aux.2, ...): 8 params"],
     ),
     "what no other counter knows": (

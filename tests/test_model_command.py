@@ -32,7 +32,8 @@ class Net(nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
-        self.tower = nn.Sequential(nn.Conv2d(width, width, 3, padding="same"), nn.BatchNorm2d(width))
+        plain = nn.Conv2d(width, width, 3, padding="same")
+        self.tower = nn.Sequential(plain, nn.BatchNorm2d(width))
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.grouped = nn.Conv2d(width, 2 * width, (3, 1), groups=2)
         self.pool = nn.MaxPool2d(2)
@@ -129,7 +130,8 @@ class Ghost(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.primary_conv = nn.Sequential(nn.Conv2d(width, width // 2, 1), nn.BatchNorm2d(width // 2))
+        primary = nn.Conv2d(width, width // 2, 1)
+        self.primary_conv = nn.Sequential(primary, nn.BatchNorm2d(width // 2))
         self.cheap_operation = nn.Sequential(nn.Conv2d(width // 2, width // 2, 3, padding=1))
 
     def forward(self, x):
@@ -416,10 +418,12 @@ def test_long_module_paths_are_shortened_before_the_table_is_stacked(model):
     wide, narrow = (model(GHOSTS, columns=n).stdout.splitlines() for n in (200, 80))
     assert len(narrow) <= len(wide) + 3  # sentences that are wrapped, and columns not shown
     rows = [line for line in narrow if "…" in line]
-    assert len(rows) == 16 and all(len(line) <= 80 for line in narrow)
+    assert len(rows) == 16
+    assert all(len(line) <= 80 for line in narrow)
     for path, line in zip(paths, rows, strict=True):
         head, tail = line.split()[0].split("…")
-        assert path.startswith(head) and path.endswith(tail)
+        assert path.startswith(head)
+        assert path.endswith(tail)
     assert [re.findall(r"[\d,]+ ✓.*", line) for line in rows] == [
         re.findall(r"[\d,]+ ✓.*", line) for line in wide if "✓" in line and "%" in line
     ][:16]
@@ -684,9 +688,9 @@ def test_an_error_is_one_line_that_names_the_value_and_the_fix(args, model):
         (f"net --input 3x8x8 -b {10**30}", f"torch cannot make an input of {10**30}x3x8x8 .*"),
         ("net --input 3x8x8 --dtype int64", r"0 \(Conv2d\) cannot run on these inputs \(.*"),
         ("OneDict --input 3x8x8", r"OneDict cannot run .*; forward asks for \(batch\), which seems "
-         r"to be no plain tensor: write a function that returns \(it,\) and name it with --inputs.*"),
+         r"to be no plain tensor: write a function that returns \(it,\) and name it with .*"),
         ("Exits --input 3x8x8", r"Exits cannot run on these inputs \(SystemExit: bye, at nets.*"),
-        ("OnCuda --input 3x8x8", r"nets\.py:\d+: OnCuda\(\) needs CUDA in 'self\.conv\.cuda\(\)'.*"),
+        ("OnCuda --input 3x8x8", r"nets\.py:\d+: OnCuda\(\) needs CUDA in 'self\.conv\.cuda.*"),
         ("quantised --input 3x8x8", r"1 is a quantised module \(Linear\), .*; audit the float .*"),
         ("net --input 3x8x8 --dtype int8", "invalid value for '--dtype': 'int8' is not .*"),
     ],
