@@ -1,6 +1,5 @@
 """Faults to plant in one of the two counts: each must be found, and said where it is."""
 
-from dataclasses import replace
 from importlib import import_module
 
 from dscalc import Cost
@@ -26,7 +25,7 @@ def counted_otherwise(monkeypatch, change):
 def with_layers(steps, name, **fields):
     """The steps, with other fields in the layer of that name."""
     return [
-        replace(step, layer=step.layer.like(**fields)) if step.name == name else step
+        step._replace(layer=step.layer.like(**fields)) if step.name == name else step
         for step in steps
     ]
 

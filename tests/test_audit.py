@@ -4,7 +4,6 @@ import copy
 import pickle
 import random
 from collections import Counter, OrderedDict
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
@@ -972,7 +971,7 @@ def test_a_wrong_count_of_one_layer_is_a_mismatch_there_alone(monkeypatch):
     def one_more(steps):
         found = count(steps)
         wrong = (steps[0].layer.in_channels, len(steps)) == (4, 1)
-        return {name: replace(c, macs=c.macs + wrong) for name, c in found.items()}
+        return {name: c._replace(macs=c.macs + wrong) for name, c in found.items()}
 
     monkeypatch.setattr(AUDIT, "count", one_more)
     assert faulty(audit(planted(), IMAGE)) == ({"body"}, [])

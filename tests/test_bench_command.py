@@ -18,7 +18,7 @@ def test_one_layer_is_shown_part_by_part_with_a_verdict(timed, run):
     result = run(f"bench {LAYER}")
     assert (result.code, result.stderr) == (0, "")
     title, _, header, _, *rows = result.stdout.splitlines()[:8]
-    assert title == "512 -> 512 channels, 3x3 kernel, 14x14 map"
+    assert title == "512 -> 512 channels, 3x3 kernel, 14x14 map, padding same"
     assert header.split()[:3] == ["time,", "us", "IQR,"]
     assert rows[0].split() == (
         ["standard", "1,000.0", "10.0", "462,422,016", "924.8", "10,240,000", "90.3"]
@@ -67,7 +67,8 @@ def test_values_and_assertions(timed, run):
         failing = run(f"bench {GRID} -f {form} --assert speedup>=3")
         assert failing.code == 1
         assert failing.stderr == (
-            "failed: speedup >= 3: 2 -> 8 channels, 3x3 kernel, 14x14 map: speedup is 2\n"
+            "failed: speedup >= 3: 2 -> 8 channels, 3x3 kernel, 14x14 map, padding same: "
+            "speedup is 2\n"
         )
     holding = run(f"bench {GRID} --assert speedup>=2")
     assert holding[::2] == (0, "holds: speedup >= 2 in all 2 rows\n")

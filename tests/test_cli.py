@@ -221,7 +221,7 @@ def test_an_assertion_is_checked_on_every_row_of_a_grid(run):
     failed = run(*args, "mac_ratio < 1/4", "-f", "csv")
     assert failed.code == 1
     assert failed.stderr == (
-        "failed: mac_ratio < 1/4: 3 -> 4 channels, 3x3 kernel, 14x14 map: "
+        "failed: mac_ratio < 1/4: 3 -> 4 channels, 3x3 kernel, 14x14 map, padding same: "
         "mac_ratio is 0.361111 (13/36)\n"
     )
     assert len(failed.stdout.splitlines()) == 4
@@ -315,8 +315,16 @@ BAD_INPUT = [
         "the right side of 'mac_ratio<many' must be a number such as 60M, 1.5G, 0.125 or 1/8, "
         "got 'many'",
     ),
-    ("3 64 3", "missing argument 'D'; see dscalc compare --help"),
-    ("3 64 3 224 5", "got unexpected extra argument(s) (5); see dscalc compare --help"),
+    (
+        "3 64",
+        "missing argument 'F'; a layer is IC OC F [D], such as 3 64 3 224; "
+        "see dscalc compare --help",
+    ),
+    (
+        "3 64 3 224 5",
+        "got unexpected extra argument(s) (5); a map that is not square is one argument, such as "
+        "224x5; see dscalc compare --help",
+    ),
     ("compute 3 64 3 224", "no such command 'compute'"),
     ("3 64 3 224 --strides 2", "no such option: --strides"),
     ("3 64 3 224 -f xml", "invalid value for '-f' / '--format': 'xml'"),

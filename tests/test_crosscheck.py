@@ -160,7 +160,7 @@ def test_failing_layers_of_a_grid_are_named_ten_of_them_and_the_rest_counted(run
     result = run("3 8,64 3 9,7 --verify")
     assert result.code == 1
     assert [line.split(": ")[:3] for line in result.stderr.splitlines()] == [
-        ["failed", "mismatch", f"3 -> {oc} channels, 3x3 kernel, {d}x{d} map"]
+        ["failed", "mismatch", f"3 -> {oc} channels, 3x3 kernel, {d}x{d} map, padding same"]
         for oc in (8, 64)
         for d in (9, 7)
     ]

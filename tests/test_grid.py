@@ -102,7 +102,10 @@ def test_a_written_size_says_how_many_axes_there_are(f, d, axes):
         ("32,", "IC must be a whole number such as 64, got ''"),
         ("32,,64", "IC must be a whole number such as 64, got ''"),
         ("3.5", "IC must be a whole number such as 64, got '3.5'"),
-        ("3x5", "IC must be a whole number such as 64, got '3x5'"),
+        (
+            "3x5",
+            "IC is a number of channels, got '3x5'; the order is IC OC F D, and sizes are F and D",
+        ),
         ("0", "IC must be at least 1, got 0"),
         ("0:4", "IC must be at least 1, got 0"),
         ("-4:4", "IC must be at least 1, got -4"),

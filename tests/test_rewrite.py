@@ -70,7 +70,7 @@ def shapes(output):
         (nn.Conv2d(4, 1, 3), "no saving"),
         (nn.Conv2d(4, 2, (1, 2)), "no saving"),
         (type("Mine", (nn.Conv2d,), {})(4, 8, 3), "subclass"),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3)), "subclass"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3)), "derived weight"),
         (nn.utils.spectral_norm(nn.Conv2d(4, 8, 3)), "derived weight"),
         (nn.LazyConv2d(8, 3), "lazy"),
     ],

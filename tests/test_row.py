@@ -168,7 +168,7 @@ def test_multipliers_of_compare_scale_channels_and_sizes():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"block": "separable:0"}, "depth multiplier must be at least 1, got 0"),
+        ({"block": "separable:0"}, "separable depth multiplier must be at least 1, got 0"),
         ({"block": "seprable"}, "block: unknown block 'seprable'; did you mean separable?"),
         ({"stride": -1}, "stride must be at least 1, got -1"),
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
@@ -214,7 +214,7 @@ def test_the_fields_of_compare():
         *LAYER,
         *(f"standard_{noun}" for noun in (*COUNTS, "bytes", "intensity")),
         *(f"separable_{noun}" for noun in (*COUNTS, "bytes", "intensity")),
-        *(f"{step}_{noun}" for step in ("depthwise", "pointwise") for noun in COUNTS),
+        *(f"{step}_{noun}" for step in ("depthwise", "pointwise") for noun in COUNTS[:2]),
         *RATIOS,
         *("fvcore_standard_macs", "fvcore_separable_macs"),
         *("torch_standard_params", "torch_separable_params", "crosscheck"),

@@ -322,7 +322,8 @@ def test_what_torch_cannot_run(timer, monkeypatch):
     with pytest.raises(DscalcError) as refused:
         measured(SMALL, Settings(dtype="bfloat16"))
     assert str(refused.value) == (
-        "torch cannot run 4 -> 6 channels, 3x3 kernel, 8x8 map on cpu in bfloat16 (no kernel); "
+        "torch cannot run 4 -> 6 channels, 3x3 kernel, 8x8 map, padding same on cpu in bfloat16 "
+        "(no kernel); "
         "use a smaller layer or float32"
     )
 
@@ -334,7 +335,7 @@ def test_what_torch_cannot_compile(timer, monkeypatch):
     with pytest.raises(DscalcError) as refused:
         measured(SMALL, Settings(compile=True))
     assert str(refused.value) == (
-        "torch cannot compile 4 -> 6 channels, 3x3 kernel, 8x8 map on cpu in float32 "
+        "torch cannot compile 4 -> 6 channels, 3x3 kernel, 8x8 map, padding same on cpu in float32 "
         "(InvalidCxxCompiler: no compiler); measure without compile"
     )
 
@@ -355,8 +356,8 @@ def test_a_layer_that_does_not_fit_is_refused_with_the_numbers(timer, monkeypatc
     with pytest.raises(DscalcError) as refused:
         measured(DEEP, Settings())
     assert str(refused.value) == (
-        "512 -> 512 channels, 3x3 kernel, 14x14 map needs about 38.74 MB to be measured, and cpu "
-        "has 4 MB free; use a smaller layer or batch"
+        "512 -> 512 channels, 3x3 kernel, 14x14 map, padding same needs about 38.74 MB to be "
+        "measured, and cpu has 4 MB free; use a smaller layer or batch"
     )
     assert not timer.made
 

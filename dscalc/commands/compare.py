@@ -57,8 +57,8 @@ def compare(
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
 
-    dscalc blocks sets other ways to build the layer beside each other; dscalc network adds up
-    designs of several layers.
+    For other ways to build the layer see dscalc blocks; for designs of several layers see
+    dscalc network.
 
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.

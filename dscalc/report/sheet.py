@@ -175,7 +175,7 @@ def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
         ]
         for row in rows
     ]
-    legend = f"ratio = {name} / standard; fewer = standard / {name}; params of {name}"
+    legend = f"ratio = {name} / standard; fewer = standard / {name}"
     notes = [legend, *crosschecked(rows)]
     notes += [*report.notes, CONVENTION[report.unit]]
     return Sheet(report.title, header, cells, None, notes, bar=7, spare=(5, 7))
