@@ -32,7 +32,8 @@ class Net(nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
-        self.tower = nn.Sequential(nn.Conv2d(width, width, 3, padding="same"), nn.BatchNorm2d(width))
+        conv = nn.Conv2d(width, width, 3, padding="same")
+        self.tower = nn.Sequential(conv, nn.BatchNorm2d(width))
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.grouped = nn.Conv2d(width, 2 * width, (3, 1), groups=2)
         self.pool = nn.MaxPool2d(2)
@@ -129,8 +130,9 @@ class Ghost(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.primary_conv = nn.Sequential(nn.Conv2d(width, width // 2, 1), nn.BatchNorm2d(width // 2))
-        self.cheap_operation = nn.Sequential(nn.Conv2d(width // 2, width // 2, 3, padding=1))
+        half = width // 2
+        self.primary_conv = nn.Sequential(nn.Conv2d(width, half, 1), nn.BatchNorm2d(half))
+        self.cheap_operation = nn.Sequential(nn.Conv2d(half, half, 3, padding=1))
 
     def forward(self, x):
         x = self.primary_conv(x)
@@ -140,11 +142,6 @@ class Ghost(nn.Module):
 class Needy(nn.Module):
     def __init__(self, channels, *, classes):
         super().__init__()
-
-
-class Huge(nn.Module):
-    def forward(self, x):
-        return F.interpolate(x, size=(10**7, 10**7))
 
 
 def ghosts():
@@ -217,23 +214,26 @@ def read_json(result):
 
 
 GOLDEN = {
-    "each_kind": FULL,
-    "attention": "nets.py:Attention --input 3x32x32",
-    "largest": f"{FULL} --sort flops --top 2 --unit flops --assert 'flops<4M'",
-    "parts": f"{FULL} --depth 1 --sort params",
-    "ghosts": f"{GHOSTS} --sort macs --top 4",
-    "not_known": UNKNOWN,
-    "refused": "nets.py:wrong --input 3x8x8",
+    "each_kind": (FULL, (40, 80)),
+    "attention": ("nets.py:Attention --input 3x32x32", (40, 80)),
+    "largest": (f"{FULL} --sort flops --top 2 --unit flops --assert 'flops<4M'", (80,)),
+    "parts": (f"{FULL} --depth 1 --sort params", (80,)),
+    "paths": (f"{GHOSTS} --sort macs --top 4", (60, 80, 110)),
+    "not_known": (UNKNOWN, (80,)),
+    "refused": ("nets.py:wrong --input 3x8x8", (80,)),
 }
 
 
-@pytest.mark.parametrize("columns", [40, 80, 110])
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [(name, columns) for name, (_, widths) in GOLDEN.items() for columns in widths],
+)
 def test_golden_output(name, columns, model, snapshot):
     """Exit code, stdout and stderr together."""
-    result = model(GOLDEN[name], columns=columns)
+    args = GOLDEN[name][0]
+    result = model(args, columns=columns)
     lines = [
-        f"$ COLUMNS={columns} dscalc model {GOLDEN[name]}",
+        f"$ COLUMNS={columns} dscalc model {args}",
         f"exit code {result.code}",
         *(["--- stdout", result.stdout] if result.stdout else []),
         *(["--- stderr", result.stderr] if result.stderr else []),
@@ -337,7 +337,7 @@ def test_rows_come_in_the_order_of_their_first_calls_and_then_those_without_macs
         ("kind", "up"),
         ("output_size", "stem"),
         ("depthwise_macs", "tower.0"),
-        ("padding", "depthwise"),
+        ("padding", "stem"),
     ],
 )
 def test_sort_shows_the_largest_first_and_what_has_no_value_last(field, first, model):
@@ -346,7 +346,8 @@ def test_sort_shows_the_largest_first_and_what_has_no_value_last(field, first, m
     values = [row[field] for row in rows]
     numbers = [value for value in values if isinstance(value, int | float)]
     assert numbers == sorted(numbers, reverse=True)
-    assert all(value is None for value in values[values.index(None) :] if None in values)
+    known = sum(value is not None for value in values)
+    assert values[known:] == [None] * (len(values) - known)
 
 
 def test_top_hides_rows_and_not_their_costs(model):
@@ -416,10 +417,11 @@ def test_long_module_paths_are_shortened_before_the_table_is_stacked(model):
     wide, narrow = (model(GHOSTS, columns=n).stdout.splitlines() for n in (200, 80))
     assert len(narrow) <= len(wide) + 3  # sentences that are wrapped, and columns not shown
     rows = [line for line in narrow if "…" in line]
-    assert len(rows) == 16 and all(len(line) <= 80 for line in narrow)
+    assert len(rows) == 16
+    assert all(len(line) <= 80 for line in narrow)
     for path, line in zip(paths, rows, strict=True):
-        head, tail = line.split()[0].split("…")
-        assert path.startswith(head) and path.endswith(tail)
+        assert re.fullmatch(re.escape(line.split()[0]).replace("…", ".+"), path)
+    assert len({line.split()[0] for line in rows}) == 16
     assert [re.findall(r"[\d,]+ ✓.*", line) for line in rows] == [
         re.findall(r"[\d,]+ ✓.*", line) for line in wide if "✓" in line and "%" in line
     ][:16]
@@ -432,7 +434,7 @@ def test_paths_are_shortened_with_dots_in_ascii_and_never_for_machines(model, mo
     monkeypatch.setattr("rich.console.ConsoleOptions.ascii_only", property(lambda self: True))
     narrow = model(GHOSTS).stdout
     assert narrow.isascii()
-    assert "feature_extractor_stage_two....primary_conv.0" in narrow.replace("stage_two.…", "")
+    assert re.search(r"^ feature\S*\.\.\.\S*_conv\.0 ", narrow, re.MULTILINE)
 
 
 # Machines.
@@ -484,7 +486,9 @@ def test_markdown_and_svg_hold_the_rows_with_macs(model):
     assert len(table.splitlines()) == 2 + 8 + 1
     assert "1 more row without MACs: 32 params (1 BatchNorm2d)" in notes
     picture = ElementTree.fromstring(model(f"{FULL} -f svg").stdout)
-    drawn = " ".join(" ".join(element.itertext()) for element in picture.iter("{*}text"))
+    drawn = " ".join(
+        " ".join(element.itertext()) for element in picture.iter() if "text" in element.tag
+    )
     for row in read_json(model(f"{FULL} -f json"))["rows"][:8]:
         assert row["name"] in drawn.replace("\N{NO-BREAK SPACE}", " ")
         assert f"{row['macs']:,}" in drawn
@@ -641,7 +645,7 @@ ERRORS = {
     "nets.py:nett --input 3x8x8": "nets.py has no attribute 'nett'; did you mean net?",
     "nets.py:Needy --input 3x8x8": "nets.py:Needy cannot be called like this (Needy.__init__() "
     "missing 1 required positional argument: 'channels'); it takes (channels, *, classes): give "
-    '--kwargs \'{"channels": ..., "classes": ...}\'',
+    '--kwargs \'{"channels": ..., "classes": ...}\', or name a function that calls it',
     "nets.py:net": "Sequential cannot run on these inputs (missing a required argument: 'input'); "
     "forward asks for (input): give --input input=CxHxW",
     "nets.py:Two --input 3x8x8": "Two cannot run on these inputs (missing a required argument: "
@@ -680,22 +684,20 @@ def test_an_error_is_one_line_that_names_the_value_and_the_fix(args, model):
 @pytest.mark.parametrize(
     ("args", "pattern"),
     [
-        ("net --input 3x1000000x1000000", "torch cannot make an input of 1x3x1000000x.*|$"),
         (f"net --input 3x8x8 -b {10**30}", f"torch cannot make an input of {10**30}x3x8x8 .*"),
         ("net --input 3x8x8 --dtype int64", r"0 \(Conv2d\) cannot run on these inputs \(.*"),
         ("OneDict --input 3x8x8", r"OneDict cannot run .*; forward asks for \(batch\), which seems "
-         r"to be no plain tensor: write a function that returns \(it,\) and name it with --inputs.*"),
+         r"to be no plain tensor: write a function .* name it with --inputs MODULE:ATTR"),
         ("Exits --input 3x8x8", r"Exits cannot run on these inputs \(SystemExit: bye, at nets.*"),
-        ("OnCuda --input 3x8x8", r"nets\.py:\d+: OnCuda\(\) needs CUDA in 'self\.conv\.cuda\(\)'.*"),
+        ("OnCuda --input 3x8x8", r"nets\.py:\d+: OnCuda\(\) needs CUDA in 'self\.conv\.cuda.*"),
         ("quantised --input 3x8x8", r"1 is a quantised module \(Linear\), .*; audit the float .*"),
         ("net --input 3x8x8 --dtype int8", "invalid value for '--dtype': 'int8' is not .*"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_one_line_too(args, pattern, model):
     result = model(f"nets.py:{args}")
-    if result.code:
-        assert (result.code, result.stdout) == (2, "")
-        assert re.fullmatch(pattern, result.error)
+    assert (result.code, result.stdout) == (2, "")
+    assert re.fullmatch(pattern, result.error)
 
 
 BROKEN = {

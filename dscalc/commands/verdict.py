@@ -66,7 +66,9 @@ class Verdict:
         differences = [
             f"{field.name} is {found:,} and the formula gives {expected:,}"
             for field in report.fields
-            if field.formula and (expected := field.formula(row)) != (found := field.read(row))
+            if field.is_number
+            and field.formula
+            and (expected := field.formula(row)) != (found := field.read(row))
         ]
         self._fail("mismatch", name, "; ".join(differences) or "a step differs")
 

@@ -182,7 +182,10 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
     given = (*inputs.args, *inputs.kwargs.values())
     if len(needed) == 1 and len(given) == 1 and isinstance(given[0], Tensor):
         # A dict is asked for names, a list is unpacked; a tensor answers like this.
-        wanted = "'Tensor' object has no attribute|invalid data type 'str'|values to unpack"
+        wanted = (
+            "'Tensor' object has no attribute|invalid data type 'str'|too many indices for tensor|"
+            "values to unpack"
+        )
         if re.search(wanted, str(error)):
             return (
                 f"{asks}, which seems to be no plain tensor: write a function that returns (it,) "
