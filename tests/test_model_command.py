@@ -404,11 +404,6 @@ def test_only_and_except_choose_what_is_rewritten(options, rewritten, model):
     assert ("costs the same" in model(f"{FULL} {options}").stdout) is False
 
 
-def test_another_block_is_asked_for_by_name(model):
-    wide = f"{NET} --as separable:2 --get separable_macs"
-    assert model(wide) == (0, f"{36 * (6 * 9 + 6 * 16 + 16 * 8)}\n", "")
-
-
 # The table.
 
 
@@ -777,22 +772,6 @@ def test_a_fault_is_a_mismatch_for_machines_and_in_rows_that_are_not_shown(model
     assert "tower.0" in model(f"{FULL} --top 1").stderr
     parts = json.loads(model(f"{FULL} --depth 1 -f json -q").stdout)["rows"]
     assert [row["name"] for row in parts if row["crosscheck"] == "mismatch"] == ["tower"]
-
-
-@pytest.mark.parametrize(
-    ("lose", "said"),
-    [
-        ("tower.0", "torch's FlopCounterMode gives 1,654,672 MACs for the model, and the formulas"),
-        ("tower.1", "the model holds 6,106 parameters, and its rows 6,074"),
-    ],
-)
-def test_a_lost_row_exits_with_1_even_unverified(lose, said, model, monkeypatch):
-    rows = AUDIT._rows
-    monkeypatch.setattr(AUDIT, "_rows", lambda *given: [r for r in rows(*given) if r.name != lose])
-    for options in ("--get params", "--no-verify"):
-        result = model(f"{FULL} {options}")
-        assert result.code == 1
-        assert f"failed: mismatch: {said}" in result.stderr
 
 
 def test_where_fvcore_cannot_count_the_rest_is_still_answered(model, monkeypatch):
