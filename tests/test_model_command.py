@@ -6,9 +6,9 @@ import json
 import re
 import shlex
 import sys
-from html import unescape
 from importlib import import_module
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -32,8 +32,8 @@ class Net(nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
-        plain = nn.Conv2d(width, width, 3, padding="same")
-        self.tower = nn.Sequential(plain, nn.BatchNorm2d(width))
+        conv = nn.Conv2d(width, width, 3, padding="same")
+        self.tower = nn.Sequential(conv, nn.BatchNorm2d(width))
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.grouped = nn.Conv2d(width, 2 * width, (3, 1), groups=2)
         self.pool = nn.MaxPool2d(2)
@@ -130,9 +130,9 @@ class Ghost(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        primary = nn.Conv2d(width, width // 2, 1)
-        self.primary_conv = nn.Sequential(primary, nn.BatchNorm2d(width // 2))
-        self.cheap_operation = nn.Sequential(nn.Conv2d(width // 2, width // 2, 3, padding=1))
+        half = width // 2
+        self.primary_conv = nn.Sequential(nn.Conv2d(width, half, 1), nn.BatchNorm2d(half))
+        self.cheap_operation = nn.Sequential(nn.Conv2d(half, half, 3, padding=1))
 
     def forward(self, x):
         x = self.primary_conv(x)
@@ -142,11 +142,6 @@ class Ghost(nn.Module):
 class Needy(nn.Module):
     def __init__(self, channels, *, classes):
         super().__init__()
-
-
-class Huge(nn.Module):
-    def forward(self, x):
-        return F.interpolate(x, size=(10**7, 10**7))
 
 
 def ghosts():
@@ -219,23 +214,26 @@ def read_json(result):
 
 
 GOLDEN = {
-    "each_kind": FULL,
-    "attention": "nets.py:Attention --input 3x32x32",
-    "largest": f"{FULL} --sort flops --top 2 --unit flops --assert 'flops<4M'",
-    "parts": f"{FULL} --depth 1 --sort params",
-    "ghosts": f"{GHOSTS} --sort macs --top 4",
-    "not_known": UNKNOWN,
-    "refused": "nets.py:wrong --input 3x8x8",
+    "each_kind": (FULL, (40, 80)),
+    "attention": ("nets.py:Attention --input 3x32x32", (40, 80)),
+    "largest": (f"{FULL} --sort flops --top 2 --unit flops --assert 'flops<4M'", (80,)),
+    "parts": (f"{FULL} --depth 1 --sort params", (80,)),
+    "paths": (f"{GHOSTS} --sort macs --top 4", (60, 80, 110)),
+    "not_known": (UNKNOWN, (80,)),
+    "refused": ("nets.py:wrong --input 3x8x8", (80,)),
 }
 
 
-@pytest.mark.parametrize("columns", [40, 80, 110])
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [(name, columns) for name, (_, widths) in GOLDEN.items() for columns in widths],
+)
 def test_golden_output(name, columns, model, snapshot):
     """Exit code, stdout and stderr together."""
-    result = model(GOLDEN[name], columns=columns)
+    args = GOLDEN[name][0]
+    result = model(args, columns=columns)
     lines = [
-        f"$ COLUMNS={columns} dscalc model {GOLDEN[name]}",
+        f"$ COLUMNS={columns} dscalc model {args}",
         f"exit code {result.code}",
         *(["--- stdout", result.stdout] if result.stdout else []),
         *(["--- stderr", result.stderr] if result.stderr else []),
@@ -339,6 +337,7 @@ def test_rows_come_in_the_order_of_their_first_calls_and_then_those_without_macs
         ("kind", "up"),
         ("output_size", "stem"),
         ("depthwise_macs", "tower.0"),
+        ("padding", "stem"),
     ],
 )
 def test_sort_shows_the_largest_first_and_what_has_no_value_last(field, first, model):
@@ -347,8 +346,8 @@ def test_sort_shows_the_largest_first_and_what_has_no_value_last(field, first, m
     values = [row[field] for row in rows]
     numbers = [value for value in values if isinstance(value, int | float)]
     assert numbers == sorted(numbers, reverse=True)
-    given = [value is not None for value in values]
-    assert given == sorted(given, reverse=True)
+    known = sum(value is not None for value in values)
+    assert values[known:] == [None] * (len(values) - known)
 
 
 def test_top_hides_rows_and_not_their_costs(model):
@@ -405,11 +404,6 @@ def test_only_and_except_choose_what_is_rewritten(options, rewritten, model):
     assert ("costs the same" in model(f"{FULL} {options}").stdout) is False
 
 
-def test_another_block_is_asked_for_by_name(model):
-    wide = f"{NET} --as separable:2 --get separable_macs"
-    assert model(wide) == (0, f"{36 * (6 * 9 + 6 * 16 + 16 * 8)}\n", "")
-
-
 # The table.
 
 
@@ -421,9 +415,8 @@ def test_long_module_paths_are_shortened_before_the_table_is_stacked(model):
     assert len(rows) == 16
     assert all(len(line) <= 80 for line in narrow)
     for path, line in zip(paths, rows, strict=True):
-        head, tail = line.split()[0].split("…")
-        assert path.startswith(head)
-        assert path.endswith(tail)
+        assert re.fullmatch(re.escape(line.split()[0]).replace("…", ".+"), path)
+    assert len({line.split()[0] for line in rows}) == 16
     assert [re.findall(r"[\d,]+ ✓.*", line) for line in rows] == [
         re.findall(r"[\d,]+ ✓.*", line) for line in wide if "✓" in line and "%" in line
     ][:16]
@@ -436,7 +429,7 @@ def test_paths_are_shortened_with_dots_in_ascii_and_never_for_machines(model, mo
     monkeypatch.setattr("rich.console.ConsoleOptions.ascii_only", property(lambda self: True))
     narrow = model(GHOSTS).stdout
     assert narrow.isascii()
-    assert re.search(r"\w\.\.\.\S*primary_conv\.0 ", narrow)
+    assert re.search(r"^ feature\S*\.\.\.\S*_conv\.0 ", narrow, re.MULTILINE)
 
 
 # Machines.
@@ -487,9 +480,12 @@ def test_markdown_and_svg_hold_the_rows_with_macs(model):
     assert title == "**nets.py:Net**"
     assert len(table.splitlines()) == 2 + 8 + 1
     assert "1 more row without MACs: 32 params (1 BatchNorm2d)" in notes
-    drawn = unescape(model(f"{FULL} -f svg").stdout).replace("\N{NO-BREAK SPACE}", " ")
+    picture = ElementTree.fromstring(model(f"{FULL} -f svg").stdout)
+    drawn = " ".join(
+        " ".join(element.itertext()) for element in picture.iter() if "text" in element.tag
+    )
     for row in read_json(model(f"{FULL} -f json"))["rows"][:8]:
-        assert row["name"] in drawn
+        assert row["name"] in drawn.replace("\N{NO-BREAK SPACE}", " ")
         assert f"{row['macs']:,}" in drawn
 
 
@@ -683,11 +679,10 @@ def test_an_error_is_one_line_that_names_the_value_and_the_fix(args, model):
 @pytest.mark.parametrize(
     ("args", "pattern"),
     [
-        ("net --input 3x1000000x1000000", "torch cannot make an input of 1x3x1000000x.*|$"),
         (f"net --input 3x8x8 -b {10**30}", f"torch cannot make an input of {10**30}x3x8x8 .*"),
         ("net --input 3x8x8 --dtype int64", r"0 \(Conv2d\) cannot run on these inputs \(.*"),
         ("OneDict --input 3x8x8", r"OneDict cannot run .*; forward asks for \(batch\), which seems "
-         r"to be no plain tensor: write a function that returns \(it,\) and name it with .*"),
+         r"to be no plain tensor: write a function .* name it with --inputs MODULE:ATTR"),
         ("Exits --input 3x8x8", r"Exits cannot run on these inputs \(SystemExit: bye, at nets.*"),
         ("OnCuda --input 3x8x8", r"nets\.py:\d+: OnCuda\(\) needs CUDA in 'self\.conv\.cuda.*"),
         ("quantised --input 3x8x8", r"1 is a quantised module \(Linear\), .*; audit the float .*"),
@@ -696,9 +691,8 @@ def test_an_error_is_one_line_that_names_the_value_and_the_fix(args, model):
 )  # fmt: skip
 def test_what_cannot_be_answered_is_one_line_too(args, pattern, model):
     result = model(f"nets.py:{args}")
-    if result.code:
-        assert (result.code, result.stdout) == (2, "")
-        assert re.fullmatch(pattern, result.error)
+    assert (result.code, result.stdout) == (2, "")
+    assert re.fullmatch(pattern, result.error)
 
 
 BROKEN = {
@@ -778,22 +772,6 @@ def test_a_fault_is_a_mismatch_for_machines_and_in_rows_that_are_not_shown(model
     assert "tower.0" in model(f"{FULL} --top 1").stderr
     parts = json.loads(model(f"{FULL} --depth 1 -f json -q").stdout)["rows"]
     assert [row["name"] for row in parts if row["crosscheck"] == "mismatch"] == ["tower"]
-
-
-@pytest.mark.parametrize(
-    ("lose", "said"),
-    [
-        ("tower.0", "torch's FlopCounterMode gives 1,654,672 MACs for the model, and the formulas"),
-        ("tower.1", "the model holds 6,106 parameters, and its rows 6,074"),
-    ],
-)
-def test_a_lost_row_exits_with_1_even_unverified(lose, said, model, monkeypatch):
-    rows = AUDIT._rows
-    monkeypatch.setattr(AUDIT, "_rows", lambda *given: [r for r in rows(*given) if r.name != lose])
-    for options in ("--get params", "--no-verify"):
-        result = model(f"{FULL} {options}")
-        assert result.code == 1
-        assert f"failed: mismatch: {said}" in result.stderr
 
 
 def test_where_fvcore_cannot_count_the_rest_is_still_answered(model, monkeypatch):

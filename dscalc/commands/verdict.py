@@ -66,8 +66,8 @@ class Verdict:
         differences = [
             f"{field.name} is {found:,} and the formula gives {expected:,}"
             for field in report.fields
-            if field.formula
-            and field.is_number
+            if field.is_number
+            and field.formula
             and (expected := field.formula(row)) != (found := field.read(row))
         ]
         self._fail("mismatch", name, "; ".join(differences) or "a step differs")

@@ -316,7 +316,7 @@ def _notes(
         params = sum(row.as_is.cost.params for row in idle)
         plain = {kind.__name__ for kind in CONVOLUTIONS.values()}
         noun = "convolution" if {row.kind for row in idle} <= plain else "module"
-        yield f"{_number(len(idle), noun)} did not run ({names}): {params:,} params"
+        yield f"{_number(len(idle), noun)} did not run ({names}): {_number(params, 'param')}"
     if as_is.real:
         yield f"this ran on real tensors, since the model needs values ({as_is.reason})"
     for name, calls in as_is.unknown.items():

@@ -183,8 +183,8 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
     if len(needed) == 1 and len(given) == 1 and isinstance(given[0], Tensor):
         # A dict is asked for names, a list is unpacked; a tensor answers like this.
         wanted = (
-            "'Tensor' object has no attribute|invalid data type 'str'|values to unpack"
-            "|too many indices for tensor"
+            "'Tensor' object has no attribute|invalid data type 'str'|too many indices for tensor|"
+            "values to unpack"
         )
         if re.search(wanted, str(error)):
             return (

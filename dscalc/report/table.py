@@ -152,14 +152,21 @@ def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, 
         room = longest - (console.measure(table, options=roomy).maximum - console.width)
         if room >= _SHORTEST:
             mark = _ASCII_MARK if console.options.ascii_only else PENDING
-            shorter = [[_shortened(row[0], room, mark), *row[1:]] for row in sheet.rows]
+            paths = _told_apart([row[0] for row in sheet.rows], room, mark)
+            shorter = [[path, *row[1:]] for path, row in zip(paths, sheet.rows, strict=True)]
             names = [sheet.header[column] for column in sorted(sheet.spare)]
             return _table(replace(sheet, rows=shorter), sheet.spare, box), ", ".join(names)
     return _vertical(sheet), ""
 
 
-def _shortened(path: str, room: int, mark: str) -> str:
-    """A module path with its middle left out: whole parts of it if they fit, its end first."""
+def _told_apart(paths: Sequence[str], room: int, mark: str) -> list[str]:
+    """The paths shortened in the way that leaves the most of them different."""
+    ways = [[way(path, room, mark) for path in paths] for way in (_without_parts, _in_short_parts)]
+    return max(ways, key=lambda shortened: len(set(shortened)))
+
+
+def _without_parts(path: str, room: int, mark: str) -> str:
+    """A module path without its middle: whole parts of it if they fit, its end first."""
     if len(path) <= room:
         return path
     head, tail, parts = "", "", path.split(".")
@@ -172,10 +179,23 @@ def _shortened(path: str, room: int, mark: str) -> str:
         if len(longer[0]) + len(mark) + len(longer[1]) > room:
             break
         head, tail = longer
-    if 4 * len(head + mark + tail) < 3 * room:  # long parts, of which too little is left
-        half = (room - len(mark)) // 2
-        head, tail = path[: room - len(mark) - half], path[len(path) - half :]
-    return head + mark + tail
+    shortened = head + mark + tail  # unless parts are long, and too little of them is left
+    return shortened if 4 * len(shortened) >= 3 * room else _cut(path, room, mark)
+
+
+def _in_short_parts(path: str, room: int, mark: str) -> str:
+    """A module path with all of its parts, the longest of them cut."""
+    parts = path.split(".")
+    for length in range(room, len(mark) + 1, -1):
+        shortened = ".".join(_cut(part, length, mark) for part in parts)
+        if len(shortened) <= room:
+            return shortened
+    return _cut(path, room, mark)
+
+
+def _cut(name: str, room: int, mark: str) -> str:
+    tail = (room - len(mark)) // 2
+    return name if len(name) <= room else name[: room - len(mark) - tail] + mark + name[-tail:]
 
 
 def _table(sheet: Sheet, without: Sequence[int], box: Box) -> Table:
