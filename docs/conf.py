@@ -6,7 +6,7 @@ project = "dscalc"
 version = release = dscalc.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "tools"]
 default_role = "py:obj"  # `Conv` in a docstring links to Conv, as it does in the code
 
 autodoc_member_order = "bysource"

@@ -1,21 +1,28 @@
 """What a convolution costs, and what it costs as a depthwise separable convolution."""
 
-from dscalc.core.blocks import Comparison, Counts, compare, scaled_channels, scaled_size
+from dscalc._version import __version__
+from dscalc.core.blocks import BLOCKS, Block
 from dscalc.core.conv import Conv, conv_macs, conv_params, output_length
+from dscalc.core.cost import Cost
+from dscalc.core.row import Row
+from dscalc.core.scale import scaled_channels, scaled_size
 from dscalc.errors import CrosscheckError, DscalcError, FileError
-
-__version__ = "0.1.0"
+from dscalc.library import compare, network
 
 __all__ = [
-    "Comparison",
+    "BLOCKS",
+    "Block",
     "Conv",
-    "Counts",
+    "Cost",
     "CrosscheckError",
     "DscalcError",
     "FileError",
+    "Row",
+    "__version__",
     "compare",
     "conv_macs",
     "conv_params",
+    "network",
     "output_length",
     "scaled_channels",
     "scaled_size",

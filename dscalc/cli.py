@@ -1,6 +1,8 @@
 """The command line: parse -> call -> show -> exit code."""
 
+import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,15 +13,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dscalc import __version__
+from dscalc._version import __version__
 from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.words import printable
 
-_UsageError = typer.BadParameter.__bases__[0]  # typer has no public name for it
-
 _SUMMARIES = {
     "compare": "One layer, or a grid of them, by formula and as fvcore counts.",
+    "blocks": "Every way to build a layer, cheapest first.",
     "network": "A list of layers, with totals.",
     "model": "Audit a torch model of your own.",
     "bench": "Time both on this machine.",
@@ -28,6 +29,7 @@ _EXAMPLES = """\b
 Examples:
   dscalc 3 64 3 224
   dscalc 64 32:1024:x2 3,5,7 14
+  dscalc blocks 256 256 3 56
   dscalc network mobilenet_v1
   dscalc model mymodels.py:Net --input 3x224x224
   dscalc bench 512 512 3 14
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if argv is None else list(argv)
+    gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
         code: int = _app(args)(args or ["--help"], prog_name="dscalc", standalone_mode=False)
         sys.stdout.flush()
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verbose = any(
             arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args
         )
-        if verbose and not isinstance(error, _UsageError):
+        if verbose and not _is_usage(error):
             import traceback
 
             traceback.print_exc()
@@ -100,12 +103,17 @@ def _app(args: list[str]) -> typer.Typer:
     return app
 
 
+def _is_usage(error: Exception) -> bool:
+    """Whether the parser raised it: typer has no public name for its class."""
+    return hasattr(error, "format_message")
+
+
 def _explained(error: Exception, args: list[str]) -> str:
     if isinstance(error, FileError):
         return f"{error}\n"
     if isinstance(error, DscalcError):
         reason = str(error)
-    elif isinstance(error, _UsageError):
+    elif _is_usage(error):
         reason = error.format_message()  # type: ignore[attr-defined]
         option = getattr(error, "option_name", "")
         if option[1:2].isdigit():  # a negative number, of which the parser took one digit
@@ -114,6 +122,10 @@ def _explained(error: Exception, args: list[str]) -> str:
         else:
             command = error.ctx.command_path if error.ctx else "dscalc"  # type: ignore[attr-defined]
             reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}"
+            if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
+                reason += "; a layer is IC OC F [D], such as 3 64 3 224"
+            if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
+                reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
             reason += (
                 f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
             )

@@ -12,9 +12,7 @@ Padding = Literal["same", "valid"] | Size
 
 _MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
-_NUMBER = re.compile(
-    r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)", re.I | re.A
-)
+_NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)"
 _SUFFIXES = {
     "": Fraction(1),
     "K": Fraction(10**3),
@@ -48,7 +46,7 @@ def size(text: str, name: str, least: int = 1) -> Size:
     Raises:
         DscalcError: a part is not a whole number of at least ``least``.
     """
-    parts = text.strip().split("x")
+    parts = text.strip().replace("\N{MULTIPLICATION SIGN}", "x").split("x")
     if not all(_WHOLE.fullmatch(part) for part in parts):
         raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
     sizes = tuple(whole(part, name, least) for part in parts)
@@ -96,7 +94,7 @@ def padding(text: str, name: str = "padding") -> Padding:
 
 def number(text: str, name: str) -> Fraction:
     """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000."""
-    match = _NUMBER.fullmatch(text.strip())
+    match = re.fullmatch(_NUMBER, text.strip(), re.I | re.A)
     try:
         if not match:
             raise ValueError
@@ -123,6 +121,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def plural(noun: str, number: int) -> str:
+    """The noun for so many of it."""
+    return noun if number == 1 else f"{noun}s"
+
+
 def shown(text: str) -> str:
     """User input as an error quotes it: on one line, control characters escaped, not too long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
@@ -131,3 +134,21 @@ def shown(text: str) -> str:
 def times(size: Sequence[int] | None) -> str:
     """A size as the field writes it, such as 3x3; nothing for None."""
     return "x".join(map(str, size or ()))
+
+
+def amount(count: int) -> str:
+    """Bytes in a unit that people read: 13.2 MB."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            amount = count / size
+            return f"{amount:.4g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
+    return f"{count} bytes"
+
+
+def exact(value: object) -> str:
+    """A value in full: 4,096, or 0.126736 (73/576)."""
+    if isinstance(value, Fraction):
+        return f"{float(value):.6g} ({value})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

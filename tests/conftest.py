@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
+from looks import LOOKS
 
 from dscalc.cli import main
+from dscalc.core.measurement import Environment, Measurement, Time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in each other's way here
 
@@ -17,11 +20,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in each other'
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile("repeatable")
-
-LOOKS = (
-    *("COLUMNS", "LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"),
-    *("TTY_INTERACTIVE", "PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL", "LC_CTYPE", "LANG"),
-)
 
 
 class Result(NamedTuple):
@@ -103,3 +101,29 @@ def spawn(start):
         return Result(process.returncode, stdout.decode(), stderr.decode())
 
     return spawn
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Measure nothing: each layer takes 1000 us as it is, 1000 us / input channels rewritten.
+
+    Keeps the rows that come and their settings, and raises what ``raising`` holds for a number of
+    input channels.
+    """
+    from dscalc.pytorch import timing  # imports torch
+
+    here = Environment("cpu", "Some CPU", "2.13.0", 2, "float32", False, False)
+    timed = SimpleNamespace(rows=[], settings=[], raising={})
+
+    def measured(row, settings):
+        channels = row.layer.in_channels
+        timed.rows.append(row)
+        timed.settings.append(settings)
+        if channels in timed.raising:
+            raise timed.raising[channels]
+        steps = {"depthwise": Time(2.0, 0.0), "pointwise": Time(3.0, 0.0)}
+        rewritten = Time(1000 / channels, 0.0)
+        return row._replace(measured=Measurement(Time(1e3, 10.0), rewritten, steps, here))
+
+    monkeypatch.setattr(timing, "measured", measured)
+    return timed

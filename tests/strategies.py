@@ -4,6 +4,8 @@ from math import gcd
 
 from hypothesis import strategies as st
 
+from dscalc import Block, Conv
+
 
 def sizes(dims, least, most):
     """One whole number per axis, or one for all of them."""
@@ -59,10 +61,8 @@ def convolutions(draw, dims=None, **options):
 
 
 @st.composite
-def comparisons(draw, dims=None, **options):
-    """Arguments of `compare`."""
-    return {
-        **draw(convolutions(dims, **options)),
-        "depth_multiplier": draw(st.integers(1, 3)),
-        "depthwise_bias": draw(st.sampled_from([None, False, True])),
-    }
+def rewrites(draw, **options):
+    """A convolution, and a block to put in its place."""
+    bias = draw(st.sampled_from([(), (("depthwise", False),), (("depthwise", True),)]))
+    block = Block("separable", (draw(st.integers(1, 3)),), bias)
+    return Conv(**draw(convolutions(**options))), block

@@ -1,50 +1,28 @@
 """``dscalc bench``: what is shown of given times, in every format. Never a time."""
 
-import csv
-import io
 import json
 import sys
 
 import pytest
 
-import dscalc.pytorch.timing as timing
-from dscalc import DscalcError, compare
-from dscalc.record.measured import BenchRecord, Environment, Measurement, Time
+from dscalc import Conv, DscalcError
+from dscalc.core.blocks import Block
+from dscalc.core.row import layer_row
+from dscalc.pytorch import timing
 
 LAYER = "512 512 3 14"
-HERE = Environment("cpu", "Some CPU", "2.13.0", 2, "float32", False, False)
-
-
-@pytest.fixture
-def timed(monkeypatch):
-    """Give each layer 1000 us as a standard module and 1000 us / input channels as separable."""
-    timed = []
-
-    def benchmark(layer, settings):
-        timed.append((layer, settings))
-        separable = 1000 / layer.standard.in_channels
-        return Measurement(Time(1e3, 10.0), Time(2.0, 0.0), Time(3.0, 0.0), Time(separable, 0.0))
-
-    monkeypatch.setattr(timing, "benchmark", benchmark)
-    monkeypatch.setattr(timing, "environment", lambda _: HERE)
-    return timed
+GRID = "2,4 8 3 14"
 
 
 def test_one_layer_is_shown_part_by_part_with_a_verdict(timed, run):
     result = run(f"bench {LAYER}")
     assert (result.code, result.stderr) == (0, "")
     title, _, header, _, *rows = result.stdout.splitlines()[:8]
-    assert title == "512 -> 512 channels, 3x3 kernel, 14x14 map"
+    assert title == "512 -> 512 channels, 3x3 kernel, 14x14 map, padding same"
     assert header.split()[:3] == ["time,", "us", "IQR,"]
-    assert rows[0].split() == [
-        "standard",
-        "1,000.0",
-        "10.0",
-        "462,422,016",
-        "924.8",
-        "10,240,000",
-        "90.3",
-    ]
+    assert rows[0].split() == (
+        ["standard", "1,000.0", "10.0", "462,422,016", "924.8", "10,240,000", "90.3"]
+    )
     assert rows[3].split()[:4] == ["separable", "2.0", "0.0", "52,283,392"]
     assert "8.84x fewer MACs, 512x faster\n" in result.stdout
     assert "Some CPU, 2 threads, float32, torch 2.13.0" in result.stdout.replace("\n", " ")
@@ -52,41 +30,29 @@ def test_one_layer_is_shown_part_by_part_with_a_verdict(timed, run):
 
 def test_a_grid_is_one_row_a_layer(timed, run):
     result = run("bench 2,4 8 3 14,28")
-    assert [layer for layer, _ in timed] == [
-        compare(ic, 8, 3, d) for ic in (2, 4) for d in (14, 28)
+    assert [row.layer for row in timed.rows] == [
+        Conv(ic, 8, 3, d) for ic in (2, 4) for d in (14, 28)
     ]
     rows = [line.split() for line in result.stdout.splitlines() if "->" in line]
     assert [row[-1] for row in rows] == ["2.00x", "2.00x", "4.00x", "4.00x"]
 
 
-def test_every_option_reaches_the_settings(timed, run):
+def test_every_option_reaches_the_layer_and_the_settings(timed, run):
     options = "--dtype bfloat16 --threads 1 --channels-last --min-run-time 0.25"
-    assert run(f"bench {LAYER} {options}").code == 0
-    [(_, settings)] = timed
-    assert settings == timing.Settings("cpu", "bfloat16", 1, True, False, 0.25)
+    assert run(f"bench 8 16 3x5 14 -s 2 --bias -b 4 -m 2 {options}").code == 0
+    assert timed.settings == [timing.Settings("cpu", "bfloat16", 1, True, False, 0.25)]
+    conv = Conv(8, 16, (3, 5), 14, stride=2, bias=True, batch_size=4)
+    [row] = timed.rows
+    assert row == layer_row(conv, Block("separable", (2,)), row.name)
 
 
-def test_layer_options_reach_the_layer(timed, run):
-    assert run("bench 8 16 3x5 14 -s 2 --bias -b 4 -m 2").code == 0
-    [(layer, _)] = timed
-    assert layer == compare(
-        8, 16, (3, 5), 14, stride=2, bias=True, batch_size=4, depth_multiplier=2
-    )
-
-
-def test_machine_formats_hold_every_field_of_a_measurement(timed, run):
-    rows = list(csv.DictReader(io.StringIO(run("bench 2,4 8 3 14 -f csv").stdout)))
-    assert list(rows[0]) == list(BenchRecord._fields)
-    assert [row["speedup"] for row in rows] == ["2.0", "4.0"]
-    report = json.loads(run("bench 2,4 8 3 14 -f json").stdout)
-    assert [list(row) for row in report["rows"]] == [list(BenchRecord._fields)] * 2
+def test_machine_formats_hold_the_times_and_where_they_were_taken(timed, run):
+    report = json.loads(run(f"bench {GRID} -f json").stdout)
     assert report["total"] is None
-    assert report["environment"] == HERE._asdict()
-    lines = run("bench 2,4 8 3 14 -f jsonl").stdout.splitlines()
-    assert [json.loads(line) for line in lines] == report["rows"]
-
-
-def test_flops_are_twice_the_macs_and_intensity_stays(timed, run):
+    assert [row["speedup"] for row in report["rows"]] == [2.0, 4.0]
+    for row in report["rows"]:
+        assert (row["device_name"], row["threads"], row["compile"]) == ("Some CPU", 2, False)
+        assert (row["depthwise_time_us"], row["pointwise_time_us"]) == (2.0, 3.0)
     [macs] = json.loads(run(f"bench {LAYER} -f json").stdout)["rows"]
     [flops] = json.loads(run(f"bench {LAYER} -f json --unit flops").stdout)["rows"]
     assert flops["standard_flops"] == 2 * macs["standard_macs"]
@@ -96,36 +62,40 @@ def test_flops_are_twice_the_macs_and_intensity_stays(timed, run):
 
 def test_values_and_assertions(timed, run):
     values = "--get speedup --get standard_time_us --get noisy"
-    assert run(f"bench 2,4 8 3 14 {values}").stdout == "2.0\t1000.0\tfalse\n4.0\t1000.0\tfalse\n"
-    failing = run("bench", "2,4", "8", "3", "14", "--assert", "speedup >= 3")
-    assert failing.code == 1
-    assert failing.stderr == (
-        "failed: speedup >= 3: 2 -> 8 channels, 3x3 kernel, 14x14 map: speedup is 2\n"
-    )
-    assert run("bench", "2,4", "8", "3", "14", "--assert", "speedup >= 2").code == 0
+    assert run(f"bench {GRID} {values}").stdout == "2.0\t1000.0\tfalse\n4.0\t1000.0\tfalse\n"
+    for form in ("table", "csv"):
+        failing = run(f"bench {GRID} -f {form} --assert speedup>=3")
+        assert failing.code == 1
+        assert failing.stderr == (
+            "failed: speedup >= 3: 2 -> 8 channels, 3x3 kernel, 14x14 map, padding same: "
+            "speedup is 2\n"
+        )
+    holding = run(f"bench {GRID} --assert speedup>=2")
+    assert holding[::2] == (0, "holds: speedup >= 2 in all 2 rows\n")
 
 
 def test_a_plot_has_a_point_a_layer_and_labelled_axes(timed, run, tmp_path):
     path = tmp_path / "speed.svg"
-    assert run(f"bench 2,4 8 3 14 --plot {path}").code == 0
+    assert run(f"bench {GRID} --plot {path}").code == 0
     picture = path.read_text("utf-8")
     assert "<!-- MAC reduction, standard / separable -->" in picture
     assert "<!-- speed-up, standard / separable time -->" in picture
     assert "2-&gt;8 F3x3 D14x14" in picture or "2->8 F3x3 D14x14" in picture
 
 
-def test_ctrl_c_shows_what_was_measured_and_exits_with_130(timed, run, monkeypatch):
-    measure = timing.benchmark
-
-    def interrupted(layer, settings):
-        if layer.standard.in_channels == 4:
-            raise KeyboardInterrupt
-        return measure(layer, settings)
-
-    monkeypatch.setattr(timing, "benchmark", interrupted)
+def test_ctrl_c_shows_what_was_measured_and_exits_with_130(timed, run):
+    timed.raising[4] = KeyboardInterrupt()
     result = run("bench 2,3,4,5 8 3 14 --get speedup")
     assert result.code == 130
     assert [round(float(line)) for line in result.stdout.splitlines()] == [2, 3]
+
+
+@pytest.mark.parametrize("form", ["csv", "table"])
+def test_a_layer_that_is_refused_leaves_the_others(form, timed, run):
+    timed.raising[3] = DscalcError("it does not fit")
+    result = run(f"bench 2,3,4 8 3 14 -f {form}")
+    assert (result.code, result.stderr) == (2, "error: it does not fit\n")
+    assert result.stdout.count("2.0" if form == "csv" else "->") >= 2
 
 
 @pytest.mark.parametrize(
@@ -139,19 +109,14 @@ def test_ctrl_c_shows_what_was_measured_and_exits_with_130(timed, run, monkeypat
         ("--assert speedupp>1", "unknown field 'speedupp'; did you mean speedup?"),
         ("--assert device>1", "cannot check 'device>1': device is not a number"),
         ("--plot x.png", "--plot needs more than one layer; give a list or a range, or drop it"),
+        ("--device cuda", "device cuda is not available to torch "),
     ],
 )
-def test_bad_input_is_one_line_before_any_measurement(options, reason, timed, run):
-    result = run(f"bench {LAYER} {options}")
-    assert (result.code, result.stdout, timed) == (2, "", [])
-    assert result.error.startswith(reason)
-
-
-def test_a_device_that_is_not_there_is_refused(run, monkeypatch):
+def test_bad_input_is_one_line_before_any_measurement(options, reason, timed, run, monkeypatch):
     monkeypatch.setitem(timing._DEVICES, "cuda", lambda: False)
-    result = run(f"bench {LAYER} --device cuda")
-    assert (result.code, result.stdout) == (2, "")
-    assert result.error.startswith("device cuda is not available to torch ")
+    result = run(f"bench {LAYER} {options}")
+    assert (result.code, result.stdout, timed.rows) == (2, "", [])
+    assert result.error.startswith(reason)
 
 
 def test_a_real_measurement_runs_through(run):
@@ -160,25 +125,12 @@ def test_a_real_measurement_runs_through(run):
     assert all(float(value) > 0 for value in result.stdout.split("\t"))
 
 
-def test_a_layer_that_is_refused_leaves_the_others(timed, run, monkeypatch):
-    measure = timing.benchmark
-
-    def refused(layer, settings):
-        if layer.standard.in_channels == 3:
-            raise DscalcError("it does not fit")
-        return measure(layer, settings)
-
-    monkeypatch.setattr(timing, "benchmark", refused)
-    for form in ("csv", "table"):
-        result = run(f"bench 2,3,4 8 3 14 -f {form}")
-        assert (result.code, result.stderr) == (2, "error: it does not fit\n")
-        assert result.stdout.count("2.0" if form == "csv" else "->") >= 2
-
-
 def test_measurements_are_streamed(timed, run, monkeypatch):
     written = []
-    monkeypatch.setattr(
-        sys.stdout, "writelines", lambda lines: written.extend((line, len(timed)) for line in lines)
-    )
+
+    def write(lines):
+        written.extend((line, len(timed.rows)) for line in lines)
+
+    monkeypatch.setattr(sys.stdout, "writelines", write)
     assert run("bench 2,3 8 3 14 -f csv").code == 0
     assert [measured for _, measured in written] == [0, 1, 2]

@@ -2,8 +2,9 @@
 
 import copy
 import pickle
+from dataclasses import FrozenInstanceError, replace
 from itertools import product
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import convolutions, geometries
 
-from dscalc import Conv, DscalcError, compare, conv_macs, conv_params, output_length
+from dscalc import Conv, Cost, DscalcError, conv_macs, conv_params, output_length
 
 
 def positions(conv, axis):
@@ -37,16 +38,14 @@ def multiplications(conv):
 
 
 @given(convolutions())
-def test_macs_are_the_multiplications_of_the_loops(arguments):
+def test_the_cost_is_what_the_loops_multiply_use_write_and_read(arguments):
     conv = Conv(**arguments)
-    assert conv.macs == sum(1 for _ in multiplications(conv))
-
-
-@given(convolutions())
-def test_params_are_the_weights_that_the_loops_use_and_the_biases(arguments):
-    conv = Conv(**arguments)
-    weights = {weight for _, _, weight in multiplications(conv)}
-    assert conv.params == len(weights) + (conv.out_channels if conv.bias else 0)
+    done = list(multiplications(conv))
+    weights = {weight for _, _, weight in done}
+    outputs = {(sample, place, weight[0]) for sample, place, weight in done}
+    inputs = np.empty((conv.batch_size, conv.in_channels, *conv.input_size))
+    biases = conv.out_channels if conv.bias else 0
+    assert conv.cost == Cost(len(done), len(weights) + biases, len(outputs), inputs.size)
 
 
 @given(geometries())
@@ -60,25 +59,6 @@ def test_padding_same_divides_the_size_by_the_stride_and_rounds_up(sizes):
     conv = Conv(2, 2, **sizes)
     pairs = zip(conv.input_size, conv.stride, strict=True)
     assert conv.output_size == tuple(ceil(length / stride) for length, stride in pairs)
-
-
-@given(convolutions())
-def test_output_size_is_the_shape_that_torch_makes(arguments):
-    conv = Conv(**arguments)
-    features = torch.empty(1, conv.in_channels, *conv.input_size, device="meta")
-    pads = [zeros for ends in reversed(conv.pads) for zeros in ends]
-    kernel = torch.empty(
-        conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size, device="meta"
-    )
-    convolve = getattr(torch.nn.functional, f"conv{len(conv.kernel_size)}d")
-    output = convolve(
-        torch.nn.functional.pad(features, pads),
-        kernel,
-        stride=conv.stride,
-        dilation=conv.dilation,
-        groups=conv.groups,
-    )
-    assert output.shape == (1, conv.out_channels, *conv.output_size)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
@@ -107,20 +87,6 @@ def test_padding_same_puts_an_odd_zero_at_the_far_end(kernel_size, dilation, pad
     assert Conv(1, 1, kernel_size, 9, dilation=dilation).pads == (pads, pads)
 
 
-@given(convolutions())
-def test_batch_multiplies_macs_and_not_params(arguments):
-    one, batch = Conv(**{**arguments, "batch_size": 1}), Conv(**arguments)
-    assert batch.macs == batch.batch_size * one.macs
-    assert batch.params == one.params
-
-
-@given(convolutions())
-def test_bias_is_params_and_no_macs(arguments):
-    with_bias, without = (Conv(**{**arguments, "bias": bias}) for bias in (True, False))
-    assert with_bias.macs == without.macs
-    assert with_bias.params == without.params + with_bias.out_channels
-
-
 def test_a_layer_is_two_dimensional_unless_a_size_tells():
     assert Conv(3, 64, 3, 224).kernel_size == (3, 3)
     assert Conv(3, 64, (3,), 224).input_size == (224,)
@@ -128,50 +94,63 @@ def test_a_layer_is_two_dimensional_unless_a_size_tells():
     assert Conv(3, 64, 3, 224, padding=(0, 1, 0)).output_size == (222, 224, 222)
 
 
-@pytest.mark.parametrize(("dims", "macs"), [(1, 3 * 64 * 3 * 8), (3, 3 * 64 * 3**3 * 8**3)])
-def test_one_and_three_dimensions(dims, macs):
-    assert Conv(3, 64, (3,) * dims, 8).macs == macs
-
-
-def test_sizes_may_be_rectangular():
-    conv = Conv(2, 5, (3, 1), (10, 7), stride=(2, 3), padding=(0, 1), dilation=(2, 1))
-    assert conv.output_size == (3, 3)
-    assert conv.macs == 2 * 5 * 3 * 9
-
-
-def test_without_axes_a_layer_is_fully_connected():
-    linear = Conv(7, 5, (), (), bias=True, batch_size=3)
-    assert linear.output_size == ()
-    assert linear.macs == 3 * 7 * 5
-    assert linear.params == 7 * 5 + 5
-
-
-def test_counts_are_exact_at_any_size():
-    conv = Conv(10**30, 10**30, 10**30 + 1, 10**30, bias=True)
-    assert conv.macs == 10**120 * (10**30 + 1) ** 2
-    assert conv.params == 10**60 * (10**30 + 1) ** 2 + 10**30
+@pytest.mark.parametrize(
+    ("conv", "cost"),
+    [
+        (Conv(3, 64, (3,), 8), Cost(4_608, 576, 512, 24)),
+        (Conv(3, 64, 3, 224), Cost(86_704_128, 1_728, 3_211_264, 150_528)),
+        (Conv(3, 64, (3, 3, 3), 8), Cost(2_654_208, 5_184, 32_768, 1_536)),
+        (Conv(2, 5, (3, 1), (10, 7), (2, 3), (0, 1), (2, 1)), Cost(270, 30, 45, 140)),
+        (Conv(7, 5, (), (), bias=True, batch_size=3), Cost(105, 40, 15, 21)),
+        (
+            Conv(10**30, 10**30, 10**30 + 1, 10**30, bias=True),
+            Cost(
+                10**120 * (10**30 + 1) ** 2,
+                10**60 * (10**30 + 1) ** 2 + 10**30,
+                *(10**90, 10**90),
+            ),
+        ),
+    ],
+    ids=["1-D", "2-D", "3-D", "rectangular", "fully connected", "of any size"],
+)
+def test_costs_by_hand(conv, cost):
+    assert conv.cost == cost
 
 
 def test_numpy_integers_become_ints_that_cannot_overflow():
     conv = Conv(*(np.int32(2**20) for _ in range(2)), np.int8(3), np.uint16(2**15))
-    assert conv.macs == 2**40 * 9 * 2**30
-    assert type(conv.macs) is int
+    assert conv.cost.macs == 2**40 * 9 * 2**30
+    assert type(conv.cost.macs) is int
 
 
-def test_lists_are_sizes_too():
+def test_equal_layers_are_equal_and_hash_alike_however_they_are_written():
     assert Conv(3, 4, [3, 1], [8, 9], [1, 2], [0, 0], [1, 1]) == Conv(
         3, 4, (3, 1), (8, 9), (1, 2), (0, 0), (1, 1)
     )
-
-
-def test_equal_layers_are_equal_and_hash_alike():
-    assert Conv(3, 64, 3, 224) == Conv(3, 64, (3, 3), (224, 224))
     assert len({Conv(3, 64, 3, 224), Conv(3, 64, (3, 3), 224), Conv(3, 64, 5, 224)}) == 2
 
 
-def test_a_layer_does_not_change():
-    with pytest.raises(AttributeError):
-        Conv(3, 64, 3, 224).in_channels = 4
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_a_layer_can_be_copied_and_pickled_but_does_not_change(copied):
+    layer = copied(Conv(3, 64, (3, 5), 14, stride=2, padding="valid", bias=True))
+    assert layer == Conv(3, 64, (3, 5), 14, stride=2, padding="valid", bias=True)
+    with pytest.raises(FrozenInstanceError):
+        layer.in_channels = 4
+
+
+def test_a_layer_with_other_arguments_is_checked_and_has_its_own_output():
+    layer = replace(Conv(3, 64, 3, 224), stride=2)
+    assert layer == Conv(3, 64, 3, 224, stride=2)
+    assert layer.output_size == (112, 112)
+    with pytest.raises(DscalcError, match=r"^stride must be at least 1, got 0$"):
+        replace(layer, stride=0)
+
+
+@pytest.mark.parametrize("yes", [2, np.True_, "yes"])
+def test_a_bias_is_there_or_not(yes):
+    assert Conv(3, 64, 3, 224, bias=yes).bias is True
 
 
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=4)
@@ -232,10 +211,7 @@ def test_object_arrays_stay_exact_past_int64():
             {"kernel_size": (3, 3, 3), "input_size": (9, 9)},
             "input_size 9x9 has 2 axes, but the layer has 3",
         ),
-        (
-            {"groups": 4},
-            "groups must divide both channels, got groups 4 for 6 -> 8 channels",
-        ),
+        ({"groups": 4}, "groups must divide both channels, got groups 4 for 6 -> 8 channels"),
         (
             {"in_channels": 8, "out_channels": 6, "groups": 4},
             "groups must divide both channels, got groups 4 for 8 -> 6 channels",
@@ -268,30 +244,3 @@ def test_a_kernel_one_longer_than_the_padded_map_does_not_fit(sizes):
     ).output_size == tuple(1 for _ in padded)
     with pytest.raises(DscalcError, match="the kernel spans"):
         Conv(1, 1, **{**sizes, "kernel_size": (*padded[:-1], padded[-1] + 1), "dilation": 1})
-
-
-def test_prod_of_the_sizes_is_all_that_counts():
-    """A 3x5 kernel on a 4x6 map costs the same as 5x3 on 6x4, or 15 on 24 in one dimension."""
-    macs = {Conv(2, 7, k, d).macs for k, d in [((3, 5), (4, 6)), ((5, 3), (6, 4)), ((15,), (24,))]}
-    assert macs == {2 * 7 * prod((3, 5, 4, 6))}
-
-
-def test_a_convolution_can_be_copied_pickled_and_used_as_a_key():
-    layer = compare(3, 64, (3, 5), 14, stride=2, padding="valid", bias=True)
-    assert pickle.loads(pickle.dumps(layer)) == copy.deepcopy(layer) == layer
-    assert copy.copy(layer.standard) == layer.standard
-    assert len({layer, copy.copy(layer)}) == 1
-
-
-def test_a_convolution_with_other_arguments_is_checked_and_has_its_own_output():
-    layer = Conv(3, 64, 3, 224)._replace(stride=2)
-    assert layer == Conv(3, 64, 3, 224, stride=2)
-    with pytest.raises(DscalcError, match="stride must be at least 1, got 0"):
-        layer._replace(stride=0)
-
-
-@pytest.mark.parametrize("yes", [2, np.True_, "yes"])
-def test_a_bias_is_there_or_not(yes):
-    layer = compare(3, 64, 3, 224, bias=yes)
-    assert layer == compare(3, 64, 3, 224, bias=True)
-    assert layer.depthwise.bias is layer.pointwise.bias is True

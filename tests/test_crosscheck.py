@@ -2,163 +2,132 @@
 
 import json
 import sys
-from importlib import import_module
 
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
+from faults import FAULTS, built_otherwise, one_bias_more, one_mac_more
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import comparisons
+from strategies import rewrites
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dscalc import Comparison, Conv, compare
-from dscalc.errors import CrosscheckError
+from dscalc import Conv, Cost, CrosscheckError, compare
+from dscalc.core.blocks import SEPARABLE, STANDARD, Norm, Step
+from dscalc.core.row import layer_row
 from dscalc.pytorch import DepthwiseSeparableConv, crosscheck
-from dscalc.pytorch.modules import convolution
+from dscalc.pytorch.crosscheck import count
+from dscalc.pytorch.modules import block_module
 
-# The package also exports the function of this name.
-THE_MODULE = import_module("dscalc.pytorch.crosscheck")
+TEXTBOOK = Conv(3, 64, 3, 224)
 
 
 def counted_on_real_tensors(module, conv):
-    """MACs by fvcore and by torch of a module that runs, its params and its output shape."""
+    """Of a module that runs: MACs by fvcore and by torch, params, activations and output shape."""
     features = torch.zeros(conv.batch_size, conv.in_channels, *conv.input_size)
-    analysis = FlopCountAnalysis(module, features).unsupported_ops_warnings(False)
     with torch.no_grad(), FlopCounterMode(display=False) as mode:
         output = module(features)
-    flops = mode.get_total_flops()
-    assert flops % 2 == 0
+    flops = FlopCountAnalysis(module, features).unsupported_ops_warnings(False)
+    made = ActivationCountAnalysis(module, features).unsupported_ops_warnings(False)
     params = sum(parameter.numel() for parameter in module.parameters())
-    return analysis.by_operator()["conv"], flops // 2, params, output.shape
+    by_torch, odd = divmod(mode.get_total_flops(), 2)
+    assert not odd
+    return flops.by_operator()["conv"], by_torch, params, made.total(), output.shape
 
 
 @settings(max_examples=max(300, settings().max_examples))
-@given(comparisons())
-def test_formulas_crosscheck_fvcore_on_real_tensors_and_torch_all_agree(arguments):
-    layer = compare(**arguments)
-    counts = crosscheck(layer)
-    assert counts == layer.counts
-
-    standard = convolution(layer.standard)
-    separable = DepthwiseSeparableConv(
-        arguments["in_channels"],
-        arguments["out_channels"],
-        arguments["kernel_size"],
-        arguments["stride"],
-        arguments["padding"],
-        arguments["dilation"],
-        bias=arguments["bias"],
-        depth_multiplier=arguments["depth_multiplier"],
-        depthwise_bias=arguments["depthwise_bias"],
-        dims=len(arguments["input_size"]),
+@given(rewrites())
+def test_formulas_crosscheck_fvcore_on_real_tensors_and_torch_all_agree(rewrite):
+    conv, block = rewrite
+    row = crosscheck(layer_row(conv, block))
+    assert row.crosscheck == "exact"
+    shape = (conv.batch_size, conv.out_channels, *conv.output_size)
+    depthwise, _ = row.rewritten.steps
+    public = DepthwiseSeparableConv(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        bias=conv.bias,
+        depth_multiplier=block.numbers[0],
+        depthwise_bias=depthwise.layer.bias,
+        dims=len(conv.kernel_size),
     )
-    shape = (arguments["batch_size"], arguments["out_channels"], *layer.standard.output_size)
-    for module, macs, params in (
-        (standard, counts.standard_macs, counts.standard_params),
-        (separable, counts.separable_macs, counts.separable_params),
+    for side, module in (
+        (row.as_is, block_module(row.as_is.steps)),
+        (row.rewritten, block_module(row.rewritten.steps)),
+        (row.rewritten, public),
     ):
-        assert counted_on_real_tensors(module, layer.standard) == (macs, macs, params, shape)
+        macs, params, made = side.cost.macs, side.cost.params, side.cost.activations
+        assert side.counted == {
+            "": Cost(macs, params),
+            **{step.name: Cost(step.cost.macs, step.cost.params) for step in side.steps},
+        }
+        assert macs == sum(step.cost.macs for step in side.steps)
+        assert counted_on_real_tensors(module, conv) == (macs, macs, params, made, shape)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(1, 3))
 def test_a_fully_connected_layer_is_counted_too(inputs, outputs, bias, batch_size):
-    layer = Comparison(Conv(inputs, outputs, (), (), bias=bias, batch_size=batch_size))
-    assert crosscheck(layer) == layer.counts
-
-
-def test_a_replacement_without_a_pointwise_step_is_counted():
-    depthwise = Conv(8, 8, 3, 14, groups=8, stride=2, bias=True)
-    layer = Comparison(depthwise, depthwise)
-    assert crosscheck(layer) == layer.counts
+    linear = Conv(inputs, outputs, (), (), bias=bias, batch_size=batch_size)
+    made = ActivationCountAnalysis(nn.Linear(inputs, outputs), torch.zeros(batch_size, inputs))
+    assert count(STANDARD.steps(linear))[""] == Cost(linear.cost.macs, linear.cost.params)
+    assert made.total() == linear.cost.activations
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("layers", "macs", "params"),
     [
-        compare(1024, 2048, 7, 4096),
-        compare(8, 16, 3, 10**8),
-        compare(8, 16, 3, 224, batch_size=10**30),
-        compare(3, 4, 3, 10**6, padding=10**6, dilation=10**5, stride=10**4),
+        ({}, 0, 0),
+        ({"depthwise": Conv(8, 8, 3, 14, groups=8, stride=2, bias=True)}, 72 * 49, 80),
+        ({"pointwise": Conv(3, 64, 1, 14)}, 192 * 196, 192),
+        ({"conv": Conv(3, 8, 3, 14), "norm": Norm(8)}, 216 * 196, 216 + 16),
+        ({"norm": Norm(8)}, 0, 16),
+    ],
+    ids=["nothing", "depthwise", "pointwise", "with a norm", "a norm alone"],
+)
+def test_any_steps_are_counted_by_name(layers, macs, params):
+    steps = tuple(Step(name, layer, layer.cost) for name, layer in layers.items())
+    costs = {step.name: Cost(step.cost.macs, step.cost.params) for step in steps}
+    assert count(steps) == {"": Cost(macs, params), **costs}
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv(1024, 2048, 7, 4096),
+        Conv(8, 16, 3, 10**8),
+        Conv(8, 16, 3, 224, batch_size=10**30),
+        Conv(3, 4, 3, 10**6, padding=10**6, dilation=10**5, stride=10**4),
     ],
     ids=["a large layer", "a large map", "a large batch", "large steps"],
 )
-def test_counts_are_exact_where_no_memory_would_suffice(layer):
-    assert crosscheck(layer) == layer.counts
+def test_counts_are_exact_where_no_memory_would_suffice(conv):
+    assert crosscheck(layer_row(conv, SEPARABLE)).crosscheck == "exact"
 
 
 def test_crosscheck_does_not_touch_the_random_numbers():
     before = torch.get_rng_state()
-    crosscheck(compare(3, 64, 3, 224))
+    count(STANDARD.steps(TEXTBOOK))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 # Faults that are planted in one of the two counts.
 
-
-def one_mac_more(monkeypatch):
-    count = THE_MODULE.conv_flop_count
-    monkeypatch.setattr(THE_MODULE, "conv_flop_count", lambda *shapes: count(*shapes) + 1)
-
-
-def one_bias_more(monkeypatch):
-    def with_bias(conv, device):
-        module = convolution(conv, device)
-        module.bias = nn.Parameter(torch.empty(conv.out_channels, device=device))
-        return module
-
-    monkeypatch.setattr(THE_MODULE, "convolution", with_bias)
-
-
-def one_forgotten_tap(monkeypatch):
-    def narrower(depthwise, pointwise, device):
-        ic, oc = depthwise.in_channels, pointwise.out_channels
-        return DepthwiseSeparableConv(ic, oc, (1, 3), 1, (0, 1), bias=False, device=device)
-
-    monkeypatch.setattr(THE_MODULE, "separable_convolution", narrower)
-
-
-def a_wrong_formula(monkeypatch):
-    from dscalc.core import conv
-
-    count = conv.conv_macs
-    monkeypatch.setattr(conv, "conv_macs", lambda *sizes: count(*sizes) + 1)
-
-
-FAULTS = {
-    one_mac_more: [
-        "fvcore_standard_macs is 86,704,129 and the formula gives 86,704,128",
-        "fvcore_separable_macs is 10,988,546 and the formula gives 10,988,544",
-    ],
-    one_bias_more: ["torch_standard_params is 1,792 and the formula gives 1,728"],
-    one_forgotten_tap: [
-        "fvcore_separable_macs is 10,085,376 and the formula gives 10,988,544",
-        "torch_separable_params is 201 and the formula gives 219",
-    ],
-    a_wrong_formula: [
-        "fvcore_standard_macs is 86,704,128 and the formula gives 86,704,129",
-        "fvcore_separable_macs is 10,988,544 and the formula gives 10,988,546",
-    ],
-}
 faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 
 
 @faults
-def test_a_fault_exits_with_1_and_names_the_numbers_that_differ(fault, run, monkeypatch):
+def test_a_fault_exits_with_1_names_the_numbers_and_is_marked(fault, run, monkeypatch):
     fault(monkeypatch)
     result = run("3 64 3 224")
     assert result.code == 1
     assert result.stderr == f"failed: mismatch: {'; '.join(FAULTS[fault])}\n"
-
-
-@faults
-def test_a_fault_is_marked_in_the_table(fault, run, monkeypatch):
-    fault(monkeypatch)
-    stdout = run("3 64 3 224").stdout
-    assert "✗" in stdout
-    assert "✗ fvcore or torch count something else on the real modules" in stdout
-    assert "exactly" not in stdout
+    assert "✗ fvcore or torch count something else on the real modules" in result.stdout
+    assert "exactly" not in result.stdout
 
 
 @faults
@@ -167,8 +136,8 @@ def test_a_fault_is_a_mismatch_in_every_machine_format(layer, fault, run, monkey
     fault(monkeypatch)
     result = run(f"{layer} -f json")
     report = json.loads(result.stdout)
-    assert result.code == 1
-    assert {row["crosscheck"] for row in [*report["rows"], report["total"]]} == {"mismatch"}
+    rows = [*report["rows"], *filter(None, [report["total"]])]
+    assert (result.code, {row["crosscheck"] for row in rows}) == (1, {"mismatch"})
     assert set(run(f"{layer} --verify --get crosscheck").stdout.split()) == {"mismatch"}
 
 
@@ -186,22 +155,26 @@ def test_a_fault_fails_even_a_quiet_run_and_beside_assertions_that_hold(run, mon
     assert run("3", "64", "3", "224", "-q", "--assert", "mac_ratio < 1")[::2] == (1, "")
 
 
-def test_every_failing_layer_of_a_grid_is_named(run, monkeypatch):
+def test_failing_layers_of_a_grid_are_named_ten_of_them_and_the_rest_counted(run, monkeypatch):
     one_bias_more(monkeypatch)
     result = run("3 8,64 3 9,7 --verify")
     assert result.code == 1
     assert [line.split(": ")[:3] for line in result.stderr.splitlines()] == [
-        ["failed", "mismatch", f"3 -> {oc} channels, 3x3 kernel, {d}x{d} map"]
+        ["failed", "mismatch", f"3 -> {oc} channels, 3x3 kernel, {d}x{d} map, padding same"]
         for oc in (8, 64)
         for d in (9, 7)
     ]
-
-
-def test_of_many_failures_ten_are_named_and_the_rest_counted(run, monkeypatch):
-    one_bias_more(monkeypatch)
     lines = run("3 1:25 3 9 --verify").stderr.splitlines()
-    assert len(lines) == 11
-    assert lines[-1] == "mismatch: 15 more"
+    assert (len(lines), lines[-1]) == (11, "mismatch: 15 more")
+
+
+def test_the_library_tells_a_mismatch_too(monkeypatch):
+    one_mac_more(monkeypatch)
+    report = compare(3, 64, 3, 224, verify=True)
+    assert report.rows[0].crosscheck == report.total.crosscheck == "mismatch"
+    assert report.rows[0].as_is.differences == [
+        *(("", "macs", 86_704_128, 86_704_129), ("standard", "macs", 86_704_128, 86_704_129)),
+    ]
 
 
 # What cannot be counted.
@@ -227,43 +200,32 @@ def test_where_torch_refuses_the_sizes_the_analytic_answer_stands(layer, run):
     assert refused.error.endswith("; add --no-verify to do without")
 
 
-def test_a_comparison_with_one_step_alone_is_counted_as_that_step():
-    pointwise = Conv(3, 64, 1, 14)
-    layer = Comparison(Conv(3, 64, 3, 14), pointwise=pointwise)
-    assert crosscheck(layer) == layer.counts
-    assert layer.separable_macs == pointwise.macs
-
-
 @pytest.mark.parametrize("sizes", [(), (3, 3, 3, 3)])
 def test_layers_that_torch_has_no_convolution_for_are_refused(sizes):
     with pytest.raises(CrosscheckError, match="torch convolves in 1, 2 or 3 dimensions"):
-        crosscheck(compare(3, 4, sizes, sizes))
+        compare(3, 4, sizes, sizes, verify=True)
 
 
 def test_refused_sizes_raise_in_the_library():
     with pytest.raises(CrosscheckError, match="torch refuses a layer of these sizes"):
-        crosscheck(compare(10**30, 64, 3, 224))
+        compare(10**30, 64, 3, 224, verify=True)
 
 
 def test_one_refused_layer_leaves_the_others_of_a_grid_checked(run):
-    result = run(f"3,{HUGE},4 64 3 9 --verify --get crosscheck")
+    result = run(f"3,{HUGE},4 64 3 9 --verify -f json")
     assert result.code == 2
-    assert result.stdout.split() == ["exact", "skipped", "exact"]
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_a_total_of_layers_that_were_not_all_counted_claims_no_count(run):
-    total = json.loads(run(f"3,{HUGE} 64 3 9 --verify -f json").stdout)["total"]
-    assert total["crosscheck"] == "skipped"
-    counted = [value for name, value in total.items() if name.startswith(("fvcore_", "torch_"))]
-    assert counted == [None] * 4
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["crosscheck"] for row in rows] == ["exact", "skipped", "exact"]
+    counts = [name for name in rows[1] if name.startswith(("fvcore_", "torch_"))]
+    assert [rows[1][name] for name in counts] == [None] * 4
 
 
 def test_a_refused_layer_does_not_hide_a_mismatch(run, monkeypatch):
     one_bias_more(monkeypatch)
-    result = run(f"3,{HUGE} 64 3 9 --verify -f json")
-    assert json.loads(result.stdout)["total"]["crosscheck"] == "mismatch"
+    result = run(f"3,{HUGE} 64 3 9 --verify")
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["failed", "error"]
+    assert "✗" in result.stdout
     assert result.code == 2
 
 
@@ -315,34 +277,27 @@ def test_without_torch_all_else_works(run, monkeypatch):
     assert run("3 64 3 224 --get separable_macs") == (0, "10988544\n", "")
 
 
-def test_an_operator_that_fvcore_cannot_count_is_an_error_and_not_0(monkeypatch):
-    def with_sine(conv, device):
-        return nn.Sequential(convolution(conv, device), Sine())
-
-    monkeypatch.setattr(THE_MODULE, "convolution", with_sine)
-    with pytest.raises(CrosscheckError, match=r"^fvcore cannot count aten::sin$"):
-        crosscheck(compare(3, 64, 3, 224))
-
-
-def test_string_padding_is_counted_where_plain_fvcore_counts_0(monkeypatch):
-    def string_padded(conv, device):
-        return nn.Conv2d(
-            conv.in_channels, conv.out_channels, 3, padding="same", bias=False, device=device
-        )
-
-    monkeypatch.setattr(THE_MODULE, "convolution", string_padded)
-    layer = compare(3, 64, 3, 224)
-    assert crosscheck(layer) == layer.counts
-
-
 class Sine(nn.Module):
     def forward(self, features):
         return features.sin()
 
 
-def test_plain_fvcore_counts_string_padding_as_0():
+def test_an_operator_that_fvcore_cannot_count_is_an_error_and_not_0(monkeypatch):
+    built_otherwise(monkeypatch, lambda steps, build: nn.Sequential(build(steps), Sine()))
+    with pytest.raises(CrosscheckError, match=r"^fvcore cannot count aten::sin$"):
+        count(STANDARD.steps(TEXTBOOK))
+
+
+def test_string_padding_is_counted_where_plain_fvcore_counts_0(monkeypatch):
     """Why modules are built with the zeros written out."""
-    module = nn.Conv2d(8, 16, 3, padding="same")
-    analysis = FlopCountAnalysis(module, torch.zeros(1, 8, 10, 10)).unsupported_ops_warnings(False)
-    assert analysis.total() == 0
-    assert crosscheck(compare(8, 16, 3, 10)).standard_macs == 115_200
+    module = nn.Conv2d(3, 64, 3, padding="same", bias=False)
+    plain = FlopCountAnalysis(module, torch.zeros(1, 3, 224, 224)).unsupported_ops_warnings(False)
+    assert plain.total() == 0
+
+    def string_padded(steps, build):
+        built = build(steps)
+        built.standard = module
+        return built
+
+    built_otherwise(monkeypatch, string_padded)
+    assert count(STANDARD.steps(TEXTBOOK))[""] == Cost(86_704_128, 1_728)

@@ -1,6 +1,7 @@
 """The documentation says what the program does: every command, example, number and link in it."""
 
 import doctest
+import json
 import re
 import runpy
 import subprocess
@@ -10,10 +11,19 @@ import measure_peers
 import pytest
 import write_docs
 import yaml
-from write_docs import IMAGES, PAGES, PICTURES, ROOT, Shell, blocks, drawn, rewritten, workplace
-
-from dscalc.record.fields import MODEL_FIELDS, Record
-from dscalc.record.measured import BenchRecord
+from write_docs import (
+    COMMANDS,
+    IMAGES,
+    PAGES,
+    PICTURES,
+    ROOT,
+    Shell,
+    blocks,
+    drawn,
+    known,
+    rewritten,
+    workplace,
+)
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS = doctest.REPORT_NDIFF
@@ -43,7 +53,9 @@ def test_a_page_prints_what_the_program_prints(path, place):
     """Consoles and generated parts, then the Python examples, in one folder."""
     page = path.read_text("utf-8")
     now = rewritten(page, Shell())
-    assert page.split("\n") == now.split("\n"), "run python tests/write_docs.py, and read the diff"
+    assert page.split("\n") == now.split("\n"), (
+        "run python docs/tools/write_docs.py, and read the diff"
+    )
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     known = {}
     for block in blocks(page):
@@ -118,22 +130,20 @@ def test_every_page_is_reached_from_the_first():
     assert [path.name for path in others if f"]({path.name})" not in first] == []
 
 
-def test_the_fields_are_those_of_a_record():
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_fields_are_those_of_the_program(command, run):
     page = (ROOT / "docs/cli.md").read_text("utf-8")
-    fields = page.partition("## Fields\n")[2].partition("\n### ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| ([\w/]*) ?\|", fields, re.MULTILINE)
-    assert tuple(name for name, _ in rows) == (*Record._fields, *MODEL_FIELDS)
-    for name, unit in rows:
-        told = {"macs": "MACs", "params": "parameters"}.get(name.rpartition("_")[2], unit)
-        assert unit == told, name
-
-
-def test_the_fields_of_a_measurement_are_told():
-    page = (ROOT / "docs/cli.md").read_text("utf-8")
-    fields = page.partition("### Fields of a measurement")[2].partition("\n## ")[0]
-    names = re.findall(r"^\| `(\w+)` \|", fields, re.MULTILINE)
-    own = set(BenchRecord._fields) - set(Record._fields)
-    assert names == [field for field in BenchRecord._fields if field in own]
+    told = {}
+    for heading in ("every command", command):
+        table = page.partition(f"### Fields of {heading}\n")[2].partition("\n#")[0]
+        for name, unit in re.findall(r"^\| `(\w+)` \| ([\w/]*) ?\|", table, re.MULTILINE):
+            assert name not in told
+            told[name] = unit
+    assert told == {field.name: field.unit for field in known(command)}
+    if command not in ("model", "bench"):
+        args = "mobilenet_v1" if command == "network" else "3 64 3 8"
+        answer = run(f"{command} {args} --no-verify -f json").stdout
+        assert set(told) == set(json.loads(answer)["rows"][0])
 
 
 def test_the_table_of_peers_is_what_they_answer():

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+from functools import partial
 from importlib.resources import files
 from itertools import chain, islice
+from math import prod
 
 import pytest
 import torch
@@ -14,13 +16,15 @@ from strategies import geometries, per_axis, sizes
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dscalc import DscalcError, compare
+from dscalc import Conv, DscalcError
 from dscalc import words as small
 from dscalc.checks.assertion import Assertion
+from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+from dscalc.core.row import Row, layer_row, total
 from dscalc.errors import FileError
 from dscalc.inputs.grid import Axis, Grid
-from dscalc.inputs.network import Layer, read_network, shipped
-from dscalc.record.fields import Record, layer_record, record, total, values
+from dscalc.inputs.network import read_network, shipped
+from dscalc.record.fields import fields, find
 
 COLUMNS = (
     *("name", "kind", "in_channels", "out_channels", "kernel_size", "stride", "padding"),
@@ -33,7 +37,6 @@ WORDS = (
     *("3x5", "7x7", "3x", "x", "1x1x1", "same", "valid", "global", "true", "false", "8+", "None"),
     *("a", "b", "conv1", "[red]", "\x1b[31m", "\0", "é", "\u202e", '"', "a,b", "#", "'", "\r", ";"),
 )
-FIELDS = Record._fields
 many = settings(max_examples=max(400, settings().max_examples))
 
 
@@ -48,7 +51,7 @@ def answer(function, *args, **options):
 def read(data, **options):
     """What the reader answers; where it refuses, each line of its error names a place."""
     try:
-        layers = read_network(io.BytesIO(data), "net", **options)
+        rows = read_network(io.BytesIO(data), "net", **options)
     except FileError as error:
         for line in str(error).split("\n"):
             name, number, reason = line.split(":", 2)
@@ -57,26 +60,11 @@ def read(data, **options):
             assert reason.strip()
             assert line.isprintable()
     else:
-        assert layers
-        assert all(isinstance(layer, Layer) for layer in layers)
+        assert rows
+        assert all(isinstance(row, Row) for row in rows)
 
 
 # The readers.
-
-
-@given(st.binary(max_size=200))
-@example(b"\xef\xbb\xbf")
-@example(b"{")
-@example(b'"')
-@example(b"kind\n\0")
-def test_any_bytes_are_a_network_or_refused(data):
-    read(data)
-
-
-@given(st.text(max_size=200), st.sampled_from(["utf-8", "utf-16", "utf-32-be", "utf-7"]))
-def test_any_text_is_a_network_or_refused(text, encoding):
-    read(text.encode(encoding, "replace"))
-
 
 words = st.one_of(st.sampled_from(WORDS), st.text(max_size=5))
 NEEDED = {
@@ -103,6 +91,7 @@ scales = st.fixed_dictionaries(
         "resolution_multiplier": multipliers,
         "dims": st.sampled_from([1, 2, 3]),
         "batch_size": st.sampled_from([1, 8]),
+        "block": st.sampled_from([STANDARD, SEPARABLE, Block("separable", (3,))]),
     },
 )
 
@@ -133,16 +122,16 @@ def rows(draw):
     return columns, table
 
 
-@many
-@given(rows(), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), scales)
-def test_csv_that_is_nearly_right_is_a_network_or_refused(table, line_end, quoted, options):
-    columns, body = table
-    text = io.StringIO()
-    if quoted:
+@st.composite
+def nearly_csv(draw):
+    """Cells as CSV, with or without quotes."""
+    columns, body = draw(rows())
+    line_end, text = draw(st.sampled_from(["\n", "\r\n", "\r"])), io.StringIO()
+    if draw(st.booleans()):
         csv.writer(text, lineterminator=line_end).writerows([columns, *body])
     else:
         text.write("".join(f"{','.join(row)}{line_end}" for row in [columns, *body]))
-    read(text.getvalue().encode("utf-8", "replace"), **options)
+    return text.getvalue().encode("utf-8", "replace")
 
 
 json_values = st.recursive(
@@ -152,36 +141,57 @@ json_values = st.recursive(
 )
 
 
-@many
-@given(rows(), st.lists(st.tuples(st.sampled_from(COLUMNS), json_values), max_size=3), scales)
-def test_json_that_is_nearly_right_is_a_network_or_refused(table, changes, options):
-    columns, body = table
+def json_lines(values):
+    return "".join(json.dumps(value) + "\n" for value in values).encode()
+
+
+@st.composite
+def nearly_json(draw):
+    """Cells as objects, some with another value in them."""
+    columns, body = draw(rows())
     columns = [column if column in COLUMNS else "unknown" for column in columns]
     objects = [dict(zip(columns, row, strict=True)) for row in body]
-    for number, (column, value) in enumerate(changes):
+    changes = st.lists(st.tuples(st.sampled_from(COLUMNS), json_values), max_size=3)
+    for number, (column, value) in enumerate(draw(changes)):
         objects[number % len(objects)][column] = value
-    text = "".join(json.dumps(row) + "\n" for row in objects)
-    read(text.encode(), **options)
-
-
-@given(st.lists(json_values, max_size=3))
-def test_any_json_is_a_network_or_refused(objects):
-    text = '{"kind": "norm", "in_channels": 3, "input_size": 9}\n'
-    read((text + "".join(json.dumps(value) + "\n" for value in objects)).encode())
+    return json_lines(objects)
 
 
 SHIPPED = [
     (files("dscalc") / f"inputs/networks/{name}.csv").read_bytes()[:3000] for name in shipped()
 ]
-damages = st.tuples(st.integers(0, 3000), st.integers(0, 40), st.binary(max_size=6))
 
 
-@many
-@given(st.sampled_from(SHIPPED), st.lists(damages, min_size=1, max_size=4), scales)
-def test_a_damaged_file_is_a_network_or_refused(data, damage, options):
-    for place, removed, inserted in damage:
+@st.composite
+def damaged(draw):
+    """A network that ships, with bytes cut out of it and put in."""
+    data = draw(st.sampled_from(SHIPPED))
+    damages = st.tuples(st.integers(0, 3000), st.integers(0, 40), st.binary(max_size=6))
+    for place, removed, inserted in draw(st.lists(damages, min_size=1, max_size=4)):
         data = data[:place] + inserted + data[place + removed :]
-    read(data, **options)
+    return data
+
+
+NORM = {"kind": "norm", "in_channels": 3, "input_size": 9}
+FILES = {
+    "bytes": st.sampled_from([b"\xef\xbb\xbf", b"{", b'"', b"kind\n\0"]) | st.binary(max_size=200),
+    "text": st.builds(
+        lambda text, encoding: text.encode(encoding, "replace"),
+        st.text(max_size=200),
+        st.sampled_from(["utf-8", "utf-16", "utf-32-be", "utf-7"]),
+    ),
+    "JSON": st.lists(json_values, max_size=3).map(lambda values: json_lines([NORM, *values])),
+    "nearly right CSV": nearly_csv(),
+    "nearly right JSON": nearly_json(),
+    "a damaged file": damaged(),
+}
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+@many
+@given(data=st.data(), options=scales)
+def test_whatever_is_written_is_a_network_or_refused(file, data, options):
+    read(data.draw(file), **options)
 
 
 # The command line.
@@ -209,7 +219,7 @@ options = st.fixed_dictionaries(
     optional={
         "stride": sizes(2, 0, 3),
         "dilation": sizes(2, 0, 3),
-        "depth_multiplier": st.integers(0, 3),
+        "groups": st.integers(0, 3),
         "bias": st.booleans(),
         "width_multiplier": multipliers,
         "resolution_multiplier": multipliers,
@@ -223,18 +233,17 @@ def test_any_texts_are_a_grid_or_refused(ic, oc, f, d, dims, layer):
     if grid:
         some = list(islice(grid, 5))
         assert len(some) == min(grid.count, 5)
-        for comparison in some:
-            assert comparison.ratio > 0
+        assert all(layer_row(conv, SEPARABLE).mac_ratio > 0 for conv in some)
 
 
 @given(axes, axes, axes, axes)
 def test_the_values_of_a_grid_are_those_of_its_axes(ic, oc, f, d):
     written = [answer(Axis, text, "D", dims) for text, dims in ((ic, None), (oc, None))]
     written += [answer(Axis, text, "D", 2) for text in (f, d)]
-    grid = answer(Grid, ic, oc, f, d)
+    grid = answer(Grid, ic, oc, f, d, 2)
     if all(written):
         first = tuple(next(iter(axis)) for axis in written)
-        assert grid is None or next(iter(grid)) == compare(*first)
+        assert grid is None or next(iter(grid)) == Conv(*first)
     else:
         assert grid is None
 
@@ -260,7 +269,8 @@ def test_any_text_is_printed_literally_and_on_one_line(text):
         assert small.printable(text) == text
 
 
-LAYER = values(record(compare(3, 64, 3, 224)), "macs")
+LAYER = layer_row(Conv(3, 64, 3, 224), SEPARABLE)
+FIELDS = [field.name for field in fields("compare", SEPARABLE)]
 conditions = st.builds(
     lambda *parts: "".join(parts),
     st.one_of(st.sampled_from(FIELDS), st.text(max_size=8)),
@@ -271,17 +281,18 @@ conditions = st.builds(
 
 @given(st.one_of(conditions, st.text(max_size=30)))
 def test_any_text_is_a_condition_or_refused(text):
-    assertion = answer(Assertion.parse, text, FIELDS)
+    known = partial(find, command="compare", block=SEPARABLE)
+    assertion = answer(Assertion.parse, text, known)
     if assertion:
-        assert assertion.field in FIELDS
+        assert assertion.field.name in FIELDS
         assert answer(assertion.holds, LAYER) in (True, False, None)
 
 
 # Networks that fit together, against torch.
 
 
-def padded(kernel_size, padding, dilation):
-    """A module that pads explicitly, as torch refuses some paddings by name."""
+def padded(module, kernel_size, padding, dilation):
+    """The module behind one that pads explicitly, as torch refuses some paddings by name."""
     ends = []
     for axis, kernel in enumerate(kernel_size):
         both = dilation[axis] * (kernel - 1) if padding == "same" else 0
@@ -289,50 +300,38 @@ def padded(kernel_size, padding, dilation):
         if not isinstance(padding, str):
             before = after = padding[axis]
         ends = [before, after, *ends]  # torch counts axes from the last
-    return getattr(nn, f"ConstantPad{len(kernel_size)}d")(tuple(ends), 0)
+    zeros = getattr(nn, f"ConstantPad{len(kernel_size)}d")(tuple(ends), 0)
+    return nn.Sequential(zeros, module)
 
 
-def conv(ic, oc, geometry, groups=1, bias=False):
+def conv(ic, oc, geometry, groups, bias):
     kernel_size, stride, padding, dilation = geometry
     layer = getattr(nn, f"Conv{len(kernel_size)}d")
     module = layer(ic, oc, kernel_size, stride, 0, dilation, groups, bias)
-    return nn.Sequential(padded(kernel_size, padding, dilation), module)
+    return padded(module, kernel_size, padding, dilation)
 
 
-def geometry_of(arguments, dims):
-    padding = arguments["padding"]
-    return (
-        per_axis(arguments["kernel_size"], dims),
-        per_axis(arguments["stride"], dims),
-        padding if isinstance(padding, str) else per_axis(padding, dims),
-        per_axis(arguments["dilation"], dims),
-    )
-
-
-def modules(row, ic, geometry, dims):
+def modules(row, ic, dims):
     """What a row is in torch: as a standard layer, and as it is."""
-    kind, m, bias = row["kind"], row["depth_multiplier"], row["bias"]
-    oc = row["out_channels"]
+    kind, m, bias = row["kind"], row.get("depth_multiplier", 1), row.get("bias", False)
+    oc = row.get("out_channels", ic * m)
     if kind == "norm":
-        norm = getattr(nn, f"BatchNorm{max(1, dims)}d")(ic).eval()
-        return norm, norm
+        return (getattr(nn, f"BatchNorm{max(1, dims)}d")(ic).eval(),) * 2
     if kind == "linear":
-        linear = nn.Sequential(nn.Flatten(), nn.LazyLinear(oc, bias))
-        return linear, linear
+        return (nn.Sequential(nn.Flatten(), nn.LazyLinear(oc, bias)),) * 2
+    sizes = (row["kernel_size"], row["stride"], row["padding"], row.get("dilation", 1))
+    geometry = [size if isinstance(size, str) else per_axis(size, dims) for size in sizes]
     if kind == "pool":
-        kernel_size, stride, padding, dilation = geometry
-        pool = getattr(nn, f"MaxPool{dims}d")(kernel_size, stride)
-        padded_pool = nn.Sequential(padded(kernel_size, padding, dilation), pool)
-        return padded_pool, padded_pool
+        pool = getattr(nn, f"MaxPool{dims}d")(*geometry[:2])
+        return (padded(pool, geometry[0], *geometry[2:]),) * 2
+    standard = conv(ic, oc, geometry, row.get("groups", 1), bias)
     if kind == "conv":
-        standard = conv(ic, oc, geometry, row["groups"], bias)
         return standard, standard
     depthwise = conv(ic, ic * m, geometry, ic, bias)
     if kind == "depthwise":
-        return conv(ic, ic * m, geometry, 1, bias), depthwise
-    ones = ((1,) * dims, (1,) * dims, "valid", (1,) * dims)
-    pointwise = conv(ic * m, oc, ones, 1, bias)
-    return conv(ic, oc, geometry, 1, bias), nn.Sequential(depthwise, pointwise)
+        return standard, depthwise
+    pointwise = getattr(nn, f"Conv{dims}d")(ic * m, oc, 1, bias=bias)
+    return standard, nn.Sequential(depthwise, pointwise)
 
 
 @st.composite
@@ -347,39 +346,36 @@ def networks(draw):
         kinds = [kind for kind in KINDS if size or kind in ("linear", "norm")]
         if not number:
             kinds.remove("linear")
-        row = dict.fromkeys(COLUMNS)
-        row["name"], row["kind"] = f"row{number}", draw(st.sampled_from(kinds))
-        row["depth_multiplier"] = row["groups"] = 1
-        row["bias"], geometry = False, None
-        row["from"] = source if source != before else None
-        if row["kind"] not in ("norm", "linear"):
-            arguments = draw(geometries(dims, most_stride=2))
-            if row["kind"] == "pool":
-                arguments["dilation"] = 1
-            geometry = geometry_of(arguments, dims)
+        kind = draw(st.sampled_from(kinds))
+        row = {"name": f"row{number}", "kind": kind}
+        if source != before:
+            row["from"] = source
+        if kind not in ("norm", "linear"):
+            row |= draw(geometries(dims, most_stride=2))
+            if kind == "pool":
+                row["dilation"] = 1
             try:  # the map is given here
-                compare(1, 1, geometry[0], size, **dict(zip(GEOMETRY, geometry[1:], strict=True)))
+                Conv(1, 1, **{name: row[name] for name in GEOMETRY}, input_size=size)
             except DscalcError:
-                arguments["padding"] = "same"
-                geometry = geometry_of(arguments, dims)
-            row["kernel_size"] = arguments["kernel_size"]
-            row |= {name: arguments[name] for name in GEOMETRY}
-        if row["kind"] not in ("norm", "pool"):
+                row["padding"] = "same"
+            del row["input_size"]
+        if kind not in ("norm", "pool"):
             row["bias"] = draw(st.booleans())
-        if row["kind"] in ("separable", "depthwise"):
+        if kind in ("separable", "depthwise"):
             row["depth_multiplier"] = draw(st.integers(1, 2))
-        if row["kind"] in ("conv", "separable", "linear"):
+        if kind in ("conv", "separable", "linear"):
             row["out_channels"] = draw(st.integers(1, 4))
-        if row["kind"] == "conv" and ic == 2 and row["out_channels"] % 2 == 0:
-            row["groups"] = draw(st.sampled_from([1, 2]))
+        if kind == "conv" and draw(st.booleans()):
+            row["groups"] = draw(st.sampled_from([n for n in (4, 3, 2, 1) if ic % n == 0]))
+            row["out_channels"] *= row["groups"]
+        pair = modules(row, ic, len(size))
+        if kind == "pool":
+            del row["dilation"]  # which has no meaning for it
         if not number or draw(st.booleans()):
-            row["input_size"] = size or None
-            row["in_channels"] = ic
-        pair = modules(row, ic, geometry, len(size))
+            row["in_channels"] = ic * prod(size) if kind == "linear" else ic
+            if size:
+                row["input_size"] = size
         output = pair[1](torch.zeros(batch, ic, *size)).shape[1:]
-        if row["kind"] == "linear" and row["in_channels"]:
-            for length in size:
-                row["in_channels"] *= length
         maps[row["name"]] = (output[0], tuple(output[1:]))
         table.append(row)
         built.append((*pair, (batch, ic, *size)))
@@ -387,39 +383,23 @@ def networks(draw):
     return table, built, batch
 
 
-GEOMETRY = ("stride", "padding", "dilation")
-NOT_OF = {  # what the rows of a kind leave empty
-    "conv": {"depth_multiplier"},
-    "separable": {"groups"},
-    "depthwise": {"groups", "out_channels"},
-    "linear": {"groups", "depth_multiplier"},
-    "pool": {"groups", "depth_multiplier", "bias", "dilation"},
-    "norm": {"groups", "depth_multiplier", "bias"},
-}
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
 
 
 def written(table, form):
     """The rows as a file."""
-    rows = [
-        {
-            column: list(value) if isinstance(value, tuple) else value
-            for column, value in row.items()
-            if column not in NOT_OF[row["kind"]]
-        }
-        for row in table
-    ]
     if form == "jsonl":
-        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+        return json_lines(table)
 
     def cell(value):
-        if isinstance(value, list):
+        if isinstance(value, tuple):
             return "x".join(map(str, value))
         return str(value).lower() if isinstance(value, bool) else value
 
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in table)
     return text.getvalue().encode()
 
 
@@ -428,12 +408,11 @@ def written(table, form):
 def test_the_totals_of_any_network_are_those_of_its_torch_modules(network, form):
     table, built, batch = network
     dims = len(built[0][2]) - 2
-    layers = read_network(io.BytesIO(written(table, form)), "net", dims=dims, batch_size=batch)
-    sums = total(layer_record(layer) for layer in layers)
-    for side, name in enumerate(("standard", "separable")):
+    rows = read_network(io.BytesIO(written(table, form)), "net", dims=dims, batch_size=batch)
+    sums = total(rows)
+    for number, cost in enumerate((sums.rewritten.cost, sums.as_is.cost)):
         with torch.no_grad(), FlopCounterMode(display=False) as mode:
             for row in built:
-                row[side](torch.zeros(row[2]))
-        params = sum(p.numel() for row in built for p in row[side].parameters())
-        assert getattr(sums, f"{name}_macs") == mode.get_total_flops() // 2
-        assert getattr(sums, f"{name}_params") == params
+                row[number](torch.zeros(row[2]))
+        assert cost.macs == mode.get_total_flops() // 2
+        assert cost.params == sum(p.numel() for row in built for p in row[number].parameters())

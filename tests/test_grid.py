@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscalc import DscalcError, compare
+from dscalc import Conv, DscalcError
 from dscalc.inputs.grid import Axis, Grid
 
 
@@ -68,13 +68,31 @@ values = st.lists(st.integers(1, 9), min_size=1, max_size=3)
 @given(values, values, values, values)
 def test_the_rightmost_varies_fastest(ic, oc, f, d):
     grid = Grid(*(",".join(map(str, axis)) for axis in (ic, oc, f, d)))
-    assert list(grid) == [compare(*layer) for layer in product(ic, oc, f, d)]
+    assert list(grid) == [Conv(*layer) for layer in product(ic, oc, f, d)]
     assert grid.count == len(ic) * len(oc) * len(f) * len(d)
 
 
-def test_options_hold_for_every_layer():
-    layers = list(Grid("4", "8,16", "3", "9", 1, stride=2, bias=True))
-    assert layers == [compare(4, oc, (3,), 9, stride=2, bias=True) for oc in (8, 16)]
+@pytest.mark.parametrize("few", [1000, 0], ids=["sizes kept", "sizes made again"])
+def test_options_hold_for_every_layer(few, monkeypatch):
+    monkeypatch.setattr("dscalc.inputs.grid._FEW", few)
+    options = {"stride": 2, "padding": 1, "groups": 2, "bias": True, "batch_size": 3}
+    layers = list(Grid("4,6", "8,16", "3,4", "9", 1, **options))
+    assert layers == [
+        Conv(ic, oc, (f,), 9, **options) for ic, oc, f in product((4, 6), (8, 16), (3, 4))
+    ]
+
+
+def test_multipliers_scale_every_layer():
+    grid = Grid("32,64", "8", "3", "14,7", width_multiplier="0.75", resolution_multiplier=0.5)
+    assert list(grid) == [Conv(ic, 6, 3, d) for ic in (24, 48) for d in (7, 4)]
+
+
+@pytest.mark.parametrize(
+    ("f", "d", "axes"),
+    [("3", "9", 2), ("3x5x5", "9", 3), ("3", "9,8x8x8", 3), ("3,3x5", "9", 2), ("3:5", "9", 2)],
+)
+def test_a_written_size_says_how_many_axes_there_are(f, d, axes):
+    assert {len(layer.kernel_size) for layer in Grid("3", "4", f, d)} == {axes}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +102,10 @@ def test_options_hold_for_every_layer():
         ("32,", "IC must be a whole number such as 64, got ''"),
         ("32,,64", "IC must be a whole number such as 64, got ''"),
         ("3.5", "IC must be a whole number such as 64, got '3.5'"),
-        ("3x5", "IC must be a whole number such as 64, got '3x5'"),
+        (
+            "3x5",
+            "IC is a number of channels, got '3x5'; the order is IC OC F D, and sizes are F and D",
+        ),
         ("0", "IC must be at least 1, got 0"),
         ("0:4", "IC must be at least 1, got 0"),
         ("-4:4", "IC must be at least 1, got -4"),
@@ -123,10 +144,17 @@ def test_a_size_of_the_wrong_number_of_axes_is_refused(text, dims, message):
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize(("f", "d"), [("3x5x5", "224x5"), ("3x3,3x3x3", "9"), ("3", "9x9,9x9x9")])
+def test_written_sizes_must_agree_in_their_number_of_axes(f, d):
+    with pytest.raises(DscalcError) as raised:
+        Grid("3", "4", f, d)
+    assert str(raised.value) == f"the sizes of F {f} and D {d} differ in their number of axes"
+
+
 def test_a_grid_is_made_one_layer_at_a_time():
     grid = Grid("1:1000", "1:1000", "1:10", "1:100")
     assert grid.count == 10**9
-    assert next(iter(grid)) == compare(1, 1, 1, 1)
+    assert next(iter(grid)) == Conv(1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -139,26 +167,30 @@ def test_a_huge_grid_is_refused_without_being_made(ic, count):
     assert str(raised.value) == f"a grid has at most 1,000,000,000 layers, got {count}"
 
 
-@pytest.mark.parametrize(
-    ("f", "d", "wrong"),
-    [("3,9", "7,5", "9x9.*7x7"), ("1x9,3", "9,8x8", "1x9.*8x8"), ("3,5", "4", "5x5.*4x4")],
-)
-def test_a_grid_with_one_layer_that_does_not_fit_is_refused_before_its_first(f, d, wrong):
-    with pytest.raises(DscalcError, match=wrong):
-        Grid("3", "4", f, d, padding="valid")
-
-
 def test_kernels_that_fit_each_map_are_taken_though_none_is_smallest_on_all_axes():
     layers = list(Grid("3", "4", "1x5,5x1", "5,6x5", padding="valid"))
-    assert [layer.standard.output_size for layer in layers] == [(5, 1), (6, 1), (1, 5), (2, 5)]
+    assert [layer.output_size for layer in layers] == [(5, 1), (6, 1), (1, 5), (2, 5)]
 
 
-@pytest.mark.parametrize("options", [{"stride": 0}, {"stride": (1, 2, 3)}, {"depth_multiplier": 0}])
-def test_a_wrong_option_is_refused_before_the_first_layer(options):
-    with pytest.raises(DscalcError):
-        Grid("3", "1:100000", "3", "1:10000", **options)
+@pytest.mark.parametrize(
+    ("axes", "options", "message"),
+    [
+        (("3", "4", "3,9", "7,5"), {"padding": "valid"}, "9x9.*7x7"),
+        (("3", "4", "1x9,3", "9,8x8"), {"padding": "valid"}, "1x9.*8x8"),
+        (("3", "4", "3,5", "4"), {"padding": "valid"}, "5x5.*4x4"),
+        (("3", "64", "1:30000", "29999:59998"), {"padding": "valid"}, "spans 30000x30000"),
+        (("3", "1:100000", "3", "1:10000"), {"stride": 0}, "stride must be at least 1, got 0"),
+        (("3", "1:100000", "3", "1:10000"), {"stride": (1, 2, 3)}, "has 3 axes"),
+        (("4:6", "4", "3", "9"), {"groups": 2}, "groups 2 for 5 -> 4 channels"),
+    ],
+)
+def test_a_grid_with_one_wrong_layer_is_refused_at_once_before_its_first(axes, options, message):
+    with pytest.raises(DscalcError, match=message):
+        Grid(*axes, **options)
 
 
-def test_a_large_grid_that_cannot_fit_is_refused_at_once():
-    with pytest.raises(DscalcError, match="the kernel spans 30000x30000"):
-        Grid("3", "64", "1:30000", "29999:59998", padding="valid")
+def test_groups_that_do_not_divide_are_found_on_the_way_where_the_channels_are_many():
+    layers = iter(Grid("2:3000", "4", "3", "9", groups=2))
+    assert next(layers).groups == 2
+    with pytest.raises(DscalcError, match="groups 2 for 3 -> 4 channels"):
+        next(layers)

@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dscalc import compare, scaled_channels
+from dscalc import Block, compare, network, scaled_channels
+from dscalc.core.blocks import SEPARABLE
 from dscalc.errors import FileError
 from dscalc.inputs.network import read_network, shipped
 from dscalc.pytorch import crosscheck
-from dscalc.record.fields import Record
+from dscalc.record.fields import fields
 
 # The package also exports the function of this name.
 THE_MODULE = import_module("dscalc.pytorch.crosscheck")
@@ -43,8 +44,7 @@ def refused(data, **options):
     with pytest.raises(FileError) as raised:
         read(data, **options)
     lines = str(raised.value).split("\n")
-    assert all(line.startswith("net:") for line in lines)
-    assert all(line.isprintable() for line in lines)
+    assert all(line.startswith("net:") and line.isprintable() for line in lines)
     return [line.removeprefix("net:") for line in lines]
 
 
@@ -76,6 +76,18 @@ def text_of(name):
     return (files("dscalc") / f"inputs/networks/{name}.csv").read_text("utf-8")
 
 
+@pytest.fixture
+def written(tmp_path):
+    """Write a file and give its path, as the command line takes it."""
+
+    def write(text, name="net"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
 # Kinds.
 
 INPUT = "in,norm,8,,,5,,,,\n"  # 8 channels on a 5x5 map
@@ -86,110 +98,129 @@ COLUMNS = (
 
 
 @pytest.mark.parametrize(
-    ("row", "output", "counts"),
+    ("cells", "output", "standard", "as_is"),
     [
-        ("conv,,16,3,,,,,", (16, (5, 5)), (28_800, 1152, 28_800, 1152)),
-        ("conv,,16,3,,2,,,", (16, (3, 3)), (10_368, 1152, 10_368, 1152)),
-        ("conv,,16,3,,,2,,", (16, (5, 5)), (14_400, 576, 14_400, 576)),
-        ("conv,,16,3,,,,,true", (16, (5, 5)), (28_800, 1168, 28_800, 1168)),
-        ("conv,,16,1x3,,1x2,,,", (16, (5, 3)), (5760, 384, 5760, 384)),
-        ("separable,,16,3,,,,,", (16, (5, 5)), (28_800, 1152, 5000, 200)),
-        ("separable,,16,3,,,,2,", (16, (5, 5)), (28_800, 1152, 10_000, 400)),
-        ("separable,,16,3,,2,,,true", (16, (3, 3)), (10_368, 1168, 1800, 224)),
-        ("depthwise,,,3,,,,,", (8, (5, 5)), (14_400, 576, 1800, 72)),
-        ("depthwise,,,3,,,,2,", (16, (5, 5)), (28_800, 1152, 3600, 144)),
-        ("depthwise,,,3,,2,,,true", (8, (3, 3)), (5184, 584, 648, 80)),
-        ("linear,,10,,,,,,", (10, ()), (2000, 2000, 2000, 2000)),
-        ("linear,,10,,,,,,true", (10, ()), (2000, 2010, 2000, 2010)),
-        ("pool,,,2,,,,,", (8, (2, 2)), (0, 0, 0, 0)),
-        ("pool,,,3,,1,,,", (8, (3, 3)), (0, 0, 0, 0)),
-        ("pool,,,global,,,,,", (8, (1, 1)), (0, 0, 0, 0)),
-        ("norm,,,,,,,,", (8, (5, 5)), (0, 16, 0, 16)),
+        ("conv,,16,3,,,,,", (16, (5, 5)), (28_800, 1152), (28_800, 1152)),
+        ("conv,,16,3,,2,,,", (16, (3, 3)), (10_368, 1152), (10_368, 1152)),
+        ("conv,,16,3,,,2,,", (16, (5, 5)), (14_400, 576), (14_400, 576)),
+        ("conv,,16,3,,,,,true", (16, (5, 5)), (28_800, 1168), (28_800, 1168)),
+        ("conv,,16,1x3,,1x2,,,", (16, (5, 3)), (5760, 384), (5760, 384)),
+        ("separable,,16,3,,,,,", (16, (5, 5)), (28_800, 1152), (5000, 200)),
+        ("separable,,16,3,,,,2,", (16, (5, 5)), (28_800, 1152), (10_000, 400)),
+        ("separable,,16,3,,2,,,true", (16, (3, 3)), (10_368, 1168), (1800, 224)),
+        ("depthwise,,,3,,,,,", (8, (5, 5)), (14_400, 576), (1800, 72)),
+        ("depthwise,,,3,,,,2,", (16, (5, 5)), (28_800, 1152), (3600, 144)),
+        ("depthwise,,,3,,2,,,true", (8, (3, 3)), (5184, 584), (648, 80)),
+        ("linear,,10,,,,,,", (10, ()), (2000, 2000), (2000, 2000)),
+        ("linear,,10,,,,,,true", (10, ()), (2000, 2010), (2000, 2010)),
+        ("pool,,,2,,,,,", (8, (2, 2)), (0, 0), (0, 0)),
+        ("pool,,,3,,1,,,", (8, (3, 3)), (0, 0), (0, 0)),
+        ("pool,,,global,,,,,", (8, (1, 1)), (0, 0), (0, 0)),
+        ("norm,,,,,,,,", (8, (5, 5)), (0, 16), (0, 16)),
     ],
 )
-def test_each_kind_has_its_costs(row, output, counts):
-    _, layer = read(f"{COLUMNS}{INPUT},{row}\n")
-    assert (layer.out_channels, layer.output_size) == output
-    standard_macs, standard_params, *_, separable_macs, separable_params = layer.counts
-    assert (standard_macs, standard_params, separable_macs, separable_params) == counts
-    assert crosscheck(layer) == layer.counts
-
-
-def test_a_separable_layer_is_the_comparison_of_its_sizes():
-    _, layer = read(f"{COLUMNS}{INPUT},separable,,16,3x5,,2,,3,true\n")
-    assert layer.comparison == compare(
-        8, 16, (3, 5), (5, 5), stride=2, depth_multiplier=3, bias=True
-    )
-
-
-def test_a_depthwise_layer_stands_beside_the_full_convolution_of_its_channels():
-    _, layer = read(f"{COLUMNS}{INPUT},depthwise,,,3,,,,,\n")
-    assert layer.comparison.standard == compare(8, 8, 3, 5).standard
-    assert layer.comparison.depthwise == compare(8, 8, 3, 5).depthwise
-    assert layer.comparison.pointwise is None
-
-
-def test_a_conv_is_the_same_on_both_sides():
-    _, layer = read(f"{COLUMNS}{INPUT},conv,,16,3,,,,,\n")
-    assert layer.comparison == (layer.comparison.standard, None, None)
-
-
-def test_a_linear_layer_takes_the_whole_map():
-    layers = read(
-        "kind,in_channels,out_channels,kernel_size,input_size\npool,8,,2,9x7\nlinear,,3,,"
-    )
-    assert layers[1].in_channels == 8 * 4 * 3
+def test_each_kind_has_its_costs_which_fvcore_and_torch_count_too(cells, output, standard, as_is):
+    _, row = read(f"{COLUMNS}{INPUT},{cells}\n")
+    assert (row.layer.out_channels, row.layer.output_size) == output
+    proved = crosscheck(row)
+    assert proved.crosscheck == "exact"
+    for side, counts in ((proved.rewritten, standard), (proved.as_is, as_is)):
+        assert (side.cost.macs, side.cost.params) == counts
+        assert (side.counted[""].macs, side.counted[""].params) == counts
 
 
 @pytest.mark.parametrize(
-    ("padding", "size"), [("same", (3, 3)), ("valid", (2, 2)), ("1x0", (3, 2))]
+    ("columns", "cells", "options"),
+    [
+        ("stride,bias", "2,true", {"stride": 2, "bias": True}),
+        ("padding,dilation", "valid,2x1", {"padding": "valid", "dilation": (2, 1)}),
+        ("depth_multiplier", "3", {"block": "separable:3"}),
+        ("name", "", {}),  # all else has a default
+    ],
+)
+def test_a_separable_row_is_the_comparison_of_its_sizes(columns, cells, options):
+    [row] = read(
+        f"kind,in_channels,out_channels,kernel_size,input_size,{columns}\n"
+        f"separable,8,16,3x5,9,{cells}\n"
+    )
+    [same] = compare(8, 16, (3, 5), 9, **options).rows
+    assert (row.layer, row.rewritten, row.as_is) == (same.layer, same.as_is, same.rewritten)
+
+
+def test_a_depthwise_row_stands_beside_the_full_convolution_of_its_channels():
+    _, row = read(f"{COLUMNS}{INPUT},depthwise,,,3,,,,,\n")
+    [same] = compare(8, 8, 3, 5).rows
+    assert row.rewritten == same.as_is
+    assert row.as_is.steps == same.rewritten.steps[:1]
+
+
+def test_a_linear_layer_takes_the_whole_map_and_may_come_first():
+    _, row = read(
+        "kind,in_channels,out_channels,kernel_size,input_size\npool,8,,2,9x7\nlinear,,3,,"
+    )
+    assert row.layer.in_channels == 8 * 4 * 3
+    [row] = read("kind,in_channels,out_channels\nlinear,784,10\n")
+    assert (row.layer.in_channels, row.as_is.cost.macs) == (784, 7840)
+
+
+@pytest.mark.parametrize(
+    ("padding", "size"), [("same", (3, 3)), ("valid", (2, 2)), ("1x0", (3, 2)), ("", (3, 3))]
 )
 @pytest.mark.parametrize("kind", ["conv", "separable", "depthwise", "pool"])
-def test_padding_is_that_of_a_convolution(kind, padding, size):
+def test_padding_is_that_of_a_convolution_but_a_pool_has_none_as_in_torch(kind, padding, size):
     out_channels = "4" if kind in ("conv", "separable") else ""
-    [layer] = read(
+    [row] = read(
         "kind,in_channels,out_channels,kernel_size,stride,padding,input_size\n"
         f"{kind},4,{out_channels},3,2,{padding},5x5\n"
     )
-    assert layer.output_size == size
-
-
-@pytest.mark.parametrize(
-    ("kind", "size"), [("conv", 3), ("separable", 3), ("depthwise", 3), ("pool", 2)]
-)
-def test_without_a_padding_a_pool_has_none_as_in_torch_and_keras(kind, size):
-    out_channels = "4" if kind in ("conv", "separable") else ""
-    [layer] = read(
-        "kind,in_channels,out_channels,kernel_size,stride,input_size\n"
-        f"{kind},4,{out_channels},3,2,5x5\n"
-    )
-    assert layer.output_size == (size, size)
-
-
-def test_dilation_is_that_of_a_convolution():
-    [layer] = read(
-        "kind,in_channels,out_channels,kernel_size,padding,dilation,input_size\n"
-        "separable,4,8,3,valid,2x1,9\n"
-    )
-    assert layer.comparison == compare(4, 8, 3, 9, padding="valid", dilation=(2, 1))
-
-
-def test_all_but_kind_and_what_its_layer_needs_has_a_default():
-    layers = read("kind,in_channels,out_channels,kernel_size,input_size\nseparable,4,8,3,9\n")
-    assert [layer.comparison for layer in layers] == [compare(4, 8, 3, 9)]
-    assert layers[0].name == "separable1"
+    assert row.layer.output_size == ((2, 2) if kind == "pool" and not padding else size)
 
 
 def test_an_unnamed_row_is_named_after_its_kind_and_place():
-    layers = read("kind,in_channels,kernel_size,input_size\nnorm,4,,9\npool,,2,\nnorm,,,\n")
-    assert [layer.name for layer in layers] == ["norm1", "pool2", "norm3"]
+    rows = read("kind,in_channels,kernel_size,input_size\nnorm,4,,9\npool,,2,\nnorm,,,\n")
+    assert [row.name for row in rows] == ["norm1", "pool2", "norm3"]
+
+
+# What rows are rewritten as.
+
+MIXED = (
+    "name,kind,in_channels,out_channels,kernel_size,input_size,groups\n"
+    "plain,conv,3,8,3,9,\ngrouped,conv,,8,3,,2\nown,conv,,8,3,,8\nmixing,conv,,16,1,,\n"
+    "narrow,conv,,1,3,,\nsep,separable,,4,3,,\ndw,depthwise,,,3,,\nnorm,norm,,,,,\n"
+    "pool,pool,,,2,,\nfc,linear,,2,,,\n"
+)
+KEPT = {"norm": "norm", "pool": "pool", "fc": "linear"}
+
+
+def test_as_standard_each_block_is_a_plain_convolution_and_all_else_is_kept():
+    kept = dict.fromkeys(("plain", "grouped", "own", "mixing", "narrow"), "conv")
+    assert {row.name: row.kept for row in read(MIXED)} == {**kept, "sep": "", "dw": "", **KEPT}
+
+
+def test_as_separable_a_plain_convolution_is_rewritten_where_that_saves():
+    rows = {row.name: row for row in read(MIXED, block=SEPARABLE)}
+    kept = {"plain": "", "grouped": "grouped", "own": "depthwise", "mixing": "pointwise"}
+    kept |= {"narrow": "no saving", "sep": "separable", "dw": "depthwise"}
+    assert {name: row.kept for name, row in rows.items()} == kept | KEPT
+    assert all((row.rewritten == row.as_is) == bool(row.kept) for row in rows.values())
+    [same] = compare(3, 8, 3, 9).rows
+    assert rows["plain"].rewritten == same.rewritten
+
+
+def test_the_network_as_it_is_does_not_depend_on_what_it_is_rewritten_as(run):
+    for name in NAMES:
+        plain, separable = network(name), network(name, block="separable")
+        assert [row.as_is for row in plain.rows] == [row.as_is for row in separable.rows]
+        assert plain.total.as_is == separable.total.as_is
+    result = run("network resnet50 --as separable --verify --get separable_macs --get crosscheck")
+    assert result == (0, "2343674112\texact\n", "")
 
 
 # Connections.
 
 
 def test_a_row_is_fed_by_the_one_before_or_by_the_one_it_names():
-    layers = read(
+    rows = read(
         "name,kind,in_channels,out_channels,kernel_size,stride,input_size,from\n"
         "stem,conv,3,8,3,2,16,\n"
         "body,conv,,32,3,2,,\n"
@@ -197,62 +228,56 @@ def test_a_row_is_fed_by_the_one_before_or_by_the_one_it_names():
         "again,depthwise,,,3,,,body\n"
         "next,conv,,4,1,,,\n"
     )
-    fed = [(layer.in_channels, layer.input_size) for layer in layers]
+    fed = [(row.layer.in_channels, row.layer.input_size) for row in rows]
     assert fed == [(3, (16, 16)), (8, (8, 8)), (8, (8, 8)), (32, (4, 4)), (32, (4, 4))]
 
 
 def test_what_a_row_says_of_its_input_may_be_said_again():
-    said = read(
+    rows = read(
         "name,kind,in_channels,out_channels,kernel_size,input_size,from\n"
         "a,conv,3,8,3,16,\nb,pool,8,,2,16x16,\nc,conv,8,4,1,8,\nd,linear,512,2,,8,b\n"
     )
-    assert [layer.input_size for layer in said] == [(16, 16), (16, 16), (8, 8), ()]
+    assert [row.layer.input_size for row in rows] == [(16, 16), (16, 16), (8, 8), ()]
 
 
 def test_repeat_stands_for_as_many_rows_in_a_chain():
     header = "name,kind,in_channels,out_channels,kernel_size,stride,input_size,repeat\n"
     first = "a,conv,3,8,3,,32,\n"
     short = read(f"{header}{first}b,separable,,8,3,2,,3\nc,norm,,,,,,\n")
-    long = read(
-        f"{header}{first}b/1,separable,,8,3,2,,\nb/2,separable,,8,3,2,,\nb/3,separable,,8,3,2,,\n"
-        "c,norm,,,,,,\n"
-    )
-    assert short == long
-    assert [layer.output_size[0] for layer in short] == [32, 16, 8, 4, 4]
+    copies = "".join(f"b/{copy},separable,,8,3,2,,\n" for copy in (1, 2, 3))
+    assert short == read(f"{header}{first}{copies}c,norm,,,,,,\n")
+    assert [row.layer.output_size[0] for row in short] == [32, 16, 8, 4, 4]
 
 
 def test_a_row_is_fed_by_the_last_copy_of_a_repeated_one():
-    layers = read(
+    rows = read(
         "name,kind,in_channels,out_channels,kernel_size,stride,input_size,repeat,from\n"
         "a,conv,3,8,3,2,32,1,\nb,depthwise,,,3,2,,3,\nc,norm,,,,,,,a\nd,norm,,,,,,,b\n"
     )
-    assert [layer.input_size[0] for layer in layers[-2:]] == [16, 2]
+    assert [row.layer.input_size[0] for row in rows[-2:]] == [16, 2]
 
 
 def test_expansion_multiplies_the_channels_that_come_in():
-    layers = read(
+    rows = read(
         "kind,in_channels,out_channels,expansion,kernel_size,input_size\n"
         "conv,3,8,,3,9\nconv,,,6,1,\nseparable,,,2,3,\nlinear,,,1,,\n"
     )
-    assert [layer.out_channels for layer in layers] == [8, 48, 96, 96 * 81]
+    assert [row.layer.out_channels for row in rows] == [8, 48, 96, 96 * 81]
 
 
 # Formats.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_csv_and_json_lines_give_the_same_layers(name):
+def test_csv_and_json_lines_give_the_same_rows(name):
     text = text_of(name)
     assert read(rows_in_json(text)) == read(text)
 
 
-def test_a_format_is_told_by_what_is_in_a_file_and_not_by_its_name(tmp_path, run):
-    for number, (ending, text) in enumerate(
-        product((".csv", ".jsonl", ".txt", ""), (SMALL, rows_in_json(SMALL)))
-    ):
-        path = tmp_path / f"{number}{ending}"
-        path.write_text(text)
-        assert run("network", str(path), "--get", "separable_macs").stdout == "10560\n"
+def test_a_format_is_told_by_what_is_in_a_file_and_not_by_its_name(written, run):
+    endings, texts = (".csv", ".jsonl", ".txt", ""), (SMALL, rows_in_json(SMALL))
+    for ending, text in product(endings, texts):
+        assert run("network", written(text, f"net{ending}"), "--get", "macs").stdout == "10560\n"
 
 
 def test_json_takes_numbers_as_text_sizes_as_lists_and_null_as_empty():
@@ -265,25 +290,15 @@ def test_json_takes_numbers_as_text_sizes_as_lists_and_null_as_empty():
     assert first == second
 
 
-@pytest.fixture
-def stdin(monkeypatch):
-    def give(data):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-
-    return give
-
-
 @pytest.mark.parametrize("text", [SMALL, rows_in_json(SMALL)], ids=["csv", "jsonl"])
-def test_a_network_is_read_from_stdin(text, run, stdin):
-    stdin(text.encode())
-    result = run("network - --get separable_macs --verify --get crosscheck")
-    assert result == (0, "10560\texact\n", "")
-
-
-def test_bad_rows_from_stdin_are_named_so(run, stdin):
-    stdin(SMALL.replace("pool,pool", "pool,poool").encode())
-    result = run("network -")
-    assert result == (2, "", "stdin:4: unknown kind 'poool'; did you mean pool?\n")
+def test_a_network_is_read_from_stdin(text, run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert run("network - --get macs --verify --get crosscheck") == (0, "10560\texact\n", "")
+    bad = text.replace("pool", "poool").encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bad)))
+    line = text[: text.index("pool")].count("\n") + 1
+    error = f"stdin:{line}: unknown kind 'poool'; did you mean pool?\n"
+    assert run("network -") == (2, "", error)
 
 
 DRESSED = {
@@ -304,13 +319,13 @@ def test_a_file_may_have(dress, text):
 
 
 def test_csv_may_have_quotes_spaces_and_rows_of_commas():
-    layers = read(
+    rows = read(
         'kind , name,in_channels,out_channels,"kernel_size",input_size\n'
         '"conv","stem, the ""first""",3, 8 ,3,9\n'
         ",,,,,\n"
         'conv,"two\nlines",,8,3,\n'
     )
-    assert [layer.name for layer in layers] == ['stem, the "first"', r"two\nlines"]
+    assert [row.name for row in rows] == ['stem, the "first"', r"two\nlines"]
 
 
 def test_lines_are_counted_as_an_editor_does():
@@ -332,20 +347,20 @@ def test_width_scales_all_channels_but_the_input_of_the_network_and_its_last_lin
         "kind,in_channels,out_channels,kernel_size,input_size\n"
         "conv,3,32,3,8\nseparable,,65,3,\nlinear,,101,,\nlinear,,10,,\n"
     )
-    layers = read(text, width_multiplier="0.5")
-    channels = [(layer.in_channels, layer.out_channels) for layer in layers]
+    rows = read(text, width_multiplier="0.5")
+    channels = [(row.layer.in_channels, row.layer.out_channels) for row in rows]
     assert channels == [(3, 16), (16, 32), (32 * 64, 50), (50, 10)]
     last_is_norm = read(text + "norm,,,,\n", width_multiplier="0.5")
-    assert last_is_norm[-1].out_channels == 5
+    assert last_is_norm[-1].layer.out_channels == 5
 
 
-@pytest.mark.parametrize("width", ["0.25", "0.5", "0.75", "1.4", "1/3"])
-def test_widths_are_those_of_mobilenet(width):
-    layers = read(text_of("mobilenet_v1"), width_multiplier=width)
-    plain = read(text_of("mobilenet_v1"))
-    assert [layer.out_channels for layer in layers[:-1]] == (
-        [scaled_channels(layer.out_channels, width) for layer in plain[:-1]]
-    )
+def test_widths_are_those_of_mobilenet():
+    plain = read(text_of("mobilenet_v1"))[:-1]
+    for width in ("0.25", "0.5", "0.75", "1.4", "1/3"):
+        rows = read(text_of("mobilenet_v1"), width_multiplier=width)[:-1]
+        assert [row.layer.out_channels for row in rows] == [
+            scaled_channels(row.layer.out_channels, width) for row in plain
+        ]
 
 
 @pytest.mark.parametrize(
@@ -354,24 +369,17 @@ def test_widths_are_those_of_mobilenet(width):
         ("0.35", [16, 8, 8, 8, 16], 1280),  # 11.2, 5.6, 8.4, 0.35, 15.75
         ("0.5", [16, 8, 16, 8, 24], 1280),  # 16, 8, 12, 0.5, 22.5
         ("1.4", [48, 24, 32, 8, 64], 1792),  # 44.8, 22.4, 33.6, 1.4, 63
+        ("1", [32, 16, 24, 1, 45], 1280),  # as written
     ],
 )
 def test_widths_round_to_multiples_of_8_where_a_row_says_so(width, rounded, not_narrower):
-    rows = "".join(f"conv,,{channels},1,,8\n" for channels in (32, 16, 24, 1, 45))
-    *layers, last, classifier = read(
+    text = "".join(f"conv,,{channels},1,,8\n" for channels in (32, 16, 24, 1, 45))
+    rows = read(
         "kind,in_channels,out_channels,kernel_size,input_size,rounding\n"
-        f"pool,3,,2,8,\n{rows}conv,,1280,1,,8+\nlinear,,1000,,,\n",
+        f"pool,3,,2,8,\n{text}conv,,1280,1,,8+\nlinear,,1000,,,\n",
         width_multiplier=width,
     )
-    assert [layer.out_channels for layer in layers[1:]] == rounded
-    assert (last.out_channels, classifier.out_channels) == (not_narrower, 1000)
-
-
-def test_without_a_width_multiplier_nothing_is_rounded():
-    [layer] = read(
-        "kind,in_channels,out_channels,kernel_size,input_size,rounding\nconv,3,13,1,8,8\n"
-    )
-    assert layer.out_channels == 13
+    assert [row.layer.out_channels for row in rows] == [3, *rounded, not_narrower, 1000]
 
 
 SAID = (  # every row says what comes in
@@ -389,58 +397,61 @@ SAID = (  # every row says what comes in
         ({"input_size": 20, "resolution_multiplier": "0.5"}, [3, 32, 64, 64], [10, 5, 3]),
     ],
 )
-def test_what_rows_say_of_their_inputs_is_not_held_against_the_scaled_ones(
-    options, channels, sizes
-):
-    layers = read(SAID, **options)
-    assert [layer.in_channels for layer in layers] == channels
-    assert [layer.input_size[0] for layer in layers[:-1]] == sizes
-
-
-def test_but_it_is_held_against_the_unscaled_ones():
-    lines = refused(SAID.replace("separable,32", "separable,33"), width_multiplier="0.5")
+def test_what_rows_say_of_their_inputs_is_held_against_the_unscaled_ones(options, channels, sizes):
+    rows = read(SAID, **options)
+    assert [row.layer.in_channels for row in rows] == channels
+    assert [row.layer.input_size[0] for row in rows[:-1]] == sizes
+    lines = refused(SAID.replace("separable,32", "separable,33"), **options)
     assert lines == ["3: in_channels is 33, but the input has 32"]
 
 
-def test_the_input_size_may_be_given_from_outside_alone(tmp_path, run):
-    path = tmp_path / "sizeless.csv"
-    path.write_text(SMALL.replace(",2,9", ",2,"))
-    assert run("network", str(path)).stderr == (
+def test_what_scaling_breaks_is_named_by_its_row():
+    text = (
+        "kind,in_channels,out_channels,kernel_size,padding,input_size,groups\n"
+        "conv,4,8,3,valid,9,2\nconv,,8,5,valid,,\n"
+    )
+    assert len(read(text)) == 2
+    [line] = refused(text, width_multiplier="0.7")
+    assert line.startswith("2: groups must divide both channels, got groups 2 for 4 -> 5 channels")
+    [line] = refused(text, input_size=6)
+    assert line.startswith("3: the kernel spans 5x5, but the padded input is 4x4")
+
+
+def test_the_input_size_may_be_given_from_outside_alone(written, run):
+    path = written(SMALL.replace(",2,9", ",2,"))
+    assert run("network", path).stderr == (
         f"{path}:2: the first row needs an input_size, or give --input-size\n"
     )
     for size in ("9", "9x9"):
-        result = run("network", str(path), "--input-size", size, "--get", "separable_macs")
-        assert result == (0, "10560\n", "")
+        assert run("network", path, "--input-size", size, "--get", "macs") == (0, "10560\n", "")
 
 
 def test_a_resolution_multiplier_rounds_the_input_size_as_mobilenet_does():
-    [layer] = read("kind,in_channels,input_size\nnorm,3,14x224\n", resolution_multiplier="0.714")
-    assert layer.input_size == (10, 160)
+    [row] = read("kind,in_channels,input_size\nnorm,3,14x224\n", resolution_multiplier="0.714")
+    assert row.layer.input_size == (10, 160)
 
 
-def test_a_batch_multiplies_macs_and_not_parameters(run):
+def test_a_batch_multiplies_macs_and_activations_and_not_parameters(run):
     single, batch = (
         json.loads(run(f"network mobilenet_v2 -b {size} -f json").stdout) for size in (1, 32)
     )
-    for row, rows in zip(
+    for one, many in zip(
         [*single["rows"], single["total"]], [*batch["rows"], batch["total"]], strict=True
     ):
-        assert rows["crosscheck"] == "exact"
-        for field, value in row.items():
-            if field.endswith("_macs") and value:
-                assert rows[field] == 32 * value
-            elif field.endswith("_params"):
-                assert rows[field] == value
+        assert many["crosscheck"] == "exact"
+        for field, value in one.items():
+            if field.endswith(("macs", "activations")):
+                assert many[field] == 32 * value
+            elif field.endswith("params"):
+                assert many[field] == value
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_single_sizes_repeat_over_the_axes_of_the_network(dims, tmp_path, run):
-    layers = read(SMALL, dims=dims)
-    assert layers[0].output_size == (5,) * dims
-    assert layers[1].counts.standard_params == 8 * 16 * 3**dims
-    path = tmp_path / "net.csv"
-    path.write_text(SMALL)
-    result = run("network", str(path), "--dims", str(dims), "--verify", "--get", "crosscheck")
+def test_single_sizes_repeat_over_the_axes_of_the_network(dims, written, run):
+    rows = read(SMALL, dims=dims)
+    assert rows[0].layer.output_size == (5,) * dims
+    assert rows[1].rewritten.cost.params == 8 * 16 * 3**dims
+    result = run("network", written(SMALL), "--dims", str(dims), "--verify", "--get", "crosscheck")
     assert result == (0, "exact\n", "")
 
 
@@ -448,11 +459,11 @@ def test_single_sizes_repeat_over_the_axes_of_the_network(dims, tmp_path, run):
 
 
 def printed(table):
-    """Name -> standard MACs, separable MACs and parameters, of each printed row."""
+    """Name -> MACs as it is and as standard, and parameters, of each printed row."""
     rows = {}
     for line in table.splitlines():
         match = re.match(
-            r" (\S+) .*?([\d,]+)  +([\d,]+)(?: [✓✗])?  +([\d,]+)  +[\d.]+% *[█▏▎▍▌▋▊▉ ]*$", line
+            r" (\S+) .*?([\d,]+)(?: [✓✗])?  +([\d,]+)  +([\d,]+)  +[\d.]+% *[█▏▎▍▌▋▊▉ ]*$", line
         )
         if match:
             name, *cells = match.groups()
@@ -461,7 +472,7 @@ def printed(table):
 
 
 @pytest.mark.parametrize(
-    "options", ["", "--verify", "--unit flops -b 3", "--width-multiplier 0.35"]
+    "options", ["", "--verify", "--unit flops -b 3", "--width-multiplier 0.25", "--as separable"]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_printed_rows_add_up_to_the_printed_total(name, options, run):
@@ -472,71 +483,75 @@ def test_printed_rows_add_up_to_the_printed_total(name, options, run):
     assert [sum(column) for column in zip(*rows.values(), strict=True)] == total
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 120])
-def test_no_number_is_broken_at_any_width(columns, run):
+def test_no_number_is_broken_at_any_width(run):
     def counts(table):
         return sorted(re.findall(r"\d{1,3}(?:,\d{3})+", table))
 
     wide = run("network mobilenet_v2", columns=300).stdout
-    narrow = run("network mobilenet_v2", columns=columns).stdout
-    assert counts(narrow) == counts(wide)
-    assert max(map(len, narrow.splitlines())) <= columns
+    for columns in (40, 60, 80, 120):
+        narrow = run("network mobilenet_v2", columns=columns).stdout
+        if "not shown at this width: output, params" not in narrow:
+            assert counts(narrow) == counts(wide)
+        assert max(map(len, narrow.splitlines())) <= columns
 
 
-def test_the_share_of_a_layer_is_that_of_all_macs(run):
+def test_the_share_of_a_row_is_that_of_all_macs(run):
     table = run("network mobilenet_v1 --no-verify", columns=300).stdout
-    bars = {line.split()[0]: line for line in table.splitlines() if "->" in line}
-    assert bars["pool"].count("█") == 0
-    shares = {name: line.count("█") for name, line in bars.items()}
-    assert max(shares, key=shares.get) in ("sep3", "sep5", "sep7/1")
+    bars = {line.split()[0]: line.count("█") for line in table.splitlines() if "->" in line}
+    assert bars["pool"] == 0
+    assert max(bars, key=bars.get) in ("sep3", "sep5", "sep7/1")
+    report = network("mobilenet_v1")
+    assert sum(row.share for row in report.rows) == report.total.share == 1
 
 
-@pytest.mark.parametrize("verify", ["--verify", "--no-verify"])
+@pytest.mark.parametrize("options", ["--verify", "--no-verify", "--as separable"])
 @pytest.mark.parametrize("name", NAMES)
-def test_totals_are_the_sums_of_the_rows_in_json(name, verify, run):
-    report = json.loads(run(f"network {name} {verify} -f json").stdout)
-    rows, total = report["rows"], report["total"]
-    for field in Record._fields:
-        if field.endswith(("_macs", "_params")):
-            known = [row[field] for row in rows if row[field] is not None]
-            assert total[field] == (sum(known) if known else None)
-    assert total["mac_ratio"] == total["separable_macs"] / total["standard_macs"]
-    assert total["crosscheck"] == ("exact" if verify == "--verify" else "skipped")
+def test_totals_are_the_sums_of_the_rows_in_json(name, options, run):
+    report = json.loads(run(f"network {name} {options} -f json").stdout)
+    block, rows, total = report["as"], report["rows"], report["total"]
+    counts = [field.name for field in fields("network", Block.parse(block)) if field.unit]
+    for field in [name for name in counts if name.endswith(("macs", "params", "activations"))]:
+        known = [row[field] for row in rows if row[field] is not None]
+        assert total[field] == (sum(known) if known else None)
+    assert (total["depthwise_macs"] > 0) if block == "separable" else "depthwise_macs" not in total
+    assert total["mac_ratio"] == total[f"{block}_macs"] / total["macs"]
+    assert total["crosscheck"] == ("skipped" if options == "--no-verify" else "exact")
 
 
-def test_machine_formats_hold_the_rows_and_json_the_total_too(run):
+def test_machine_formats_hold_the_rows_and_json_the_total_and_the_checks_too(run):
     csv_rows = list(csv.DictReader(run("network mobilenet_v1 -f csv").stdout.splitlines()))
-    json_rows = [
-        json.loads(line) for line in run("network mobilenet_v1 -f jsonl").stdout.splitlines()
-    ]
-    report = json.loads(run("network mobilenet_v1 -f json").stdout)
+    json_rows = [*map(json.loads, run("network mobilenet_v1 -f jsonl").stdout.splitlines())]
+    result = run("network", "mobilenet_v1", "-f", "json", "--assert", "macs < 568M")
+    report = json.loads(result.stdout)
+    assert " ".join(report) == "schema version convention command as rows total checks"
+    said = [report[key] for key in ("schema", "command", "as")]
+    assert said == ["dscalc/2", "network", "standard"]
     assert [row["name"] for row in csv_rows] == [row["name"] for row in report["rows"]]
+    assert [*csv_rows[0]] == [*json_rows[0]] == [*report["total"]]
     assert len(csv_rows) == len(json_rows) == 16
     assert report["rows"] == json_rows
     assert report["total"]["name"] == "total"
+    [check] = report["checks"]
+    assert (result.code, check["holds"], check["value"]) == (1, False, 568_740_352)
 
 
 def test_get_holds_the_total(run):
-    result = run("network mobilenet_v1 --get name --get separable_macs --get mac_ratio_exact")
-    assert result == (0, "total\t568740352\t1110821/9506432\n", "")
-    result = run("network mobilenet_v1 --unit flops --get separable_flops --get input_size")
+    result = run("network mobilenet_v1 --get name --get macs --get mac_ratio_exact")
+    assert result == (0, "total\t568740352\t9506432/1110821\n", "")
+    result = run("network mobilenet_v1 --unit flops --get flops --get input_size")
     assert result == (0, f"{2 * 568_740_352}\t\n", "")
 
 
 @pytest.mark.parametrize(
     ("condition", "code", "verdict"),
     [
-        ("separable_macs <= 569M", 0, "holds: separable_macs <= 569M\n"),
-        (
-            "separable_macs < 568M",
-            1,
-            "failed: separable_macs < 568M: separable_macs is 568,740,352\n",
-        ),
+        ("macs <= 569M", 0, "holds: macs <= 569M\n"),
+        ("macs < 568M", 1, "failed: macs < 568M: macs is 568,740,352\n"),
         ("fvcore_standard_macs == 4867293184", 0, "holds: fvcore_standard_macs == 4867293184\n"),
         (
-            "mac_ratio < 1/9",
+            "mac_reduction < 1/9",
             1,
-            "failed: mac_ratio < 1/9: mac_ratio is 0.116849 (1110821/9506432)\n",
+            "failed: mac_reduction < 1/9: mac_reduction is 0.116849 (1110821/9506432)\n",
         ),
     ],
 )
@@ -545,14 +560,48 @@ def test_an_assertion_holds_the_total(condition, code, verdict, run):
     assert run("network", "mobilenet_v1", "--assert", condition) == (code, report, verdict)
 
 
-def test_a_network_without_macs_has_totals_too(tmp_path, run):
-    path = tmp_path / "net.csv"
-    path.write_text("name,kind,in_channels,kernel_size,input_size\nn,norm,4,,8\np,pool,,2,\n")
+def test_the_footer_says_what_the_network_saves(run):
+    stdout = run("network mobilenet_v1 --no-verify").stdout
+    assert "as it is / standard = 1110821/9506432 = 0.116849\n" in stdout
+    assert "8.56x fewer MACs, 6.96x fewer params than as plain convolutions\n" in stdout
+    assert run("network mobilenet_v1 --get mac_ratio").stdout.startswith("8.558")
+    stdout = run("network vgg16 --no-verify").stdout
+    assert "every row is plain already; --as separable says what separable would cost" in stdout
+
+
+def test_a_network_without_macs_has_totals_too(written, run):
+    path = written("name,kind,in_channels,kernel_size,input_size\nn,norm,4,,8\np,pool,,2,\n")
     for form in FORMATS:
-        result = run("network", str(path), "-f", form)
+        result = run("network", path, "-f", form)
         assert (result.code, result.stderr) == (0, "")
-    rows = printed(run("network", str(path)).stdout)
+    rows = printed(run("network", path).stdout)
     assert rows == {"n": [0, 0, 8], "p": [0, 0, 0], "total": [0, 0, 8]}
+
+
+# Names of fields.
+
+GONE = {  # what 0.1.0 called a field of a network: what is said of it
+    "separable_macs": "network calls it macs",
+    "separable_params": "network calls it params",
+    "fvcore_separable_macs": "network calls it fvcore_macs",
+    "torch_separable_params": "network calls it torch_params",
+    "separable_flops": "network calls it flops",
+    "fvcore_separable_flops": "network calls it fvcore_flops",
+    "depth_multiplier": "it is a column of files, and no field",
+    "depthwise_bias": "network calls it bias",
+    **{
+        f"{step}_{noun}": "with --as separable it is known"
+        for step in ("depthwise", "pointwise")
+        for noun in ("macs", "params")
+    },
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_name_of_0_1_0_that_is_gone_is_answered_with_the_new_one(name, run):
+    unit = "flops" if name.endswith("flops") else "macs"
+    result = run("network", "mobilenet_v1", "--unit", unit, "--get", name)
+    assert result == (2, "", f"error: unknown field '{name}'; {GONE[name]}\n")
 
 
 # A planted fault.
@@ -569,44 +618,39 @@ def fault(monkeypatch):
     monkeypatch.setattr(THE_MODULE, "conv_flop_count", miscount)
 
 
-def test_a_fault_in_one_layer_is_found_and_named(fault, run):
+def test_a_fault_in_one_row_is_found_and_named(fault, run):
     result = run("network mobilenet_v1", columns=300)
     assert result.code == 1
     assert result.stderr == (
-        "failed: mismatch: sep4: fvcore_separable_macs is 26,593,281 "
-        "and the formula gives 26,593,280\n"
+        "failed: mismatch: sep4: fvcore_macs is 26,593,281 and the formula gives 26,593,280\n"
     )
     marked = [line.split()[0] for line in result.stdout.splitlines() if "✗" in line]
     assert marked == ["sep4", "total", "✗"]
 
 
-def test_a_fault_in_one_layer_is_in_every_machine_format(fault, run):
+def test_a_fault_in_one_row_is_in_every_machine_format_and_the_exit_code(fault, run):
     report = json.loads(run("network mobilenet_v1 -f json").stdout)
-    wrong = [row["name"] for row in report["rows"] if row["crosscheck"] != "exact"]
-    assert wrong == ["sep4"]
     assert report["total"]["crosscheck"] == "mismatch"
-    lines = csv.DictReader(run("network mobilenet_v1 -f csv").stdout.splitlines())
-    assert [row["name"] for row in lines if row["crosscheck"] != "exact"] == ["sep4"]
-    result = run("network mobilenet_v1 --verify --get crosscheck")
-    assert result[:2] == (1, "mismatch\n")
+    in_csv = csv.DictReader(run("network mobilenet_v1 -f csv").stdout.splitlines())
+    in_jsonl = map(json.loads, run("network mobilenet_v1 -f jsonl").stdout.splitlines())
+    for rows in (report["rows"], in_csv, in_jsonl):
+        assert [row["name"] for row in rows if row["crosscheck"] != "exact"] == ["sep4"]
+    assert run("network mobilenet_v1 --verify --get crosscheck")[:2] == (1, "mismatch\n")
+    beside = run("network", "mobilenet_v1", "-q", "--assert", "macs < 600M")
+    assert beside[::2] == (1, "")
 
 
-def test_a_fault_fails_even_beside_assertions_that_hold(fault, run):
-    result = run("network", "mobilenet_v1", "-q", "--assert", "separable_macs < 600M")
-    assert result[::2] == (1, "")
-
-
-def test_a_layer_that_torch_refuses_leaves_the_others_checked(tmp_path, run):
-    path = tmp_path / "net.csv"
-    huge = 10**30
-    path.write_text(
+def test_a_row_that_torch_refuses_leaves_the_others_checked(written, run):
+    path = written(
         "name,kind,in_channels,out_channels,kernel_size,input_size\n"
-        f"a,conv,3,8,3,9\nb,conv,,{huge},3,\nc,conv,,8,3,\n"
+        f"a,conv,3,8,3,9\nb,conv,,{10**30},3,\nc,norm,,,,\nd,conv,,8,3,\n"
     )
-    result = run("network", str(path), "-f", "csv")
+    result = run("network", path, "-f", "csv")
     assert result.code == 2
-    checks = [row["crosscheck"] for row in csv.DictReader(result.stdout.splitlines())]
-    assert checks == ["exact", "skipped", "skipped"]
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert [row["crosscheck"] for row in rows] == ["exact", "skipped", "skipped", "skipped"]
+    assert rows[1]["macs"] == str(8 * 10**30 * 9 * 81)
+    assert len(result.stderr.splitlines()) == 3
     for line in result.stderr.splitlines():
         assert line.startswith("error: torch refuses a layer of these sizes, so it is not counted")
 
@@ -615,354 +659,164 @@ def test_a_layer_that_torch_refuses_leaves_the_others_checked(tmp_path, run):
 
 TOP = "name,kind,in_channels,out_channels,kernel_size,stride,input_size,from,repeat\n"
 FIRST = "a,conv,3,8,3,,9,,\n"
-BAD = {
-    "an empty file": (
-        "",
-        ["1: there are no layers in it; give a header row and one row a layer"],
-    ),
-    "blank lines alone": (
-        "\n \n# comment\n",
-        ["1: there are no layers in it; give a header row and one row a layer"],
-    ),
-    "a header alone": (
-        TOP,
-        ["1: there are no layers in it; give a header row and one row a layer"],
-    ),
-    "no header": (
-        "conv1,conv,3,8",
-        [
-            "1: unknown column 'conv1'; known are",
-            "1: unknown column 'conv'; known are",
-            "1: unknown column '3'; known are",
-            "1: unknown column '8'; known are",
-            "1: there is no column kind; the first row must name the columns",
-        ],
-    ),
-    "an unknown column": (
-        TOP.replace("stride", "strides") + FIRST,
-        ["1: unknown column 'strides'; did you mean stride?"],
-    ),
-    "a column of another program": (
-        TOP.replace("stride", "zzz") + FIRST,
-        ["1: unknown column 'zzz'; known are bias, depth_multiplier, dilation, "],
-    ),
-    "a column twice": (
-        TOP.replace("stride", "kind") + FIRST,
-        ["1: the column 'kind' is there twice"],
-    ),
-    "no column kind": (
-        TOP.replace(",kind", "") + "a,3,8,3,,9,,\n",
-        ["1: there is no column kind; the first row must name the columns"],
-    ),
-    "a semicolon between columns": (
-        "name;kind;in_channels\na;conv;3\n",
-        [
-            "1: there is one column; separate columns with commas",
-        ],
-    ),
-    "a JSON array": (
-        '[\n  {"kind": "norm"}\n]\n',
-        ["1: it begins like a JSON array; write one JSON object a line instead"],
-    ),
-    "too many values": (
-        TOP + FIRST + "b,conv,,8,3,,,,,\n",
-        ["3: 10 values for the 9 columns of the header"],
-    ),
-    "too few values": (
-        TOP + FIRST + "b,conv,,8,3\n",
-        ["3: 5 values for the 9 columns of the header"],
-    ),
-    "an open quote": (
-        TOP + FIRST + 'b,"conv,,8,3,,,,\n',
-        ["3: malformed CSV: unexpected end of data"],
-    ),
-    "a quote in the middle": (
-        TOP + FIRST + 'b,"con"v,,8,3,,,,\n',
-        ["3: malformed CSV: ',' expected after '\"'"],
-    ),
-    "a carriage return in the middle": (
-        TOP + FIRST + "b,conv\rv,,8,3,,,,\n",
-        ["3: malformed CSV: new-line character seen in unquoted field"],
-    ),
-    "no kind": (
-        TOP + FIRST + "b,,,8,3,,,,\n",
-        ["3: kind is missing; it is one of conv, separable, depthwise, linear, pool, norm"],
-    ),
-    "an unknown kind": (
-        TOP + FIRST + "b,seperable,,8,3,,,,\n",
-        ["3: unknown kind 'seperable'; did you mean separable?"],
-    ),
-    "a kind like no other": (
-        TOP + FIRST + "b,attention,,8,3,,,,\n",
-        ["3: unknown kind 'attention'; known are conv, separable, depthwise, linear, pool, norm"],
-    ),
-    "no kernel size": (TOP + FIRST + "b,conv,,8,,,,,\n", ["3: conv needs a kernel_size"]),
-    "no kernel size of a pool": (
-        TOP + FIRST + "b,pool,,,,,,,\n",
-        ["3: pool needs a kernel_size or global"],
-    ),
-    "no output channels": (
-        TOP + FIRST + "b,conv,,,3,,,,\n",
-        ["3: conv needs either out_channels or expansion"],
-    ),
-    "no output channels of a linear layer": (
-        TOP + FIRST + "b,linear,,,,,,,\n",
-        ["3: linear needs either out_channels or expansion"],
-    ),
-    "two ways to say the output channels": (
-        "kind,in_channels,out_channels,expansion,kernel_size,input_size\nconv,3,8,2,3,9\n",
-        ["2: conv needs either out_channels or expansion"],
-    ),
-    "no input channels": (TOP + "a,conv,,8,3,,9,,\n", ["2: the first row needs in_channels"]),
-    "no input size": (
-        TOP + "a,conv,3,8,3,,,,\n",
-        ["2: the first row needs an input_size, or give --input-size"],
-    ),
-    "words for numbers": (
-        TOP + "a,conv,three,8,3,,9,,\nb,conv,,1.5,3,,,,\nc,conv,,8,3x,,,,\nd,conv,,8,3,,,,many\n",
-        [
-            "2: in_channels must be a whole number such as 64, got 'three'",
-            "3: out_channels must be a whole number such as 64, got '1.5'",
-            "4: kernel_size must be a size such as 3 or 3x5, got '3x'",
-            "5: repeat must be a whole number such as 64, got 'many'",
-        ],
-    ),
-    "numbers out of range": (
-        TOP + "a,conv,0,8,3,,9,,\nb,conv,,-8,3,,,,\nc,conv,,8,3,0,,,\nd,conv,,8,3,,,,0\n",
-        [
-            "2: in_channels must be at least 1, got 0",
-            "3: out_channels must be at least 1, got -8",
-            "4: stride must be at least 1, got 0",
-            "5: repeat must be at least 1, got 0",
-        ],
-    ),
-    "too many digits": (
-        TOP + f"a,conv,{'9' * 101},8,3,,9,,\n",
-        ["2: in_channels must have at most 100 digits, got 101"],
-    ),
-    "a wrong padding, bias and rounding": (
-        "name,kind,in_channels,out_channels,kernel_size,input_size,padding,bias,rounding\n"
-        "a,conv,3,8,3,9,full,,\nb,conv,3,8,3,9,,yes,\nc,conv,3,8,3,9,,,16\n",
-        [
-            "2: padding must be same, valid or a size of 0 or more, such as 1 or 1x2, got 'full'",
-            "3: bias must be true or false, got 'yes'",
-            "4: rounding must be 8 or 8+, got '16'",
-        ],
-    ),
-    "what a kind has not": (
-        TOP + "a,norm,3,8,,,9,,\nb,pool,3,,2,,9,,\nc,depthwise,,8,3,,,,\nd,linear,,8,3,,,,\n",
-        [
-            "2: out_channels has no meaning for kind norm; leave it empty",
-            "4: out_channels has no meaning for kind depthwise; leave it empty",
-            "5: kernel_size has no meaning for kind linear; leave it empty",
-        ],
-    ),
-    "a global convolution": (
-        TOP + FIRST + "b,conv,,8,global,,,,\n",
-        ["3: kernel_size must be a size such as 3 or 3x5, got 'global'"],
-    ),
-    "from that names nothing": (
-        TOP + FIRST + "b,conv,,8,3,,,elsewhere,\n",
-        ["3: from names 'elsewhere', but there is no such row; known are a"],
-    ),
-    "from that nearly names a row": (
-        TOP + FIRST.replace("a,", "stem,") + "b,conv,,8,3,,,stm,\n",
-        ["3: from names 'stm', but there is no such row; did you mean stem?"],
-    ),
-    "from that names a later row": (
-        TOP + FIRST + "b,conv,,8,3,,,c,\nc,conv,,8,3,,,a,\n",
-        ["3: from names 'c', but it must come before"],
-    ),
-    "from that names its own row": (
-        TOP + FIRST + "b,conv,,8,3,,,b,\n",
-        ["3: from names 'b', but it must come before"],
-    ),
-    "a first row from elsewhere": (
-        TOP + "a,conv,3,8,3,,9,b,\nb,conv,3,8,3,,9,,\n",
-        ["2: from names 'b', but it must come before"],
-    ),
-    "input channels that contradict": (
-        TOP + FIRST + "b,conv,9,8,3,,,,\nc,linear,647,8,,,,,\nd,conv,9,8,3,,,a,\n",
-        [
-            "3: in_channels is 9, but the input has 8",
-            "5: in_channels is 9, but the input has 8",
-        ],
-    ),
-    "an input size that contradicts": (
-        TOP + FIRST + "b,conv,,8,3,,9x8,,\nc,conv,,8,3,,8,a,\n",
-        [
-            "3: input_size is 9x8, but the input is 9x9",
-            "4: input_size is 8x8, but the input is 9x9",
-        ],
-    ),
-    "features that contradict the map": (
-        TOP + FIRST + "b,linear,8,2,,,,,\n",
-        ["3: in_channels is 8, but the input has 648"],
-    ),
-    "channels that contradict their own repetition": (
-        TOP + "a,conv,3,8,3,,9,,2\n",
-        ["2: in_channels is 3, but the input of its second copy has 8"],
-    ),
-    "a kernel that does not fit": (
-        "kind,in_channels,out_channels,kernel_size,padding,input_size\n"
-        "conv,3,8,9,valid,7\npool,,,3,,\n",
-        ["2: the kernel spans 9x9, but the padded input is 7x7; use a smaller kernel or "],
-    ),
-    "a pool that does not fit": (
-        "kind,in_channels,kernel_size,padding,input_size\npool,3,9,valid,7\n",
-        ["2: the kernel spans 9x9, but the padded input is 7x7; use a smaller kernel or "],
-    ),
-    "sizes of other axes": (
-        TOP + FIRST + "b,conv,,8,3x3x3,,,,\nc,conv,,8,3,,9x9x9,a,\n",
-        [
-            "3: input_size 9x9 has 2 axes, but the layer has 3",
-            "4: input_size 9x9x9 has 3 axes, but the layer has 2",
-        ],
-    ),
-    "groups that do not divide": (
-        "kind,in_channels,out_channels,kernel_size,input_size,groups\nconv,3,8,3,9,2\n",
-        ["2: groups must divide both channels, got groups 2 for 3 -> 8 channels"],
-    ),
-    "a convolution after a linear layer": (
-        TOP + FIRST + "b,linear,,8,,,,,\nc,conv,,8,3,,,,\nd,pool,,,2,,,b,\n",
-        [
-            "4: conv needs a map, but a linear layer feeds it",
-            "5: pool needs a map, but a linear layer feeds it",
-        ],
-    ),
-    "a name twice": (
-        TOP + FIRST + FIRST + "b,conv,,8,3,,,,\nb,conv,,8,3,,,,\n",
-        ["3: line 2 has the name a already", "5: line 4 has the name b already"],
-    ),
-    "more layers than allowed": (
-        TOP + FIRST + "b,conv,,8,3,,,,99999999999\n",
-        ["3: a network has at most 100,000 layers"],
-    ),
-    "Latin-1": (
-        (TOP + FIRST + "größe,conv,,8,3,,,,\nc,conv,,8,3,,,,\n").encode("latin-1"),
-        ["3: the line is not UTF-8 text"],
-    ),
-    "NUL bytes": (
-        TOP + FIRST + "b,con\0v,,8,3,,,,\nc,conv,,8\0,3,,,a,\n",
-        [
-            r"3: unknown kind 'con\x00v'; did you mean conv?",
-            r"4: out_channels must be a whole number such as 64, got '8\x00'",
-        ],
-    ),
-    "a disk of zeros": (
-        bytes(2000),
-        [
-            "1: unknown column '" + r"\x00" * 57 + "...'; known are",
-            "1: there is no column kind; the first row must name the columns",
-        ],
-    ),
-    "control characters": (
-        TOP + FIRST + "b,\x1b[31m,,8,3,,,,\nc,conv,,8,3,,,\x1b]0;x\x07\u202e,\n",
-        [
-            r"3: unknown kind '\x1b[31m'; known are",
-            r"4: from names '\\x1b]0;x\\x07\\u202e', but there is no such row; known are a",
-        ],
-    ),
-    "a very long line": (
-        TOP + FIRST + "b," + "x" * 2**20,
-        ["3: the line is longer than 1,048,576 bytes"],
-    ),
-    "a very long value": (
-        TOP + FIRST + f"b,conv,,{'7' * 2**17},3,,,,\n",
-        ["3: out_channels must have at most 100 digits, got 131072"],
-    ),
-    "JSON: a line that is none": (
-        '{"kind": "norm", "in_channels": 3, "input_size": 9}\nnorm,3,9\n',
-        ["2: malformed JSON: Expecting value at column 1"],
-    ),
-    "JSON: half an object": (
-        '{"kind": "norm", "in_channels": 3\n',
-        ["1: malformed JSON: Expecting ',' delimiter at column "],
-    ),
-    "JSON: over several lines": (
-        '{\n "kind": "norm"\n}\n',
-        [
-            "1: malformed JSON: Expecting property name enclosed in double quotes at column ",
-            "2: malformed JSON: Extra data at column 7",
-            "3: malformed JSON: Expecting value at column 1",
-        ],
-    ),
-    "JSON: no objects": (
-        '{"kind": "norm", "in_channels": 3, "input_size": 9}\n["norm"]\n3\nnull\n',
-        [
-            "2: each line must be one object, got '[\"norm\"]'",
-            "3: each line must be one object, got '3'",
-            "4: each line must be one object, got 'null'",
-        ],
-    ),
-    "JSON: values of other types": (
-        '{"kind": "norm", "in_channels": 3.5}\n{"kind": {"conv": 1}}\n{"kind": NaN}\n'
-        '{"kind": "conv", "kernel_size": [3, true]}\n{"kind": "conv", "kernel_size": []}\n',
-        [
-            "1: in_channels must be a whole number such as 64, got '3.5'",
-            "2: kind must be a string, a whole number, true or false, got {'conv': '1'}",
-            "3: kind must be a string, a whole number, true or false, got nan",
-            "4: kernel_size must be a string, a whole number, true or false, got ['3', True]",
-            "5: kernel_size must be a string, a whole number, true or false, got []",
-        ],
-    ),
-    "JSON: an unknown field": (
-        '{"kind": "norm", "in_channel": 3, "input_size": 9}\n',
-        ["1: unknown field 'in_channel'; did you mean in_channels?"],
-    ),
-    "JSON: control characters in a field": (
-        '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1.5}\n',
-        [r"1: unknown field '\x1b[31m\n\u202e'; known are "],
-    ),
-    "JSON: too deep": (
-        '{"kind": ' + "[" * 100_000 + "\n",
-        ["1: "],
-    ),
-    "JSON: too many digits": (
-        '{"kind": "norm", "in_channels": ' + "9" * 5000 + "}\n",
-        ["1: in_channels must have at most 100 digits, got 5000"],
-    ),
-    "JSON: a field twice": (
-        '{"kind": "norm", "in_channels": 3, "in_channels": 4, "input_size": 9}\n',
-        ["1: 'in_channels' is there twice"],
-    ),
-    "a wrong row is not held against those after it": (
-        TOP + FIRST + "b,conv,,bad,3,,,,\nc,conv,64,128,3,,,,\nd,conv,64,8,3,,,b,\n",
-        ["3: out_channels must be a whole number such as 64, got 'bad'"],
-    ),
-    "a wrong first row is not held against those after it": (
-        TOP + "a,conv,3,bad,3,,9,,\nb,conv,64,128,3,,,,\n",
-        ["2: out_channels must be a whole number such as 64, got 'bad'"],
-    ),
-    "a malformed header": (
-        'name,"kind\x00"x,in_channels\na,conv,3\n',
-        ["1: malformed CSV: "],
-    ),
-    "channels without end": (
-        "kind,in_channels,kernel_size,input_size,repeat,depth_multiplier\n"
-        "depthwise,4,3,4,1,1\ndepthwise,,3,,5000,10\n",
-        ["3: its channels have more than 100 digits"],
-    ),
-    "a linear layer first with a size": (
-        "kind,in_channels,out_channels,input_size\nlinear,784,10,28\n",
-        ["2: a linear layer that comes first has its features as in_channels and no input_size"],
-    ),
-    "several kinds of errors": (
-        TOP + "a,conv,3,8,3,,9,,\nb,convv,,8,3,,,,\nc,conv,,8,3,,,d,\nd,norm,9,,,,,a,\ne,norm\n",
-        [
-            "3: unknown kind 'convv'; did you mean conv?",
-            "4: from names 'd', but it must come before",
-            "5: in_channels is 9, but the input has 8",
-            "6: 2 values for the 9 columns of the header",
-        ],
-    ),
+EMPTY = "1: there are no layers in it; give a header row and one row a layer"
+NO_KIND = "1: there is no column kind; the first row must name the columns"
+WHOLE = "must be a whole number such as 64, got"
+ELSE = "must be a string, a whole number, true or false, got"
+KINDS = (
+    "conv, separable, blueprint, grouped, spatial, bottleneck, inverted, fused, convnext, "
+    "depthwise, transposed, linear, pool, upsample, norm"
+)
+NO_FIT = "the kernel spans 9x9, but the padded input is 7x7; use a smaller kernel or "
+LINEAR_FIRST = "a linear layer that comes first has its features as in_channels and no input_size"
+PADDING = "must be same, valid or a size of 0 or more, such as 1 or 1x2, got"
+SECOND = {  # the row after the header and the first row: what is said of it
+    "b,conv,,8,3,,,,,": "10 values for the 9 columns of the header",
+    "b,conv,,8,3": "5 values for the 9 columns of the header",
+    'b,"conv,,8,3,,,,': "malformed CSV: unexpected end of data",
+    'b,"con"v,,8,3,,,,': "malformed CSV: ',' expected after '\"'",
+    "b,conv\rv,,8,3,,,,": "malformed CSV: new-line character seen in unquoted field",
+    "b,,,8,3,,,,": f"kind is missing; it is one of {KINDS}",
+    "b,seperable,,8,3,,,,": "unknown kind 'seperable'; did you mean separable?",
+    "b,attention,,8,3,,,,": f"unknown kind 'attention'; known are {KINDS}",
+    "b,con\0v,,8,3,,,,": r"unknown kind 'con\x00v'; did you mean conv?",
+    "b,\x1b[31m,,8,3,,,,": r"unknown kind '\x1b[31m'; known are",
+    "b,conv,,8,,,,,": "conv needs a kernel_size",
+    "b,pool,,,,,,,": "pool needs a kernel_size or global",
+    "b,conv,,,3,,,,": "conv needs either out_channels or expansion",
+    "b,linear,,,,,,,": "linear needs either out_channels or expansion",
+    "b,norm,,8,,,,,": "out_channels has no meaning for kind norm; leave it empty",
+    "b,depthwise,,8,3,,,,": "out_channels has no meaning for kind depthwise; leave it empty",
+    "b,linear,,8,3,,,,": "kernel_size has no meaning for kind linear; leave it empty",
+    "b,conv,three,8,3,,,,": f"in_channels {WHOLE} 'three'",
+    "b,conv,,1.5,3,,,,": f"out_channels {WHOLE} '1.5'",
+    "b,conv,,8\0,3,,,,": rf"out_channels {WHOLE} '8\x00'",
+    "b,conv,,8,3x,,,,": "kernel_size must be a size such as 3 or 3x5, got '3x'",
+    "b,conv,,8,global,,,,": "kernel_size must be a size such as 3 or 3x5, got 'global'",
+    "b,conv,,8,3,,,,many": f"repeat {WHOLE} 'many'",
+    "b,conv,0,8,3,,,,": "in_channels must be at least 1, got 0",
+    "b,conv,,-8,3,,,,": "out_channels must be at least 1, got -8",
+    "b,conv,,8,3,0,,,": "stride must be at least 1, got 0",
+    "b,conv,,8,3,,,,0": "repeat must be at least 1, got 0",
+    f"b,conv,{'9' * 101},8,3,,9,,": "in_channels must have at most 100 digits, got 101",
+    f"b,conv,,{'7' * 2**17},3,,,,": "out_channels must have at most 100 digits, got 131072",
+    f"b,{'x' * 2**20}": "the line is longer than 1,048,576 bytes",
+    "b,conv,,8,3,,,alas,": "from names 'alas', but there is no such row; known are input, a",
+    "b,conv,,8,3,,,b,": "from names 'b', but it must come before",
+    "b,norm,,,,,,\x1b]0;x\x07\u202e,": r"from names '\\x1b]0;x\\x07\\u202e', but there is no such",
+    "b,conv,9,8,3,,,,": "in_channels is 9, but the input has 8",
+    "b,conv,9,8,3,,,a,": "in_channels is 9, but the input has 8",
+    "b,linear,8,2,,,,,": "in_channels is 8, but the input has 648",
+    "b,conv,8,9,3,,,,2": "in_channels is 8, but the input of its second copy has 9",
+    "b,conv,,8,3,,9x8,,": "input_size is 9x8, but the input is 9x9",
+    "b,conv,,8,3,,8,a,": "input_size is 8x8, but the input is 9x9",
+    "b,conv,,8,3x3x3,,,,": "input_size 9x9 has 2 axes, but the layer has 3",
+    "b,conv,,8,3,,9x9x9,,": "input_size 9x9x9 has 3 axes, but the layer has 2",
+    "a,norm,,,,,,,": "line 2 has the name a already",
+    "b,conv,,8,3,,,,99999999999": "a network has at most 100,000 layers",
+    # A wrong row is not held against those that hang on it.
+    "b,conv,,bad,3,,,,\nc,conv,64,8,3,,,,\nd,conv,64,8,3,,,b,": f"out_channels {WHOLE} 'bad'",
+    "b,conv,9,8,3,,,,\nc,conv,1,8,3,,1,,\nd,norm,,,,,,b,": "in_channels is 9, but the input has 8",
 }
+SIZED = "kind,in_channels,out_channels,kernel_size,input_size"
+ALONE = {  # more columns, and the first row: what is said of it
+    "from\nconv,,8,3,9,": "the first row needs in_channels",
+    "from\nconv,3,8,3,,": "the first row needs an input_size, or give --input-size",
+    "from\nconv,3,8,3,9,norm2\nnorm,,,,,": "from names 'norm2', but it must come before",
+    "from\nconv,3,bad,3,9,\nconv,64,8,3,,": f"out_channels {WHOLE} 'bad'",
+    "from\nlinear,784,10,,28,": LINEAR_FIRST,
+    "expansion\nconv,3,8,3,9,2": "conv needs either out_channels or expansion",
+    "padding\nconv,3,8,3,9,full": f"padding {PADDING} 'full'",
+    "padding\nconv,3,8,9,7,valid\npool,,,3,,": NO_FIT,
+    "padding\npool,3,,9,7,valid\npool,,,3,,": NO_FIT,
+    "bias\nconv,3,8,3,9,yes": "bias must be true or false, got 'yes'",
+    "rounding\nconv,3,8,3,9,16": "rounding must be 8 or 8+, got '16'",
+    "groups\nconv,3,8,3,9,2": "groups must divide both channels, got groups 2 for 3 -> 8 channels",
+}
+OBJECTS = {  # a line of JSON: what is said of it
+    '{"kind": "norm", "in_channels": 3': "malformed JSON: Expecting ',' delimiter at column ",
+    '{"kind": ' + "[" * 100_000: "",
+    '{"kind": "norm", "in_channels": 3.5}': f"in_channels {WHOLE} '3.5'",
+    '{"kind": "norm", "in_channels": '
+    + "9" * 5000
+    + "}": "in_channels must have at most 100 digit",
+    '{"kind": "norm", "kind": "norm"}': "'kind' is there twice",
+    '{"kind": "norm", "in_channel": 3}': "unknown field 'in_channel'; did you mean in_channels?",
+    '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1}': r"unknown field '\x1b[31m\n\u202e'; known are ",
+    '{"kind": {"conv": 1}}': f"kind {ELSE} {{'conv': '1'}}",
+    '{"kind": NaN}': f"kind {ELSE} nan",
+    '{"kind": "conv", "kernel_size": [3, true]}': f"kernel_size {ELSE} ['3', True]",
+    '{"kind": "conv", "kernel_size": []}': f"kernel_size {ELSE} []",
+}
+HEADERS = {  # a first line: what is said of it
+    TOP.replace("stride", "strides"): "1: unknown column 'strides'; did you mean stride?",
+    TOP.replace("stride", "zzz"): "1: unknown column 'zzz'; known are bias, depth_multiplier, dila",
+    TOP.replace("stride", "kind"): "1: the column 'kind' is there twice",
+    TOP.replace(",kind", ""): NO_KIND,
+    "name;kind;in_channels\n": "1: there is one column; separate columns with commas",
+    "[\n": "1: it begins like a JSON array; write one JSON object a line instead",
+    'name,"kind\x00"x,in_channels\n': "1: malformed CSV: ",
+}
+SEVERAL = [
+    ("", EMPTY),
+    ("\n \n# comment\n", EMPTY),
+    (TOP, EMPTY),
+    (bytes(2000), "1: unknown column '" + r"\x00" * 57 + "...'; known are", NO_KIND),
+    ("3,conv,8\n", *(f"1: unknown column '{cell}'; known" for cell in ("3", "conv", "8")), NO_KIND),
+    (
+        f"{SIZED},repeat,depth_multiplier\nnorm,4,,,9,,\ndepthwise,,,3,,5000,10\n",
+        "3: its channels have more than 100 digits",
+    ),
+    (f"{TOP}{FIRST}größe,conv,,8,3\n".encode("latin-1"), "3: the line is not UTF-8 text"),
+    (
+        f"{TOP}{FIRST}b,convv,,8,3,,,,\nc,conv,,8,3,,,d,\nd,norm,9,,,,,a,\ne,norm\n"
+        "stem,linear,,8,,,,a,\nf,conv,,8,3,,,,\ng,pool,,,2,,,stem,\nh,norm,,,,,,stm,\n",
+        "3: unknown kind 'convv'; did you mean conv?",
+        "4: from names 'd', but it must come before",
+        "5: in_channels is 9, but the input has 8",
+        "6: 2 values for the 9 columns of the header",
+        "8: conv needs a map, but a linear layer feeds it",
+        "9: pool needs a map, but a linear layer feeds it",
+        "10: from names 'stm', but there is no such row; did you mean stem?",
+    ),
+    (
+        '{"kind": "norm", "in_channels": 3, "input_size": 9}\nnorm,3,9\n["norm"]\n3\nnull\n',
+        "2: malformed JSON: Expecting value at column 1",
+        "3: each line must be one object, got '[\"norm\"]'",
+        "4: each line must be one object, got '3'",
+        "5: each line must be one object, got 'null'",
+    ),
+    (
+        '{\n "kind": "norm"\n}\n',
+        "1: it is one JSON object over many lines, as a report of dscalc's is; a network has one "
+        "object a line, a layer each",
+    ),
+]
+BAD = [
+    *((f"{TOP}{FIRST}{rows}\n", f"3: {reason}") for rows, reason in SECOND.items()),
+    *((f"{SIZED},{rows}\n", f"2: {reason}") for rows, reason in ALONE.items()),
+    *((f"{line}\n", f"1: {reason}") for line, reason in OBJECTS.items()),
+    *((header + FIRST, reason) for header, reason in HEADERS.items()),
+    *SEVERAL,
+]
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_every_bad_row_is_one_line_that_names_it(name):
-    data, reasons = BAD[name]
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad[-1][:60])
+def test_every_bad_row_is_one_line_that_names_it(bad):
+    data, *reasons = bad
     starts(refused(data), reasons)
+
+
+def test_a_bad_file_is_no_answer_and_leaves_no_file(tmp_path, run, written):
+    path, old = written("", "net"), written("old", "old")
+    for (data, *reasons), form in zip(BAD[::5], FORMATS * len(BAD), strict=False):
+        written(data, "net")
+        for output in (str(tmp_path / "new"), old):
+            result = run("network", path, "-f", form, "-o", output)
+            assert (result.code, result.stdout) == (2, "")
+            starts(result.stderr.splitlines(), [f"{path}:{reason}" for reason in reasons])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net", "old"]
+    assert (tmp_path / "old").read_text() == "old"
 
 
 NOISE = {
@@ -979,71 +833,28 @@ def test_noise_is_refused_in_printable_lines(data):
     assert len(refused(data)) < 60
 
 
-@pytest.mark.parametrize("form", ["table", "csv"])
-@pytest.mark.parametrize("name", [name for name in BAD if name != "more layers than allowed"])
-def test_a_bad_file_is_no_answer_and_leaves_no_file(name, form, tmp_path, run):
-    data, reasons = BAD[name]
-    path, new, old = tmp_path / "net", tmp_path / "new", tmp_path / "old"
-    path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    old.write_text("old")
-    for output in (new, old):
-        result = run("network", str(path), "-f", form, "-o", str(output))
-        assert (result.code, result.stdout) == (2, "")
-        assert result.stderr.endswith("\n")
-        starts(result.stderr.splitlines(), [f"{path}:{reason}" for reason in reasons])
-    assert old.read_text() == "old"
-    assert sorted(tmp_path.iterdir()) == [path, old]
-
-
-def test_a_row_that_hangs_on_a_bad_connection_is_not_reported_as_well():
-    lines = refused(
-        TOP + FIRST + "b,conv,9,8,3,,,,\nc,conv,1,8,3,,1,,\nd,norm,,,,,,b,\ne,pool,1,,2,,,c,\n"
-    )
-    assert lines == ["3: in_channels is 9, but the input has 8"]
-
-
-def test_after_fifty_errors_the_rest_is_not_read():
-    lines = refused(TOP + "a,x,,,,,,,\n" * 1000)
-    assert len(lines) == 51
-    assert lines[-1] == "51: too many errors; the rest is not read"
-
-
-class Endless(io.RawIOBase):
-    """A file that never ends."""
-
-    def __init__(self, first, line):
-        self.lines, self.line, self.given = [first], line, 0
-
-    def readline(self, size=-1):
-        line = self.lines.pop() if self.lines else self.line
-        self.given += len(line[:size])
-        return line[:size]
-
-
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    ("line", "count", "reason"),
     [
-        (b"x" * 2**20, "2: the line is longer than 1,048,576 bytes"),
-        (b"norm,,\n", "100002: a network has at most 100,000 layers"),
-        (b"nrom,,\n", "51: too many errors; the rest is not read"),
+        (b"x", 1, "2: the line is longer than 1,048,576 bytes"),
+        (b"norm,,\n", 1, "100002: a network has at most 100,000 layers"),
+        (b"nrom,,\n", 51, "51: too many errors; the rest is not read"),
     ],
-    ids=["in one line", "of layers", "of errors"],
 )
-def test_of_a_file_of_any_length_only_a_little_is_read(line, reason):
-    stream = Endless(b"kind,in_channels,input_size\n", line)
-    if line.startswith(b"norm"):
-        stream.lines = [b"norm,3,9\n", b"kind,in_channels,input_size\n"]
+def test_of_a_long_file_only_a_little_is_read(line, count, reason):
+    stream = io.BytesIO(b"kind,in_channels,input_size\n" + line * 2**22)
     with pytest.raises(FileError) as raised:
         read_network(stream, "net")
-    assert str(raised.value).split("\n")[-1] == f"net:{reason}"
-    assert stream.given < 2**21
+    lines = str(raised.value).split("\n")
+    assert (len(lines), lines[-1]) == (count, f"net:{reason}")
+    assert stream.tell() < 2**21
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
         ("mobilenet_v3", "no network or file named 'mobilenet_v3'; did you mean mobilenet_v"),
-        ("resnet-50", "no network or file named 'resnet-50'; did you mean resnet50?"),
+        ("resnet-50", "no network or file named 'resnet-50'; did you mean resnet50"),
         ("nowhere/net.csv", "no network or file named 'nowhere/net.csv'; see dscalc network "),
         (".", "cannot read .: Is a directory"),
         ("x" * 5000, "cannot read "),
@@ -1057,48 +868,27 @@ def test_what_cannot_be_opened_is_an_error_of_one_line(source, reason, run, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_without_end_is_refused(run):
-    result = run("network /dev/zero")
-    assert result == (2, "", "/dev/zero:1: the line is longer than 1,048,576 bytes\n")
-
-
-def test_a_network_must_be_named(run):
-    result = run("network")
-    assert (result.code, result.stdout) == (2, "")
-    assert "missing argument" in result.error
-
-
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("args", "reason"),
     [
-        (
-            "--width-multiplier 0",
-            "--width-multiplier must be greater than 0, such as 0.75",
-        ),
+        ("", "missing argument"),
+        ("/dev/zero -q", "/dev/zero:1: the line is longer than 1,048,576 bytes"),
+        ("--width-multiplier 0", "--width-multiplier must be greater than 0, such as 0.75"),
         ("--resolution-multiplier x", "--resolution-multiplier must be a number such as 60M, "),
         ("--input-size 0", "--input-size must be at least 1, got 0"),
         ("--input-size 3x", "--input-size must be a size such as 3 or 3x5, got '3x'"),
         ("--batch 0", "--batch must be at least 1, got 0"),
-        ("--get separable", "unknown field 'separable'; did you mean separable_macs"),
+        ("--get mac", "unknown field 'mac'; did you mean macs or standard_macs"),
+        ("--as seperable", "--as: unknown block 'seperable'; did you mean separable?"),
         ("--stride 2", "no such option: --stride"),
     ],
 )
-def test_bad_options_are_an_error_of_one_line(options, reason, run):
-    result = run(f"network mobilenet_v1 {options}")
+def test_bad_options_are_an_error_of_one_line(args, reason, run):
+    source = " mobilenet_v1" if args.startswith("--") else ""
+    result = run(f"network{source} {args}")
     assert (result.code, result.stdout) == (2, "")
-    assert result.error.startswith(reason)
-
-
-def test_what_scaling_breaks_is_named_by_its_row():
-    text = (
-        "kind,in_channels,out_channels,kernel_size,padding,input_size,groups\n"
-        "conv,4,8,3,valid,9,2\nconv,,8,5,valid,,\n"
-    )
-    assert len(read(text)) == 2
-    [line] = refused(text, width_multiplier="0.7")
-    assert line.startswith("2: groups must divide both channels, got groups 2 for 4 -> 5 channels")
-    [line] = refused(text, input_size=6)
-    assert line.startswith("3: the kernel spans 5x5, but the padded input is 4x4")
+    assert result.stderr.count("\n") == 1
+    assert reason in result.stderr
 
 
 # Names.
@@ -1106,6 +896,7 @@ def test_what_scaling_breaks_is_named_by_its_row():
 LITERAL = "[bold red]x[/] |*_`<b>&amp;"
 ESCAPES = "\x1b[31mred\x1b[0m\r\x07\u202e\u200b"
 ESCAPED = r"\x1b[31mred\x1b[0m\r\x07\u202e\u200b"
+OF_OTHER_SCRIPTS = "Faltung-größe-畳み込み"
 
 
 def named(name):
@@ -1113,107 +904,58 @@ def named(name):
     return json.dumps({**row, "input_size": 9}) + "\n"
 
 
-def name_in(report, form):
-    """The name of the only layer, as a report has it; with the escapes of its format undone."""
-    match form:
-        case "csv":
-            return next(csv.DictReader(io.StringIO(report)))["name"]
-        case "json":
-            return json.loads(report)["rows"][0]["name"]
-        case "jsonl":
-            return json.loads(report)["name"]
-        case "markdown":
-            [line] = [line for line in report.splitlines() if "3 -> 8" in line]
-            return re.sub(r"\\(.)", r"\1", line.removeprefix("| ").partition(" | 3 -> 8")[0])
-        case "svg":
-            picture = ElementTree.fromstring(report)
-            texts = [part.text for part in picture.iter() if part.tag.endswith("}text")]
-            cells = [text.replace("\N{NO-BREAK SPACE}", " ").strip() for text in texts]
-            return cells[cells.index("3 -> 8") - 1]
-        case _:
-            [line] = [line for line in report.splitlines() if "3 -> 8" in line]
-            return line.partition("3 -> 8")[0].strip()
+def unescaped(report, form):
+    """The text of a report of one row, with the escapes of its format undone."""
+    if form.startswith("json"):
+        parsed = json.loads(report)
+        return parsed.get("rows", [parsed])[0]["name"]
+    if form == "svg":
+        text = "".join(ElementTree.fromstring(report).itertext())
+        return text.replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"\\(.)", r"\1", report) if form == "markdown" else report
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [(LITERAL, LITERAL), (ESCAPES, ESCAPED)], ids=["markup", "escapes"]
+    ("name", "shown"),
+    [(LITERAL, LITERAL), (ESCAPES, ESCAPED), (OF_OTHER_SCRIPTS, OF_OTHER_SCRIPTS)],
+    ids=["markup", "escapes", "other scripts"],
 )
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_name_is_printed_literally(form, name, shown, tmp_path, run):
-    path = tmp_path / "net"
-    path.write_text(named(name))
-    result = run("network", str(path), "-f", form, "--no-verify", columns=300)
+def test_a_name_is_printed_literally(form, name, shown, written, run):
+    result = run("network", written(named(name)), "-f", form, "--no-verify", columns=300)
     assert (result.code, result.stderr) == (0, "")
-    assert name_in(result.stdout, form) == shown
+    assert shown in unescaped(result.stdout, form)
     assert all(char.isprintable() or char in "\n\N{NO-BREAK SPACE}" for char in result.stdout)
 
 
-def test_raw_escapes_in_csv_are_printed_literally_too(tmp_path, run):
-    path = tmp_path / "net"
-    path.write_bytes(SMALL.replace("stem", "\x1b[31mstem\x00").encode())
-    stdout = run("network", str(path), columns=300).stdout
+def test_raw_escapes_in_csv_are_printed_literally_too(written, run):
+    stdout = run("network", written(SMALL.replace("stem", "\x1b[31mstem\x00")), columns=300).stdout
     assert r"\x1b[31mstem\x00" in stdout
     assert "\x1b" not in stdout
 
 
-def test_a_failing_layer_is_named_literally(tmp_path, run, monkeypatch):
+def test_a_failing_row_is_named_literally(written, run, monkeypatch):
     monkeypatch.setattr(THE_MODULE, "conv_flop_count", lambda *_: 1)
-    path = tmp_path / "net"
-    path.write_text(named(f"{LITERAL}{ESCAPES}"))
-    result = run("network", str(path), "-q")
-    assert result[::2] == (1, "")
-    result = run("network", str(path))
+    path = written(named(f"{LITERAL}{ESCAPES}"))
+    assert run("network", path, "-q")[::2] == (1, "")
+    result = run("network", path)
     assert result.code == 1
     assert result.stderr.startswith(f"failed: mismatch: {LITERAL}{ESCAPED}: ")
 
 
-def test_names_of_other_scripts_are_kept(tmp_path, run):
-    path = tmp_path / "net"
-    path.write_text(named("Faltung-größe-畳み込み"), "utf-8")
-    assert "Faltung-größe-畳み込み" in run("network", str(path)).stdout
-
-
-def test_a_linear_layer_may_come_first():
-    [layer] = read_network(io.BytesIO(b"kind,in_channels,out_channels\nlinear,784,10\n"), "net")
-    assert (layer.in_channels, layer.counts.standard_macs) == (784, 7840)
-
-
-def test_an_input_size_given_leaves_the_channels_held_against_each_other():
-    header = b"kind,in_channels,out_channels,kernel_size,input_size\n"
-    text = header + b"conv,3,4,3,8\nconv,99,4,3,\n"
-    with pytest.raises(FileError, match="net:3: in_channels is 99, but the input has 4"):
-        read_network(io.BytesIO(text), "net", input_size=9)
-
-
-def test_a_huge_norm_is_an_answer_that_torch_refuses_to_count(run, tmp_path):
-    path = tmp_path / "net.csv"
-    path.write_text(
-        f"kind,in_channels,out_channels,kernel_size,input_size\nconv,3,{10**30},3,8\nnorm,,,,\n"
-    )
-    result = run("network", str(path))
-    assert result.code == 2
-    assert f"{27 * 10**30:,}" in result.stdout
-    assert all(line.startswith("error: torch refuses") for line in result.stderr.splitlines())
-
-
-def test_escapes_in_the_name_of_a_file_are_printed_literally(run, tmp_path):
-    path = tmp_path / "\x1b[31mred.csv"
-    path.write_text("kind,in_channels,input_size\nnorm,3,8\n")
-    good = run("network", str(path), "--no-verify")
-    path.write_text("kind,in_channels,input_size\nnor,3,8\n")
-    bad = run("network", str(path))
+def test_escapes_in_the_name_of_a_file_are_printed_literally(run, written):
+    text = "kind,in_channels,input_size\nnorm,3,8\n"
+    good = run("network", written(text, "\x1b[31mred.csv"), "--no-verify")
+    bad = run("network", written(text.replace("norm", "nor"), "\x1b[31mred.csv"))
     assert "\x1b" not in good.stdout + bad.stderr
     assert r"\x1b[31mred.csv" in good.stdout
     assert r"\x1b[31mred.csv:2: unknown kind" in bad.stderr
 
 
-def test_a_table_of_more_layers_than_can_be_read_is_refused(run, tmp_path):
-    path = tmp_path / "net.csv"
-    path.write_text(
-        "kind,in_channels,out_channels,kernel_size,input_size,repeat\nconv,3,3,3,9,10001\n"
-    )
+def test_a_table_of_more_rows_than_can_be_read_is_refused(run, written):
+    path = written(f"{SIZED},repeat\nconv,3,3,3,9,10001\n")
     for form in ("table", "json", "markdown", "svg"):
-        result = run("network", str(path), "--no-verify", "-f", form)
+        result = run("network", path, "--no-verify", "-f", form)
         assert (result.code, result.stdout) == (2, "")
         assert result.error.startswith(f"{form} holds at most 10,000 rows, and there are 10,001; ")
-    assert len(run("network", str(path), "--no-verify", "-f", "csv").stdout.splitlines()) == 10_002
+    assert len(run("network", path, "--no-verify", "-f", "csv").stdout.splitlines()) == 10_002

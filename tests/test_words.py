@@ -1,5 +1,6 @@
 """The small words of the command line."""
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -14,86 +15,38 @@ def test_a_whole_number_is_read_as_it_is_written(number):
     assert words.whole(str(number), "IC") == number
 
 
-@pytest.mark.parametrize("text", ["64", " 64 ", "+64", "064"])
-def test_a_whole_number_may_be_written_loosely(text):
-    assert words.whole(text, "IC") == 64
-
-
-@pytest.mark.parametrize("text", ["", " ", "x", "1.5", "1e3", "1_000", "1,000", "0x40", "²", "६४"])
-def test_what_is_no_whole_number_is_refused_by_its_name(text):
-    with pytest.raises(DscalcError) as raised:
-        words.whole(text, "IC")
-    assert str(raised.value) == f"IC must be a whole number such as 64, got {text.strip()!r}"
-
-
-@pytest.mark.parametrize(("text", "least"), [("0", 1), ("-5", 1), ("-1", 0)])
-def test_a_whole_number_has_a_least_value(text, least):
-    with pytest.raises(DscalcError, match=f"^IC must be at least {least}, got {text}$"):
-        words.whole(text, "IC", least)
-
-
-def test_a_whole_number_has_at_most_a_hundred_digits():
-    assert words.whole("9" * 100, "IC") == 10**100 - 1
-    with pytest.raises(DscalcError, match=r"^IC must have at most 100 digits, got 5000$"):
-        words.whole("9" * 5000, "IC")
-
-
-@pytest.mark.parametrize(("text", "size"), [("3", 3), ("3x5", (3, 5)), ("1x2x3", (1, 2, 3))])
-def test_a_size_is_one_number_or_one_an_axis(text, size):
-    assert words.size(text, "F") == size
-
-
-@pytest.mark.parametrize("text", ["3x", "x3", "3xx5", "3x5x", "3X5", "3x-", "3x 5y"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(DscalcError, match=f"^F must be .*got '{text}'$"):
-        words.size(text, "F")
-
-
-@pytest.mark.parametrize("text", ["0x3", "3x0", "3x-1"])
-def test_every_part_of_a_size_has_a_least_value(text):
-    with pytest.raises(DscalcError, match=r"^F must be at least 1, got "):
-        words.size(text, "F")
-
-
 @pytest.mark.parametrize(
-    ("text", "padding"),
-    [("same", "same"), ("valid", "valid"), ("0", 0), ("1", 1), ("1x0", (1, 0))],
-)
-def test_padding_is_a_word_or_a_size(text, padding):
-    assert words.padding(text) == padding
-
-
-@pytest.mark.parametrize("text", ["Same", "full", "", "-1", "1x", "1.5"])
-def test_what_is_no_padding_is_refused(text):
-    with pytest.raises(DscalcError, match=r"^padding must be same, valid or a size of 0 or more, "):
-        words.padding(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
+    ("read", "text", "value"),
     [
-        ("60", 60),
-        ("60M", 60 * 10**6),
-        ("60m", 60 * 10**6),
-        ("1.5G", 15 * 10**8),
-        ("2K", 2000),
-        ("1T", 10**12),
-        ("1P", 10**15),
-        ("1/8", Fraction(1, 8)),
-        ("521/4608", Fraction(521, 4608)),
-        ("12.5%", Fraction(1, 8)),
-        (".125", Fraction(1, 8)),
-        ("0.1", Fraction(1, 10)),
-        ("1e9", 10**9),
-        ("1E-3", Fraction(1, 1000)),
-        ("-3", -3),
-        ("+3", 3),
-        (" 7 ", 7),
-        ("9" * 30, 10**30 - 1),
+        *((words.whole, text, 64) for text in ("64", " 64 ", "+64", "064")),
+        (words.whole, "9" * 100, 10**100 - 1),
+        *((words.size, text, size) for text, size in (("3", 3), ("3x5", (3, 5)))),
+        (words.size, "1x2x3", (1, 2, 3)),
+        (words.shape, "77", (77,)),
+        (words.shape, "3x224x224", (3, 224, 224)),
+        *((words.padding, word, word) for word in ("same", "valid")),
+        *((words.padding, text, size) for text, size in (("0", 0), ("1", 1), ("1x0", (1, 0)))),
+        *((words.number, text, 60 * 10**6) for text in ("60M", "60m", "60 M")),
+        *((words.number, text, Fraction(1, 8)) for text in ("1/8", "12.5%", ".125", "125e-3")),
+        (words.number, "60", 60),
+        (words.number, "1.5G", 15 * 10**8),
+        (words.number, "2K", 2000),
+        (words.number, "1T", 10**12),
+        (words.number, "1P", 10**15),
+        (words.number, "521/4608", Fraction(521, 4608)),
+        (words.number, "0.1", Fraction(1, 10)),
+        (words.number, "1e9", 10**9),
+        (words.number, "1E-3", Fraction(1, 1000)),
+        (words.number, "-3", -3),
+        (words.number, "+3", 3),
+        (words.number, " 7 ", 7),
+        (words.number, "9" * 30, 10**30 - 1),
+        (words.multiplier, "3/4", Fraction(3, 4)),
     ],
+    ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_number_is_read_exactly(text, number):
-    assert words.number(text, "it") == number
+def test_a_word_is_read_exactly_however_it_is_written(read, text, value):
+    assert read(text, "it") == value
 
 
 @given(st.fractions(), st.sampled_from([("", 1), ("K", 10**3), ("%", Fraction(1, 100))]))
@@ -102,30 +55,48 @@ def test_any_fraction_is_read_exactly(fraction, suffix):
     assert words.number(f"{fraction}{letter}", "it") == fraction * scale
 
 
+WHOLE = "must be a whole number such as 64, got "
+SIZE = "must be a size such as 3 or 3x5, got "
+PADDING = "must be same, valid or a size of 0 or more, such as 1 or 1x2, got "
+NUMBER = "must be a number such as 60M, 1.5G, 0.125 or 1/8, got "
+MULTIPLIER = "must be greater than 0, such as 0.75 or 3/4, got "
+REFUSED = [
+    (words.whole, WHOLE, ["", "x", "1.5", "1e3", "1_000", "1,000", "0x40", "²", "६४"]),
+    (words.size, SIZE, ["3x", "x3", "3xx5", "3x5x", "3X5", "3x-", "3x 5y"]),
+    (words.shape, "must be a shape such as 3x224x224, got ", ["", "3x", "0x3"]),
+    (words.padding, PADDING, ["Same", "full", "", "-1", "1x", "1.5"]),
+    (words.number, NUMBER, ["", "M", "x", "1/0", "1.5/2", "60MB", "60 MM", "1,000", "nan", "inf"]),
+    (words.number, NUMBER, ["1\u212a", "1e9999", "--3"]),
+    (words.multiplier, MULTIPLIER, ["0", "-1/2"]),
+]
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "M",
-        "x",
-        "1/0",
-        "1.5/2",
-        "60MB",
-        "60 MM",
-        "1,000",
-        "nan",
-        "inf",
-        "1\u212a",
-        "1e9999",
-        "--3",
-    ],
+    ("read", "rule", "text"),
+    [(read, rule, text) for read, rule, texts in REFUSED for text in texts],
+    ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_is_no_number_is_refused_by_its_name(text):
+def test_what_is_no_such_word_is_refused_by_its_name_and_quoted(read, rule, text):
     with pytest.raises(DscalcError) as raised:
-        words.number(text, "the width")
-    assert str(raised.value) == (
-        f"the width must be a number such as 60M, 1.5G, 0.125 or 1/8, got {text!r}"
-    )
+        read(text, "the width")
+    assert str(raised.value) == f"the width {rule}{text!r}"
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "rule"),
+    [
+        (words.whole, "0", "at least 1, got 0"),
+        (words.whole, "-5", "at least 1, got -5"),
+        (lambda text, name: words.whole(text, name, 0), "-1", "at least 0, got -1"),
+        (words.whole, "9" * 5000, "at most 100 digits, got 5000"),
+        (words.size, "0x3", "at least 1, got 0"),
+        (words.size, "3x0", "at least 1, got 0"),
+    ],
+    ids=range(6),
+)
+def test_a_whole_number_and_each_part_of_a_size_has_its_limits(read, text, rule):
+    with pytest.raises(DscalcError, match=rf"^F must \w+ {re.escape(rule)}$"):
+        read(text, "F")
 
 
 @given(st.text())

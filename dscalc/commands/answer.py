@@ -3,45 +3,43 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
-from dscalc.checks.assertion import check_field
-from dscalc.checks.verdict import Verdict
 from dscalc.commands.options import OutputOptions
-from dscalc.core.blocks import Comparison, Counts
+from dscalc.commands.verdict import Verdict
+from dscalc.core.blocks import Block, Step
+from dscalc.core.row import Count, Counted
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import Record, Value, names, total, values
+from dscalc.record.fields import Command, Field, find
+from dscalc.record.report import Report
 from dscalc.report import text
 
 if TYPE_CHECKING:
-    from dscalc.inputs.network import Layer
     from dscalc.report.sheet import Sheet
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
-Count = Callable[["Comparison | Layer"], Counts | None]
-_NUMBERS = (int, int | None, float, Fraction, Fraction | None)
-_AnyLayer = TypeVar("_AnyLayer")
+_Any = TypeVar("_Any")
 
 
-def verdict_on(
-    output: OutputOptions, kind: type[NamedTuple] = Record, more: Sequence[str] = ()
-) -> Verdict:
-    """Read --assert and check --get, before any work is done.
+class Asked:
+    """What a run is asked for besides its rows: the fields of --get, and the verdict."""
 
-    Known are the fields of the ``kind`` of record, and ``more``, which are numbers.
-    """
-    if output.plot:
-        _kind_of_picture(output.plot)
-    known = names((*kind._fields, *more), output.unit)
-    for field in output.get:
-        check_field(field, known)
-    hints = (*kind.__annotations__.values(), *(int for _ in more))
-    numbers = {field for field, hint in zip(known, hints, strict=True) if hint in _NUMBERS}
-    return Verdict(output.assertions, known, numbers, quiet=output.quiet)
+    def __init__(self, command: Command, block: Block, output: OutputOptions) -> None:
+        """Read --get and --assert, before any work is done."""
+        if output.plot:
+            _kind_of_picture(output.plot)
+        known = partial(find, command=command, block=block, unit=output.unit)
+        self.get = [known(name) for name in output.get]
+        assertions = []
+        if output.assertions:
+            from dscalc.checks.assertion import Assertion
+
+            assertions = [Assertion.parse(text, known) for text in output.assertions]
+        self.verdict = Verdict(assertions, quiet=output.quiet)
+        self.fields = [*(assertion.field for assertion in assertions), *self.get]
 
 
 @contextmanager
@@ -91,10 +89,22 @@ def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
         yield plot, path, kind
 
 
+def is_streamed(output: OutputOptions) -> bool:
+    """Whether each row is written as soon as it is known."""
+    return output.format in ("csv", "jsonl") or bool(output.get)
+
+
+def left_out_notes(left_out: Mapping[str, int]) -> list[str]:
+    """Which blocks do not exist for how many layers, and why."""
+    return [
+        f"left out: {why}{f' ({number:,} layers)' if number > 1 else ''}"
+        for why, number in left_out.items()
+    ]
+
+
 def refuse_many(count: int, output: OutputOptions) -> None:
     """Refuse more rows than a format that is not streamed should hold."""
-    streamed = output.format in ("csv", "jsonl") or bool(output.get)
-    if count > _MOST_ROWS and (output.plot or not streamed):
+    if count > _MOST_ROWS and (output.plot or not is_streamed(output)):
         what = "--plot" if output.plot else output.format
         raise DscalcError(
             f"{what} holds at most {_MOST_ROWS:,} rows, and there are {count:,}; "
@@ -107,35 +117,32 @@ def counter(verdict: Verdict, verbose: bool) -> Count:
     broken = False
 
     @lru_cache(maxsize=1024)  # the same layer comes again in a grid or a network
-    def count(layer: "Comparison | Layer") -> Counts | None:
+    def counted(steps: tuple[Step, ...]) -> Counted | None:
         nonlocal broken
         if broken:
             return None
         try:
             with torch_needed():
-                from dscalc.pytorch.crosscheck import crosscheck, versions
+                from dscalc.pytorch.crosscheck import count, versions
         except DscalcError as error:
             broken = True
             verdict.refuse(f"{error}; or add --no-verify")
             return None
         try:
-            counted = crosscheck(layer)
+            found = count(steps)
             if verbose:
-                verdict.say(f"counted by {versions()}: {counted}")
-            return counted
+                verdict.say(f"counted by {versions()}: {found}")
+            return found
         except CrosscheckError as error:
             verdict.refuse(f"{error}; add --no-verify to do without")
             return None
 
-    def count_once(layer: "Comparison | Layer") -> Counts | None:
-        return count(layer if isinstance(layer, Comparison) else layer.comparison or layer)
-
-    return count_once
+    return counted
 
 
 def watched(
-    layers: Iterable[_AnyLayer], count: int, output: OutputOptions, doing: str = "counting"
-) -> Iterable[_AnyLayer]:
+    layers: Iterable[_Any], count: int, output: OutputOptions, doing: str = "counting"
+) -> Iterable[_Any]:
     """The layers, with a progress bar on a terminal that nothing else writes to."""
     streamed = output.file is None and sys.stdout.isatty() and output.format in ("csv", "jsonl")
     if output.quiet or streamed or not sys.stderr.isatty():
@@ -145,29 +152,16 @@ def watched(
     return table.progress(layers, count, sys.stderr, doing)
 
 
-def uncounted(layer: "Comparison | Layer") -> None:
-    """Count nothing."""
-
-
-class Answer(NamedTuple):
-    """What there is to write, whatever the format.
-
-    ``known`` are the fields that --get reads, where they are not those of the rows; ``more`` are
-    further objects of the JSON.
-    """
-
-    rows: Iterable[NamedTuple]
-    to_sheet: Callable[[list[Any]], "Sheet"]
-    known: Iterable[Mapping[str, Value]] | None = None
-    total: Callable[[list[Any]], Record | None] = total
-    kind: type[NamedTuple] = Record
-    more: Mapping[str, object] = {}
-
-
-def write(answer: Answer, output: OutputOptions) -> None:
-    """Write the report in its format to its place."""
+def write(
+    report: Report,
+    output: OutputOptions,
+    wanted: Sequence[Field] = (),
+    to_sheet: Callable[[Report], "Sheet"] | None = None,
+) -> None:
+    """Write a report in its format to its place; or the ``wanted`` fields alone."""
+    pieces = _pieces(report, output, wanted, to_sheet)
     if output.file is None:
-        sys.stdout.writelines(_report(answer, output))
+        sys.stdout.writelines(pieces)
         return
     from dscalc.report.file import replacing
 
@@ -175,36 +169,38 @@ def write(answer: Answer, output: OutputOptions) -> None:
         replacing(output.file) as path,
         path.open("w", encoding="utf-8", newline="") as stream,
     ):
-        stream.writelines(_report(answer, output))
+        stream.writelines(pieces)
 
 
-def _report(answer: Answer, output: OutputOptions) -> Iterable[str]:
-    if output.get:
-        known = answer.known or (values(row, output.unit) for row in answer.rows)
-        return text.fields(known, output.get)
+def _pieces(
+    report: Report,
+    output: OutputOptions,
+    wanted: Sequence[Field],
+    to_sheet: Callable[[Report], "Sheet"] | None,
+) -> Iterable[str]:
+    if wanted:
+        return text.bare(report.rows if report.total is None else [report.total], wanted)
+    if output.format == "csv":
+        return text.csv(report)
+    if output.format == "jsonl":
+        return text.jsonl(report)
+    if output.format == "json":
+        return text.json(report)
+    from dscalc.report import sheet
+
+    shown = (to_sheet or sheet.of)(report)
     match output.format:
-        case "csv":
-            return text.csv(answer.rows, output.unit, answer.kind)
-        case "jsonl":
-            return text.jsonl(answer.rows, output.unit)
-        case "json":
-            held = list(answer.rows)
-            return text.json(held, answer.total(held), output.unit, answer.more)
         case "markdown":
-            sheet = answer.to_sheet(list(answer.rows))
             if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
-                from dscalc.report.sheet import in_ascii
-
-                sheet = in_ascii(sheet)
-            return text.markdown(sheet)
+                shown = sheet.in_ascii(shown)
+            return text.markdown(shown)
         case "table":
             from dscalc.report import table
 
-            stream = None if output.file else sys.stdout
-            return table.render(answer.to_sheet(list(answer.rows)), stream)
+            return table.render(shown, None if output.file else sys.stdout)
         case "svg":
             from dscalc.report import table
 
-            return table.svg(answer.to_sheet(list(answer.rows)))
+            return table.svg(shown)
         case _:
             assert_never(output.format)

@@ -1,6 +1,7 @@
 """``dscalc bench IC OC F D``: time both on this machine."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -8,21 +9,26 @@ import typer
 
 from dscalc import words
 from dscalc.commands.answer import (
-    Answer,
+    Asked,
+    is_streamed,
     plotting,
     refuse_many,
     torch_needed,
-    verdict_on,
     watched,
     write,
 )
-from dscalc.commands.options import LayerOptions, OutputOptions, ScaleOptions, SizeArguments
+from dscalc.commands.options import (
+    BlockOptions,
+    LayerOptions,
+    OutputOptions,
+    ScaleOptions,
+    SizeArguments,
+)
 from dscalc.core.describe import described
+from dscalc.core.row import Row, layer_row
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
-from dscalc.record.fields import values
-from dscalc.record.measured import BenchRecord, bench_record
-from dscalc.report import sheet
+from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc bench 512 512 3 14
@@ -35,6 +41,7 @@ EXAMPLES = """
 def bench(
     sizes: SizeArguments,
     layer: LayerOptions,
+    rewriting: BlockOptions,
     scale: ScaleOptions,
     output: OutputOptions,
     device: Annotated[
@@ -84,7 +91,9 @@ def bench(
 
     --get and --assert know the fields of the measurement, such as speedup and standard_time_us.
     """
-    verdict = verdict_on(output, BenchRecord)
+    block = rewriting.block()
+    asked = Asked("bench", block, output)
+    verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
     refuse_many(layers.count, output)
     if layers.count == 1 and output.plot:
@@ -92,43 +101,35 @@ def bench(
     thread_count = words.whole(threads, "--threads") if threads is not None else None
     seconds = float(words.number(min_run_time, "--min-run-time"))
     with torch_needed():
-        from dscalc.pytorch.timing import Settings, benchmark, environment
+        from dscalc.pytorch.timing import Settings, measured
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds)
-    here = environment(settings)
+    report = Report("bench", block, [], unit=output.unit)
     interrupted = False
 
-    def measured() -> Iterator[BenchRecord]:
+    def rows() -> Iterator[Row]:
         nonlocal interrupted
         try:
-            for comparison in watched(layers, layers.count, output, "measuring"):
-                name = described(comparison)
+            for conv in watched(layers, layers.count, output, "measuring"):
+                name = described(conv, block, one_position=layers.one_position)
                 try:
-                    measurement = benchmark(comparison, settings)
+                    row = measured(layer_row(conv, block, name), settings)
                 except DscalcError as error:
                     verdict.refuse(str(error))
                     continue
-                row = bench_record(comparison, measurement, here, name)
-                verdict.check(values(row, output.unit), partial(str, name))
+                verdict.check(row, partial(str, name))
                 yield row
         except KeyboardInterrupt:  # what was measured so far is worth showing
             interrupted = True
 
-    rows: Iterable[BenchRecord] = measured()
-    if output.plot or not (output.get or output.format in ("csv", "jsonl")):
-        rows = list(rows)
-        if not rows:
+    if output.plot or not is_streamed(output):
+        held = list(rows())
+        if not held:
             return 130 if interrupted else verdict.exit_code
-    if output.plot:
-        with plotting(output.plot) as (plot, path, kind):
-            plot.benchmarks(rows, path, kind)
-    write(
-        Answer(
-            rows,
-            partial(sheet.benchmarks, unit=output.unit),
-            total=lambda _: None,
-            kind=BenchRecord,
-            more={"environment": here._asdict()},
-        ),
-        output,
-    )
+        report = replace(report, rows=held, checks=verdict.checks)
+        if output.plot:
+            with plotting(output.plot) as (plot, path, kind):
+                plot.benchmarks(report, path, kind)
+        write(report, output, asked.get)
+    else:
+        write(replace(report, rows=rows()), output, asked.get)
     return 130 if interrupted else verdict.conclude()

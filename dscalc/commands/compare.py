@@ -1,34 +1,37 @@
 """``dscalc IC OC F D``: one layer, or a grid of them."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dscalc.checks.verdict import Verdict
 from dscalc.commands.answer import (
-    Answer,
-    Count,
+    Asked,
     counter,
+    is_streamed,
+    left_out_notes,
     plotting,
     refuse_many,
-    uncounted,
-    verdict_on,
     watched,
     write,
 )
 from dscalc.commands.options import (
+    BlockOptions,
     CheckOptions,
     LayerOptions,
     OutputOptions,
     ScaleOptions,
     SizeArguments,
+    Work,
 )
-from dscalc.core.blocks import Comparison, Counts
-from dscalc.core.describe import described, unusual_options
+from dscalc.core.blocks import STANDARD
+from dscalc.core.describe import described, in_common
+from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
-from dscalc.record.fields import Record, record, values
+from dscalc.record.report import Report
 
 if TYPE_CHECKING:  # a sheet is made only where one is shown
     from dscalc.report.sheet import Sheet
@@ -45,72 +48,111 @@ EXAMPLES = """
 def compare(
     sizes: SizeArguments,
     layer: LayerOptions,
+    rewriting: BlockOptions,
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    work: Work = False,
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
+
+    For other ways to build the layer see dscalc blocks; for designs of several layers see
+    dscalc network.
 
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
-    verdict = verdict_on(output)
+    block = rewriting.block()
+    asked = Asked("compare", block, output)
+    verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
     single = layers.count == 1
     if single and output.plot:
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
-    verify = check.wanted(single and not output.get, [*verdict.assertion_fields, *output.get])
-    count = counter(verdict, output.verbose) if verify else uncounted
+    verify = check.wanted(single and not output.get, asked.fields)
+    count = counter(verdict, output.verbose) if verify else None
+    like = next(iter(layers))
+    title = described(like, block, one_position=layers.one_position)
+    if not single:
+        common = in_common(like, block, one_position=layers.one_position)
+        title = f"{layers.count:,} {', '.join(['layers', *common])}"
+    if work and not single:
+        raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
+    lines = []
+    if work:
+        from dscalc.core.work import worked
+
+        lines += [*worked(like, STANDARD), *worked(like, block)]
+    if layers.one_position:
+        lines.append("for one output position: params and ratio do not depend on D")
+    report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
     if single:
-        _show_layer(next(iter(layers)), count, verdict, output)
+        _show_layer(layer_row(like, block), report, count, asked, output)
     else:
-        _show_grid(layers, count, verdict, output)
+        _show_grid(layers, report, count, asked, output)
     return verdict.conclude()
 
 
-def _show_layer(layer: Comparison, count: Count, verdict: Verdict, output: OutputOptions) -> None:
-    def shown(counted: Counts | None = None, *, pending: bool = False) -> "Sheet":
+def _show_layer(
+    row: Row, report: Report, count: Count | None, asked: Asked, output: OutputOptions
+) -> None:
+    def shown(report: Report, *, pending: bool = False) -> "Sheet":
         from dscalc.report import sheet
 
-        return sheet.one_layer(layer, output.unit, counted, pending=pending)
+        [row] = report.rows
+        return sheet.one_layer(report, row, pending=pending)
+
+    def answer(row: Row) -> Report:
+        asked.verdict.crosscheck(row, report)
+        asked.verdict.check(row)
+        checks = asked.verdict.checks
+        return replace(report, rows=[row], total=total([row]), checks=checks)
 
     live = output.format == "table" and not output.file and not output.get and sys.stdout.isatty()
-    if count is not uncounted and live:
-        from dscalc.report import table
+    with asked.verdict.held():
+        if count and live:
+            from dscalc.report import table
 
-        with verdict.held(), table.live(shown(pending=True), sys.stdout) as replace:
-            counted = count(layer)
-            replace(shown(counted))
-        row = record(layer, counted)
-    else:
-        counted = count(layer)
-        row = record(layer, counted)
-        write(Answer([row], lambda _: shown(counted)), output)
-    verdict.crosscheck(row)
-    verdict.check(values(row, output.unit))
+            first = replace(report, rows=[row])
+            with table.live(shown(first, pending=True), sys.stdout) as replaced:
+                replaced(shown(answer(proved(row, count))))
+        else:
+            found = answer(proved(row, count) if count else row)
+            write(replace(found, total=None) if asked.get else found, output, asked.get)
 
 
-def _show_grid(layers: Grid, count: Count, verdict: Verdict, output: OutputOptions) -> None:
-    from dscalc.report import sheet
-
+def _show_grid(
+    layers: Grid, report: Report, count: Count | None, asked: Asked, output: OutputOptions
+) -> None:
     refuse_many(layers.count, output)
+    verdict = asked.verdict
 
-    def rows() -> Iterator[Record]:
-        for layer in watched(layers, layers.count, output) if count is not uncounted else layers:
-            row = record(layer, count(layer))
-            where = partial(described, layer)
-            verdict.crosscheck(row, where)
-            if output.assertions:
-                verdict.check(values(row, output.unit), where)
-            yield row
+    left_out: Counter[str] = Counter()
 
-    common = ", ".join(["layers", *unusual_options(next(iter(layers)))])
-    answer = Answer(rows(), lambda held: sheet.grid(common, held, output.unit))
-    if output.plot:
-        held = list(answer.rows)
-        with plotting(output.plot) as (plot, path, kind):
-            plot.grid(held, path, kind)
-        answer = answer._replace(rows=held)
-    write(answer, output)
+    def rows() -> Iterator[Row]:
+        for layer in watched(layers, layers.count, output) if count else layers:
+            for row in existing(layer, [report.block], left_out):
+                if count:
+                    row = proved(row, count)
+                    verdict.crosscheck(row, report, partial(described, layer, report.block))
+                if output.assertions:
+                    verdict.check(row, partial(described, layer, report.block))
+                yield row
+
+    if output.plot or not is_streamed(output):
+        with verdict.held():
+            held = list(rows())
+            notes = left_out_notes(left_out)
+            if not held:
+                raise DscalcError(f"no layer is left; {notes[0]}")
+            answer = replace(report, rows=held, checks=verdict.checks, notes=notes)
+            if output.plot:
+                with plotting(output.plot) as (plot, path, kind):
+                    plot.grid(answer, path, kind)
+            write(answer, output, asked.get)
+    else:
+        write(replace(report, rows=rows()), output, asked.get)
+        for note in left_out_notes(left_out):
+            verdict.note(note)

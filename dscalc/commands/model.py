@@ -1,34 +1,27 @@
 """``dscalc model MODULE:ATTR``: audit a torch model."""
 
-import sys
-from contextlib import redirect_stdout
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from math import prod
 from typing import Annotated, Any, Literal
 
 import typer
 
 from dscalc import words
-from dscalc.checks.assertion import check_field
-from dscalc.commands.answer import Answer, plotting, torch_needed, verdict_on, working, write
+from dscalc.commands.answer import Asked, plotting, torch_needed, working, write
 from dscalc.commands.options import CheckOptions, OutputOptions
+from dscalc.core.blocks import BLOCKS, Block
+from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import (
-    MODEL_FIELDS,
-    Record,
-    Value,
-    model_object,
-    model_values,
-    names,
-    values,
-)
-from dscalc.report import sheet
+from dscalc.record.fields import UNITS, Value, find
+from dscalc.words import plural
 
 EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224
   dscalc model mypackage.models:resnet50 --input 3x224x224 --kwargs '{"classes": 10}'
-  dscalc model torchvision.models:resnet50 --input 3x224x224 --sort standard_macs --top 10
-  dscalc model mymodels.py:Net --input 3x224x224 --assert 'model_macs <= 600M'
+  dscalc model torchvision.models:resnet50 --input 3x224x224 --sort macs --top 10
+  dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
 """
 
 
@@ -41,17 +34,28 @@ def model(
             "returns one.",
         ),
     ],
+    output: OutputOptions,
+    check: CheckOptions,
     inputs: Annotated[
         list[str],
         typer.Option(
             "--input",
-            metavar="CxHxW",
-            help="Shape of an input, without the batch; repeatable, for several arguments.",
+            metavar="[NAME=]CxHxW[:DTYPE]",
+            help="Shape of an input, without the batch; repeatable. mask=1x32 is given by keyword, "
+            "ids=77:int64 has a dtype, t=:int64 is one number a sample.",
             rich_help_panel="Model",
         ),
-    ],
-    output: OutputOptions,
-    check: CheckOptions,
+    ] = [],  # noqa: B006  # typer copies it
+    inputs_: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs",
+            metavar="MODULE:ATTR",
+            help="Inputs of any other kind: a value, or a callable that returns one; a dict gives "
+            "keywords, a tuple positions.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     kwargs: Annotated[
         str,
         typer.Option(
@@ -74,6 +78,16 @@ def model(
             rich_help_panel="Model",
         ),
     ] = None,
+    as_: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="BLOCK",
+            help="What convolutions are rewritten as.",
+            autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
+            rich_help_panel="Model",
+        ),
+    ] = "separable",
     only: Annotated[
         list[str],
         typer.Option(
@@ -101,6 +115,15 @@ def model(
             rich_help_panel="Model",
         ),
     ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            "--depth",
+            metavar="N",
+            help="Sum rows by the first N parts of their module paths.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     top: Annotated[
         str | None,
         typer.Option(
@@ -108,74 +131,79 @@ def model(
         ),
     ] = None,
 ) -> int:
-    """Audit a torch model: what would separable convolutions save?
+    """Audit a torch model: what does each operator cost, and what would be saved?
 
-    The model's code is imported and run, once on random inputs and twice more for fvcore; run only
-    code that you trust. A convolution stays as it is, and its kind says why, where it is
-    pointwise, depthwise, grouped, transposed or would not save.
+    The model's code is imported and traced on torch's meta device, where tensors have shapes and
+    no values: nothing is computed. Load only code that you trust. A convolution stays as it is,
+    and its kind says why, if it is pointwise, depthwise, grouped, transposed or would not save.
 
-    Here standard is the model as it is, and separable the model with its eligible convolutions
-    replaced.
-
-    --get and --assert hold the total, and know the whole model as model_macs, model_params,
-    model_separable_macs and model_separable_params.
+    Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
-    verdict = verdict_on(output, more=MODEL_FIELDS)
-    if sort is not None:
-        check_field(sort, names(Record._fields, output.unit))
-    verify = check.wanted(not output.get, [*verdict.assertion_fields, *output.get])
+    block = Block.parse(as_)
+    asked = Asked("model", block, output)
+    verdict = asked.verdict
+    key = find(sort, "model", block, output.unit) if sort is not None else None
+    verify = check.wanted(not output.get, asked.fields)
     most = words.whole(top, "--top") if top is not None else None
-    shapes = [words.shape(shape, "--input") for shape in inputs]
+    levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
     arguments = words.keywords(kwargs, "--kwargs")
     with torch_needed():
-        from dscalc.pytorch.audit import audit, make_input
+        from dscalc.pytorch.audit import audit
         from dscalc.pytorch.crosscheck import versions
-        from dscalc.pytorch.load import load_model
-    with working(output, f"running {target}"), redirect_stdout(sys.stderr):  # it may print
-        tensors = [make_input((samples, *shape), dtype or "float32") for shape in shapes]
-        loaded = load_model(target, arguments, dtype)
-        choose = partial(audit, loaded, *tensors, only=only or None, exclude=exclude or None)
-        try:
-            found = choose(verify=verify)
-        except CrosscheckError as error:
-            verdict.refuse(f"{error}; add --no-verify to do without")
-            found = choose(verify=False)
-    if verify and output.verbose:
-        verdict.say(f"counted by {versions()}")
-    rows, sums = found.records, found.total
-    if sort is not None:
-        rows = sorted(rows, key=lambda row: _sortable(values(row, output.unit)[sort]), reverse=True)
-    shown = rows[:most]
-    hidden = len(rows) - len(shown)
-    known = values(sums, output.unit) | model_values(found.model, output.unit)
-    for field in (*verdict.assertion_fields, *output.get):
-        if field.startswith("model_") and known[field] is None:
-            reason = "what runs depends on the results of its convolutions"
-            if found.model.macs is None:
-                operators = ", ".join(found.model.uncounted_operators)
-                reason = f"fvcore has no count for one of {operators}"
-            raise DscalcError(f"{field} is not known: {reason}")
-    if output.plot:
-        with plotting(output.plot) as (plot, path, kind):
-            sides = ("as it is", "with separable convolutions")
-            plot.network(shown, path, kind, output.unit, target, sides)
-    write(
-        Answer(
-            shown,
-            lambda _: sheet.model(target, shown, sums, found.model, output.unit, hidden),
-            known=[known],
-            total=lambda _: sums,
-            more={"model": model_object(found.model, output.unit)},
-        ),
-        output,
-    )
-    for row in found.records:
-        verdict.crosscheck(row, partial(str, row.name))
-    if found.crosscheck == "mismatch" and sums.crosscheck != "mismatch":
-        verdict.differs("the model holds other parameters than its records say")
-    verdict.check(known)
+        from dscalc.pytorch.inputs import check_inputs, inputs_from, read_inputs
+        from dscalc.pytorch.load import load_model, user_code
+    with verdict.held():
+        with working(output, f"counting {target}"):
+            given = inputs_from(inputs_) if inputs_ else read_inputs(inputs, samples, dtype)
+            loaded = load_model(target, arguments, dtype)
+            check_inputs(loaded, given)
+            count = partial(
+                audit, loaded, *given.args, block=block, only=only or None,
+                exclude=exclude or None, named=given.kwargs,
+                rebuild=partial(load_model, target, arguments, dtype, meta=False),
+            )  # fmt: skip
+            with user_code(target):  # which may print
+                try:
+                    report = count(verify=verify)
+                except CrosscheckError as error:
+                    verdict.refuse(f"{error}; add --no-verify to do without")
+                    report = count(verify=False)
+        if verify and output.verbose:
+            verdict.say(f"counted by {versions()}")
+        report = replace(report, title=target, unit=output.unit)
+        total = report.total
+        assert total is not None
+        for row in report.rows:
+            verdict.crosscheck(row, report, partial(str, row.name))
+        for fault in report.faults:
+            verdict.differs(fault)
+        verdict.check(total)
+        for field in asked.get:
+            if field.read(total) is None and field.read(total._replace(unknown=())) is not None:
+                operators = ", ".join(total.unknown)
+                raise DscalcError(f"{field.name} is not known: no formula for {operators}")
+        rows = summed_by_path(report.rows, levels) if levels else list(report.rows)
+        if key:
+            rows.sort(key=lambda row: _sortable(key.read(row)), reverse=True)
+        notes = report.notes
+        if most and most < len(rows):
+            notes = [_left_out(rows[most:], UNITS[output.unit][0]), *notes]
+        report = replace(report, rows=rows[:most], notes=notes, checks=verdict.checks)
+        if output.plot:
+            with plotting(output.plot) as (plot, path, kind):
+                plot.network(report, path, kind)
+        write(report, output, asked.get)
     return verdict.conclude()
+
+
+def _left_out(rows: list[Row], label: str) -> str:
+    """What --top hides."""
+    with_macs = sum(row.as_is.cost.macs > 0 for row in rows)
+    without = len(rows) - with_macs
+    parts = [(with_macs, f"with {label}"), (without, f"without {label}")]
+    held = [f"{number:,} more {plural('row', number)} {what}" for number, what in parts if number]
+    return f"{' and '.join(held)} {'is' if len(rows) == 1 else 'are'} in the total"
 
 
 def _sortable(value: Value) -> tuple[int, Any, str]:
@@ -184,4 +212,6 @@ def _sortable(value: Value) -> tuple[int, Any, str]:
         return 0, 0, ""
     if isinstance(value, int | float | Fraction):
         return 2, value, ""
+    if isinstance(value, tuple):
+        return 2, prod(value), ""
     return 1, 0, str(value)

@@ -1,31 +1,26 @@
 """``dscalc network NAME|FILE|-``: a list of layers, with totals."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import (
-    Answer,
-    counter,
-    plotting,
-    refuse_many,
-    uncounted,
-    verdict_on,
-    watched,
-    write,
-)
+from dscalc.commands.answer import Asked, counter, plotting, refuse_many, watched, write
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
-from dscalc.inputs.network import load_network, shipped
-from dscalc.record.fields import layer_record, total, values
-from dscalc.report import sheet
+from dscalc.core.blocks import BLOCKS, STANDARD, Block
+from dscalc.core.row import Row, proved, total, with_shares
+from dscalc.inputs.network import load_network, shipped, source_text
+from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc network mobilenet_v1
   dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
-  dscalc network mynet.csv --assert 'separable_macs <= 600M'
+  dscalc network mynet.csv --assert 'macs <= 600M'
+  dscalc network resnet50 --as separable
+  dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
 """
@@ -61,6 +56,26 @@ def network(
             rich_help_panel="Layer",
         ),
     ] = None,
+    as_: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="BLOCK",
+            help="What rows are rewritten as; standard: each block as the plain convolution that "
+            "it stands for.",
+            autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
+            rich_help_panel="Layer",
+        ),
+    ] = "standard",
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias/--no-bias", help="A bias where a row does not say.", rich_help_panel="Layer"
+        ),
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the file itself, and do nothing else.")
+    ] = False,
     list_: Annotated[
         bool,
         typer.Option(
@@ -68,39 +83,49 @@ def network(
         ),
     ] = False,
 ) -> int:
-    """Add up a list of layers, as standard and as depthwise separable convolutions.
+    """Add up a list of layers, as it is and with its blocks built another way.
 
     The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
-    out_channels, kernel_size, stride, padding, dilation, groups, depth_multiplier, bias,
-    input_size, from, repeat, rounding and expansion; kind is conv, separable, depthwise, linear,
-    pool or norm. A row reads from the one before, or from the row that "from" names.
+    out_channels, kernel_size, stride, padding, output_padding, dilation, groups,
+    depth_multiplier, bias, norm, scale, input_size, from, repeat, rounding and expansion. kind is
+    conv, linear, pool, norm, transposed, upsample, depthwise or a block such as separable,
+    bottleneck:4 or inverted:6. Each row reads what the row before it leaves, or the rows that
+    "from" names: one, several joined by +, or input.
 
-    Here separable is the network as it is, and standard the network with a full convolution in
-    place of each separable and depthwise row. --get and --assert hold the total.
+    macs and params are those of the network as it is; standard_macs those of the network with one
+    plain convolution in place of each block. --get and --assert read the total.
     """
-    verdict = verdict_on(output)
+    if show:
+        sys.stdout.write(source_text(source))
+        return 0
+    block = Block.parse(as_)
+    asked = Asked("network", block, output)
     size = words.size(input_size, "--input-size") if input_size else None
-    layers = load_network(source, input_size=size, **scale.parsed())
-    refuse_many(len(layers), output)
-    if check.wanted(not output.get, [*verdict.assertion_fields, *output.get]):
-        count, in_turn = counter(verdict, output.verbose), watched(layers, len(layers), output)
-    else:
-        count, in_turn = uncounted, layers
-    rows = [layer_record(layer, count(layer)) for layer in in_turn]
-    sums = total(rows)
-    known = values(sums, output.unit)
-    title = shipped().get(source, "stdin" if source == "-" else words.printable(source))
-    if output.plot:
-        with plotting(output.plot) as (plot, path, kind):
-            sides = ("as standard convolutions", "as it is")
-            plot.network(rows, path, kind, output.unit, title, sides)
-    write(
-        Answer(
-            rows, lambda _: sheet.network(title, rows, sums, output.unit), [known], lambda _: sums
-        ),
-        output,
-    )
-    for row in rows:
-        verdict.crosscheck(row, partial(str, row.name))
-    verdict.check(known)
-    return verdict.conclude()
+    options = scale.parsed()
+    options["dims"] = options["dims"] or 2
+    rows = load_network(source, block=block, input_size=size, bias=bias, **options)
+    refuse_many(len(rows), output)
+    with asked.verdict.held():
+        if check.wanted(not output.get, asked.fields):
+            count = counter(asked.verdict, output.verbose)
+            rows = [proved(row, count) for row in watched(rows, len(rows), output)]
+        rows, sums = with_shares(rows), total(rows)
+        title = shipped().get(source, "stdin" if source == "-" else words.printable(source))
+        report = Report("network", block, rows, sums, title=title, unit=output.unit)
+        for row in rows:
+            asked.verdict.crosscheck(row, report, partial(str, row.name))
+        asked.verdict.check(sums)
+        report = replace(report, checks=asked.verdict.checks, notes=_notes(rows, block))
+        if output.plot:
+            with plotting(output.plot) as (plot, path, kind):
+                plot.network(report, path, kind)
+        write(report, output, asked.get)
+    return asked.verdict.conclude()
+
+
+def _notes(rows: list[Row], block: Block) -> list[str]:
+    if not all(row.kept for row in rows):
+        return []
+    if block == STANDARD:
+        return ["every row is plain already; --as separable says what separable would cost"]
+    return [f"no row can be rewritten as {block}"]

@@ -1,6 +1,7 @@
 """The options that commands share, each declared once."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -10,8 +11,10 @@ import typer
 from typer.core import TyperCommand
 
 from dscalc import words
+from dscalc.core.blocks import BLOCKS, SEPARABLE, STANDARD, Block
 from dscalc.errors import DscalcError
-from dscalc.record.fields import Record, Unit
+from dscalc.record.fields import DEFAULT, Field, Unit
+from dscalc.record.fields import fields as fields_of
 
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
@@ -19,23 +22,31 @@ _layer = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
-class Options:
-    """Options as attributes: the annotations of a subclass declare them."""
+Work = Annotated[
+    bool,
+    _output("--work", help="Show the arithmetic of each step, in symbols and in numbers."),
+]
 
-    def __init__(self, **given: Any) -> None:
-        self.__dict__.update(given)
 
-
-class SizeArguments(Options):
+@dataclass(eq=False, repr=False)
+class SizeArguments:
     """The layer, or the grid of layers."""
 
     ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")]
     oc: Annotated[str, typer.Argument(metavar="OC", help="Output channels.")]
     f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3, or 3x5.")]
-    d: Annotated[str, typer.Argument(metavar="D", help="Feature map size: 14, or 224x160.")]
+    d: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[D]",
+            show_default=False,
+            help="Input feature map size: 14, or 224x160. Without it: one output position.",
+        ),
+    ] = None
 
 
-class LayerOptions(Options):
+@dataclass(eq=False, repr=False)
+class LayerOptions:
     """What every layer of a grid has in common."""
 
     stride: Annotated[
@@ -47,19 +58,51 @@ class LayerOptions(Options):
             "-p",
             "--padding",
             metavar="same|valid|N|HxW",
-            help="Zeros at each end; with same the output is ceil(D / stride).",
+            help="Zeros at each end of an axis. same: the output is ceil(D / stride); valid: none.",
         ),
     ] = "same"
     dilation: Annotated[
         str, _layer("--dilation", metavar="N|HxW", help="Distance between taps of the filter.")
     ] = "1"
-    depth_multiplier: Annotated[
-        str,
-        _layer(
-            "-m", "--depth-multiplier", metavar="N", help="Depthwise filters per input channel."
-        ),
+    groups: Annotated[
+        str, _layer("--groups", metavar="G", help="Groups of the standard convolution.")
     ] = "1"
     bias: Annotated[bool, _layer("--bias/--no-bias", help="A bias on every convolution.")] = False
+
+    def parsed(self) -> dict[str, Any]:
+        """The options of a `Conv`."""
+        return {
+            "stride": words.size(self.stride, "--stride"),
+            "padding": words.padding(self.padding, "--padding"),
+            "dilation": words.size(self.dilation, "--dilation"),
+            "groups": words.whole(self.groups, "--groups"),
+            "bias": self.bias,
+        }
+
+
+@dataclass(eq=False, repr=False)
+class BlockOptions:
+    """What the layer is rewritten as."""
+
+    as_: Annotated[
+        str,
+        _layer(
+            "--as",
+            metavar="BLOCK",
+            help="What the layer is rewritten as. separable is depthwise separable; for Fx1 and "
+            "then 1xF see spatial.",
+            autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
+        ),
+    ] = "separable"
+    depth_multiplier: Annotated[
+        str | None,
+        _layer(
+            "-m",
+            "--depth-multiplier",
+            metavar="N",
+            help="Depthwise filters per input channel; short for --as separable:N.",
+        ),
+    ] = None
     depthwise_bias: Annotated[
         bool | None,
         _layer(
@@ -68,28 +111,42 @@ class LayerOptions(Options):
         ),
     ] = None
 
-    def parsed(self) -> dict[str, Any]:
-        """The arguments of `dscalc.compare`."""
-        return {
-            "stride": words.size(self.stride, "--stride"),
-            "padding": words.padding(self.padding, "--padding"),
-            "dilation": words.size(self.dilation, "--dilation"),
-            "depth_multiplier": words.whole(self.depth_multiplier, "--depth-multiplier"),
-            "bias": self.bias,
-            "depthwise_bias": self.depthwise_bias,
-        }
+    def block(self) -> Block:
+        """What the layer is rewritten as."""
+        block = Block.parse(self.as_)
+        if block == STANDARD:
+            raise DscalcError(
+                "--as standard is what the layer is compared with; name another block"
+            )
+        if self.depth_multiplier is not None:
+            multiplier = words.whole(self.depth_multiplier, "--depth-multiplier")
+            if self.as_ != str(SEPARABLE):
+                raise DscalcError(
+                    f"--depth-multiplier is short for --as separable:{multiplier}; drop one of them"
+                )
+            block = block._replace(numbers=(multiplier,))
+        if self.depthwise_bias is None:
+            return block
+        if "depthwise" not in block.step_names:
+            raise DscalcError(f"{block} has no depthwise step; drop --depthwise-bias")
+        return block._replace(biases=(("depthwise", self.depthwise_bias),))
 
 
-class ScaleOptions(Options):
+@dataclass(eq=False, repr=False)
+class ScaleOptions:
     """What scales a layer or a whole network."""
 
     batch: Annotated[
         str, _layer("-b", "--batch", metavar="N", help="Samples; multiplies the MACs.")
     ] = "1"
     dims: Annotated[
-        Literal["1", "2", "3"],
-        _layer("--dims", metavar="1|2|3", help="Axes that a single F or D repeats over."),
-    ] = "2"
+        Literal["1", "2", "3"] | None,
+        _layer(
+            "--dims",
+            metavar="1|2|3",
+            help="Axes that a single F or D repeats over; 2 unless one is written 3x3x3.",
+        ),
+    ] = None
     width_multiplier: Annotated[
         str,
         _layer(
@@ -111,7 +168,7 @@ class ScaleOptions(Options):
         """The arguments that `dscalc.compare` and `read_network` share, and ``dims``."""
         return {
             "batch_size": words.whole(self.batch, "--batch"),
-            "dims": int(self.dims),
+            "dims": int(self.dims) if self.dims else None,
             "width_multiplier": words.multiplier(self.width_multiplier, "--width-multiplier"),
             "resolution_multiplier": words.multiplier(
                 self.resolution_multiplier, "--resolution-multiplier"
@@ -119,10 +176,8 @@ class ScaleOptions(Options):
         }
 
 
-_COUNTED = ("fvcore_", "torch_", "model_macs", "model_flops", "model_separable_", "crosscheck")
-
-
-class CheckOptions(Options):
+@dataclass(eq=False, repr=False)
+class CheckOptions:
     """Whether the answer is proved."""
 
     verify: Annotated[
@@ -134,19 +189,21 @@ class CheckOptions(Options):
         ),
     ] = None
 
-    def wanted(self, by_default: bool, fields: Iterable[str]) -> bool:
+    def wanted(self, by_default: bool, asked: Iterable[Field]) -> bool:
         """Whether to cross-check: always where one of the fields asked for is counted by it.
 
         Raises:
             DscalcError: such a field is asked for and --no-verify given.
         """
-        counted = [field for field in fields if field.startswith(_COUNTED)]
-        if counted and self.verify is False and counted != ["crosscheck"]:
-            raise DscalcError(f"{counted[0]} is what the cross-check counts; drop --no-verify")
+        counted = [field for field in asked if field.formula]
+        numbers = [field.name for field in counted if field.is_number]
+        if numbers and self.verify is False:
+            raise DscalcError(f"{numbers[0]} is what the cross-check counts; drop --no-verify")
         return self.verify if self.verify is not None else bool(counted) or by_default
 
 
-class OutputOptions(Options):
+@dataclass(eq=False, repr=False)
+class OutputOptions:
     """How the answer is shown and checked."""
 
     format: Annotated[Format, _output("-f", "--format", help="How the report is written.")] = (
@@ -178,11 +235,13 @@ class OutputOptions(Options):
             "--get",
             metavar="FIELD",
             help="Print this raw value alone, one line a row; repeatable.",
-            autocompletion=lambda incomplete: [
-                field for field in Record._fields if field.startswith(incomplete)
+            autocompletion=lambda ctx, incomplete: [
+                field.name
+                for field in fields_of(ctx.info_name, DEFAULT.get(ctx.info_name, SEPARABLE))
+                if field.name.startswith(incomplete)
             ],
         ),
-    ] = []  # noqa: RUF012  # typer copies it
+    ] = field(default_factory=list)
     assertions: Annotated[
         list[str],
         _output(
@@ -190,7 +249,7 @@ class OutputOptions(Options):
             metavar="'FIELD OP NUMBER'",
             help="Exit with 1 unless this holds, such as 'mac_ratio <= 1/8'; repeatable.",
         ),
-    ] = []  # noqa: RUF012
+    ] = field(default_factory=list)
     unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
     quiet: Annotated[
         bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
@@ -201,33 +260,39 @@ class OutputOptions(Options):
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command one option for each annotation of the `Options` that it takes."""
-    groups: dict[str, type[Options]] = {}
+    """Give a command one option for each field of the dataclasses that it takes.
+
+    Typer reads the signature of a function, and knows no groups of options.
+    """
+    groups: dict[str, Any] = {}
     parameters: list[Parameter] = []
     for name, parameter in signature(command).parameters.items():
-        kind = parameter.annotation
-        if isinstance(kind, type) and issubclass(kind, Options):
-            groups[name] = kind
-            parameters += [
-                Parameter(
-                    field,
-                    Parameter.KEYWORD_ONLY,
-                    default=getattr(kind, field, Parameter.empty),
-                    annotation=hint,
-                )
-                for field, hint in kind.__annotations__.items()
-            ]
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            parameters += [_parameter(option) for option in fields(parameter.annotation)]
         else:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
 
     @wraps(command)
     def flat(**given: Any) -> int:
         for name, group in groups.items():
-            given[name] = group(**{field: given.pop(field) for field in group.__annotations__})
+            given[name] = group(**{option.name: given.pop(option.name) for option in fields(group)})
         return command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return flat
+
+
+def _parameter(option: Any) -> Parameter:
+    default = option.default
+    if option.default_factory is not MISSING:
+        default = option.default_factory()
+    return Parameter(
+        option.name,
+        Parameter.KEYWORD_ONLY,
+        default=Parameter.empty if default is MISSING else default,
+        annotation=option.type,
+    )
 
 
 class SectionedCommand(TyperCommand):

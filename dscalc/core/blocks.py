@@ -1,186 +1,408 @@
-"""A standard convolution beside the depthwise separable one that replaces it."""
+"""Ways to build a layer: each block by name, and why a layer is not rewritten as one.
 
+A block maps the same input to the same output shape as one standard convolution, so that it may
+stand in its place. The step that filters carries stride, padding and dilation; 1x1 steps before it
+run on the input map, those after it on the map that it leaves. A new block is a function and its
+entry in `BLOCKS`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from fractions import Fraction
-from typing import NamedTuple, overload
+from math import prod
+from typing import NamedTuple
 
-from dscalc.core.conv import Conv, whole_number
+from dscalc import words
+from dscalc.core.conv import Conv
+from dscalc.core.cost import Cost
 from dscalc.errors import DscalcError
-from dscalc.words import Padding, Size
 
-Multiplier = Fraction | float | str
+Steps = Mapping[str, Conv]
+Form = tuple[str, Fraction]
 
 
-def scaled_channels(channels: int, width_multiplier: Multiplier) -> int:
-    """floor(alpha * channels), at least 1, computed exactly: 0.29 * 100 is 29.
+def standard(conv: Conv) -> Steps:
+    """The convolution itself."""
+    return {"standard": conv}
 
-    Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.3.
+
+def separable(conv: Conv, m: int) -> Steps:
+    """Depthwise FxF, IC -> m*IC; pointwise 1x1 -> OC.
+
+    Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.1; Chollet, Xception,
+    2017 (arXiv 1610.02357).
     """
-    alpha = exact_multiplier("width_multiplier", width_multiplier)
-    return max(1, int(alpha * whole_number("channels", channels)))
+    wide = m * conv.in_channels
+    return {
+        "depthwise": _filter(conv, conv.in_channels, wide, groups=conv.in_channels),
+        "pointwise": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
 
 
-@overload
-def scaled_size(input_size: int, resolution_multiplier: Multiplier) -> int: ...
-@overload
-def scaled_size(
-    input_size: tuple[int, ...], resolution_multiplier: Multiplier
-) -> tuple[int, ...]: ...
-def scaled_size(input_size: Size, resolution_multiplier: Multiplier) -> Size:
-    """round(rho * D) along each axis, at least 1, computed exactly: 0.714 * 14 = 9.996 is 10.
+def separable_form(conv: Conv, m: int) -> Form:
+    """It tends to m/F^2 once OC is much larger than F^2, and is over 1 where OC or F is 1.
 
-    Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.4.
+    Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.1.
     """
-    rho = exact_multiplier("resolution_multiplier", resolution_multiplier)
-    if isinstance(input_size, tuple | list):
-        return tuple(scaled_size(length, rho) for length in input_size)
-    return max(1, round(rho * whole_number("input_size", input_size)))
+    value = m * (Fraction(1, conv.out_channels) + Fraction(1, prod(conv.kernel_size)))
+    return "1/OC + 1/F^2" if m == 1 else "m * (1/OC + 1/F^2)", value
 
 
-def exact_multiplier(name: str, value: Multiplier) -> Fraction:
-    """Read a multiplier as it is written: the float 0.1 means 1/10."""
-    try:
-        multiplier = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise DscalcError(f"{name} must be a number such as 0.75 or 3/4, got {value!r}") from None
-    if multiplier <= 0:
-        raise DscalcError(f"{name} must be greater than 0, got {value}")
-    return multiplier
+def separable_limit(conv: Conv, m: int) -> Form:
+    """The ratio for many output channels."""
+    return f"{m}/F^2", Fraction(m, prod(conv.kernel_size))
 
 
-class Counts(NamedTuple):
-    """MACs and parameters of a comparison, by formula or as counted on real modules."""
+def blueprint(conv: Conv) -> Steps:
+    """Pointwise 1x1, IC -> OC; depthwise FxF on OC: separable the other way round.
 
-    standard_macs: int
-    standard_params: int
-    depthwise_macs: int | None
-    depthwise_params: int | None
-    pointwise_macs: int | None
-    pointwise_params: int | None
-    separable_macs: int
-    separable_params: int
-
-
-class Comparison(NamedTuple):
-    """A standard convolution and its replacement, which is the sum of its parts.
-
-    A depthwise separable convolution is a ``depthwise`` step, one filter per input channel, and a
-    ``pointwise`` 1x1 convolution of what that leaves. A replacement may lack either; with neither,
-    the standard convolution stays as it is.
+    Source: Haase, Amthor, BSConv, 2020 (arXiv 2003.13549), section 3.
     """
-
-    standard: Conv
-    depthwise: Conv | None = None
-    pointwise: Conv | None = None
-
-    @property
-    def counts(self) -> Counts:
-        """All MACs and parameters, by formula; the replacement is the sum of its parts."""
-        macs, params = self.standard.macs, self.standard.params
-        if not self.depthwise and not self.pointwise:
-            return Counts(macs, params, None, None, None, None, macs, params)
-        depthwise_macs = depthwise_params = pointwise_macs = pointwise_params = None
-        if self.depthwise:
-            depthwise_macs, depthwise_params = self.depthwise.macs, self.depthwise.params
-        if self.pointwise:
-            pointwise_macs, pointwise_params = self.pointwise.macs, self.pointwise.params
-        return Counts(
-            macs,
-            params,
-            depthwise_macs,
-            depthwise_params,
-            pointwise_macs,
-            pointwise_params,
-            (depthwise_macs or 0) + (pointwise_macs or 0),
-            (depthwise_params or 0) + (pointwise_params or 0),
-        )
-
-    @property
-    def separable_macs(self) -> int:
-        """Multiply-accumulates of the replacement."""
-        return self.counts.separable_macs
-
-    @property
-    def separable_params(self) -> int:
-        """Weights and biases of the replacement."""
-        return self.counts.separable_params
-
-    @property
-    def ratio(self) -> Fraction:
-        """Separable / standard MACs, m * (1/OC + 1/F^2) where the standard one is ungrouped.
-
-        Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.1. It tends to 1/F^2
-        once OC is much larger than F^2, and is over 1, so separable costs more, where OC or F is 1.
-        """
-        return Fraction(self.separable_macs, self.standard.macs)
-
-    @property
-    def param_ratio(self) -> Fraction:
-        """Separable / standard parameters, the same as the ratio of MACs where there is no bias."""
-        return Fraction(self.separable_params, self.standard.params)
+    return {
+        "pointwise": _mix(conv, conv.in_channels, conv.out_channels, conv.input_size),
+        "depthwise": _filter(conv, conv.out_channels, conv.out_channels, conv.out_channels),
+    }
 
 
-def compare(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: Size,
-    input_size: Size,
-    *,
-    stride: Size = 1,
-    padding: Padding = "same",
-    dilation: Size = 1,
-    groups: int = 1,
-    depth_multiplier: int = 1,
-    bias: bool = False,
-    depthwise_bias: bool | None = None,
-    batch_size: int = 1,
-    width_multiplier: Multiplier = 1,
-    resolution_multiplier: Multiplier = 1,
-) -> Comparison:
-    """Compare a convolution with the depthwise separable convolution that replaces it.
+def blueprint_form(conv: Conv) -> Form:
+    """Source: Haase, Amthor, BSConv, 2020, section 3; where the map keeps its size."""
+    return "1/F^2 + 1/IC", Fraction(1, prod(conv.kernel_size)) + Fraction(1, conv.in_channels)
 
-    Stride, padding and dilation belong to the depthwise step; the pointwise step runs on the map
-    that it leaves.
 
-    Args:
-        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation: as in `Conv`.
-        groups: groups of the standard convolution alone.
-        depth_multiplier: depthwise filters per input channel (Keras' name).
-        bias: whether every convolution has biases.
-        depthwise_bias: overrides ``bias`` for the depthwise step; Keras' ``SeparableConv2D`` has
-            none there.
-        batch_size: samples.
-        width_multiplier: scales both channels, as `scaled_channels`.
-        resolution_multiplier: scales the input size, as `scaled_size`.
+def grouped(conv: Conv, g: int) -> Steps:
+    """Conv FxF in g groups.
 
-    Raises:
-        DscalcError: as `Conv`.
+    Source: Krizhevsky et al., AlexNet, 2012; Xie et al., ResNeXt, 2017 (arXiv 1611.05431).
     """
-    if width_multiplier != 1:
-        in_channels = scaled_channels(in_channels, width_multiplier)
-        out_channels = scaled_channels(out_channels, width_multiplier)
-    if resolution_multiplier != 1:
-        input_size = scaled_size(input_size, resolution_multiplier)
-    standard = Conv(
-        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation,
-        groups, bias, batch_size,
+    for channels in (conv.in_channels, conv.out_channels):
+        if channels % g:
+            raise DscalcError(f"{g} groups do not divide {channels} channels")
+    return {"conv": _filter(conv, conv.in_channels, conv.out_channels, groups=g)}
+
+
+def grouped_form(conv: Conv, g: int) -> Form:
+    """Each output channel reads one group of the input channels."""
+    return "1/g", Fraction(1, g)
+
+
+def spatial(conv: Conv) -> Steps:
+    """A step for each axis, which carries that axis' stride, padding and dilation.
+
+    Vertical Fx1, IC -> OC; horizontal 1xF, OC -> OC. Source: Szegedy et al., 2016
+    (arXiv 1512.00567), section 3.2.
+    """
+    steps, read, size = {}, conv.in_channels, conv.input_size
+    for axis, name in enumerate(_AXES[-len(size) :]):
+
+        def along(sizes: tuple[int, ...], other: int, axis: int = axis) -> tuple[int, ...]:
+            return tuple(own if at == axis else other for at, own in enumerate(sizes))
+
+        left = (*conv.output_size[: axis + 1], *size[axis + 1 :])
+        steps[name] = conv.like(
+            in_channels=read, groups=1, input_size=size, output_size=left,
+            kernel_size=along(conv.kernel_size, 1), stride=along(conv.stride, 1),
+            dilation=along(conv.dilation, 1),
+            padding=conv.padding if isinstance(conv.padding, str) else along(conv.padding, 0),
+        )  # fmt: skip
+        read, size = conv.out_channels, left
+    return steps
+
+
+def spatial_form(conv: Conv) -> Form:
+    """Of a square filter, where the map keeps its size."""
+    ratio = (1 + Fraction(conv.out_channels, conv.in_channels)) / conv.kernel_size[0]
+    return "(1 + OC/IC) / F", ratio
+
+
+def bottleneck(conv: Conv, r: int, g: int) -> Steps:
+    """Reduce 1x1, IC -> OC/r; conv FxF in g groups; expand 1x1 -> OC.
+
+    Source: He et al., ResNet, 2016 (arXiv 1512.03385), figure 5; with groups Xie et al., ResNeXt,
+    2017 (arXiv 1611.05431), figure 3.
+    """
+    if conv.out_channels % r:
+        raise DscalcError(f"{r} does not divide {conv.out_channels} output channels")
+    narrow = conv.out_channels // r
+    if narrow % g:
+        raise DscalcError(f"{g} groups do not divide {narrow} channels")
+    return {
+        "reduce": _mix(conv, conv.in_channels, narrow, conv.input_size),
+        "conv": _filter(conv, narrow, narrow, groups=g),
+        "expand": _mix(conv, narrow, conv.out_channels, conv.output_size),
+    }
+
+
+def inverted(conv: Conv, t: int) -> Steps:
+    """Expand 1x1, IC -> t*IC; depthwise FxF; project 1x1 -> OC. With t = 1 nothing is expanded.
+
+    Source: Sandler et al., MobileNetV2, 2018 (arXiv 1801.04381), table 1, and the authors' code.
+    """
+    wide = t * conv.in_channels
+    expand = {"expand": _mix(conv, conv.in_channels, wide, conv.input_size)} if t > 1 else {}
+    return {
+        **expand,
+        "depthwise": _filter(conv, wide, wide, groups=wide),
+        "project": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
+
+
+def fused(conv: Conv, t: int) -> Steps:
+    """Expand FxF, IC -> t*IC; project 1x1 -> OC. With t = 1 it is the convolution itself.
+
+    Source: Tan, Le, EfficientNetV2, 2021 (arXiv 2104.00298), figure 2, and the authors' code.
+    """
+    if t == 1:
+        return {"expand": conv}
+    wide = t * conv.in_channels
+    return {
+        "expand": _filter(conv, conv.in_channels, wide, groups=1),
+        "project": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
+
+
+def convnext(conv: Conv, t: int) -> Steps:
+    """Depthwise FxF on IC; expand 1x1 -> t*IC; project 1x1 -> OC.
+
+    Source: Liu et al., ConvNeXt, 2022 (arXiv 2201.03545), figure 4.
+    """
+    wide = t * conv.in_channels
+    return {
+        "depthwise": _filter(conv, conv.in_channels, conv.in_channels, groups=conv.in_channels),
+        "expand": _mix(conv, conv.in_channels, wide, conv.output_size),
+        "project": _mix(conv, wide, conv.out_channels, conv.output_size),
+    }
+
+
+_AXES = ("depth", "vertical", "horizontal")
+
+
+def _filter(conv: Conv, in_channels: int, out_channels: int, groups: int) -> Conv:
+    """The step that filters the map as the standard convolution does."""
+    return conv.like(in_channels=in_channels, out_channels=out_channels, groups=groups)
+
+
+def _mix(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...]) -> Conv:
+    """A 1x1 convolution on a map of that size."""
+    ones = (1,) * len(size)
+    return conv.like(
+        in_channels=in_channels, out_channels=out_channels, kernel_size=ones, input_size=size,
+        stride=ones, padding="same", dilation=ones, groups=1, output_size=size,
     )  # fmt: skip
-    return separable(
-        standard,
-        whole_number("depth_multiplier", depth_multiplier),
-        bool(bias if depthwise_bias is None else depthwise_bias),
-    )
 
 
-def separable(standard: Conv, depth_multiplier: int, depthwise_bias: bool) -> Comparison:
-    """Compare a convolution with its replacement, which has the same sizes and biases."""
-    filters, ones = standard.in_channels * depth_multiplier, (1,) * len(standard.kernel_size)
-    depthwise = Conv._make((
-        standard.in_channels, filters, standard.kernel_size, standard.input_size, standard.stride,
-        standard.padding, standard.dilation, standard.in_channels, depthwise_bias,
-        standard.batch_size, standard.output_size,
-    ))  # fmt: skip
-    pointwise = Conv._make((
-        filters, standard.out_channels, ones, standard.output_size, ones, "same", ones, 1,
-        standard.bias, standard.batch_size, standard.output_size,
-    ))  # fmt: skip
-    return Comparison(standard, depthwise, pointwise)
+class Number(NamedTuple):
+    """A number that a block takes after a colon: M of ``separable:M``; some must be given."""
+
+    symbol: str
+    default: int | None
+    meaning: str
+
+
+class Kind(NamedTuple):
+    """How a block is built: its steps and the numbers it takes.
+
+    ``form`` is the closed form of its ratio to an ungrouped convolution, ``limit`` what that tends
+    to for many output channels; each in symbols and its value.
+    """
+
+    build: Callable[..., Steps]
+    steps: tuple[str, ...]
+    numbers: tuple[Number, ...] = ()
+    form: Callable[..., Form] | None = None
+    limit: Callable[..., Form] | None = None
+
+
+BLOCKS = {
+    "standard": Kind(standard, ("standard",)),
+    "separable": Kind(
+        separable,
+        ("depthwise", "pointwise"),
+        (Number("m", 1, "depth multiplier"),),
+        separable_form,
+        separable_limit,
+    ),
+    "blueprint": Kind(blueprint, ("pointwise", "depthwise"), (), blueprint_form),
+    "grouped": Kind(grouped, ("conv",), (Number("g", None, "groups"),), grouped_form),
+    "spatial": Kind(spatial, _AXES, (), spatial_form),
+    "bottleneck": Kind(
+        bottleneck,
+        ("reduce", "conv", "expand"),
+        (Number("r", 4, "reduction"), Number("g", 1, "groups")),
+    ),
+    "inverted": Kind(inverted, ("expand", "depthwise", "project"), (Number("t", 6, "expansion"),)),
+    "fused": Kind(fused, ("expand", "project"), (Number("t", 4, "expansion"),)),
+    "convnext": Kind(convnext, ("depthwise", "expand", "project"), (Number("t", 4, "expansion"),)),
+}
+
+DEFAULTS = [f"{name}:8" if name == "grouped" else name for name in BLOCKS]  # as they are shown
+
+
+class Norm(NamedTuple):
+    """A normalisation: a scale and a shift per channel, and no MACs."""
+
+    channels: int
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs, by formula."""
+        return Cost(0, 2 * self.channels)
+
+
+class Step(NamedTuple):
+    """One named part of a block, and its cost by formula."""
+
+    name: str
+    layer: Conv | Norm | None  # None in a total
+    cost: Cost
+
+
+class Block(NamedTuple):
+    """A block with its numbers, such as ``separable:2``; `steps` applies it to a convolution.
+
+    ``biases`` say which steps have biases, by name, where that differs from the convolution;
+    ``dims`` is how many axes it filters.
+    """
+
+    name: str
+    numbers: tuple[int, ...] = ()
+    biases: tuple[tuple[str, bool], ...] = ()
+    dims: int = 2
+
+    @classmethod
+    def parse(cls, text: str, option: str = "--as") -> "Block":
+        """Read ``NAME`` or ``NAME:NUMBER``.
+
+        Raises:
+            DscalcError: there is no such block, or a number is none that it takes.
+        """
+        name, *given = text.strip().split(":")
+        if name not in BLOCKS:
+            near = get_close_matches(name, BLOCKS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BLOCKS)}"
+            raise DscalcError(f"{option}: unknown block {words.shown(name)}; {hint}")
+        numbers = BLOCKS[name].numbers
+        spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])
+        if len(given) > len(numbers):
+            raise DscalcError(f"{option}: the block is {spelled}, got {words.shown(text)}")
+        pairs = zip(given, numbers, strict=False)
+        read = [words.whole(value, f"{name} {number.meaning}") for value, number in pairs]
+        for number in numbers[len(read) :]:
+            if number.default is None:
+                raise DscalcError(
+                    f"{option}: {name} needs its {number.meaning}, such as {name}:8, "
+                    f"got {words.shown(text)}"
+                )
+            read.append(number.default)
+        return cls(name, tuple(read))
+
+    @property
+    def kind(self) -> Kind:
+        """How it is built."""
+        return BLOCKS[self.name]
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """Its steps in order; none where the block is one step, which then has its name."""
+        names = self.kind.steps
+        if names is _AXES:  # a step for each axis
+            names = _AXES[-self.dims :]
+        return names if len(names) > 1 else ()
+
+    def steps(self, conv: Conv) -> tuple[Step, ...]:
+        """What stands in place of a convolution, with the cost of each step.
+
+        Raises:
+            DscalcError: the block does not exist for this convolution.
+        """
+        layers = self.kind.build(conv, *self.numbers)
+        if self.biases:
+            chosen = dict(self.biases)
+            layers = {
+                name: layer.like(bias=chosen.get(name, layer.bias))
+                for name, layer in layers.items()
+            }
+        return tuple([Step(name, layer, layer.cost) for name, layer in layers.items()])
+
+    def closed_form(self, conv: Conv) -> tuple[str, str, Fraction] | None:
+        """The ratio of MACs to the standard convolution, in symbols, in numbers, and its value.
+
+        True where that convolution is ungrouped.
+        """
+        if self.kind.form is None:
+            return None
+        symbols, value = self.kind.form(conv, *self.numbers)
+        symbols = symbols.replace("F^2", taps_symbol(conv.kernel_size))
+        known = {
+            "IC": conv.in_channels,
+            "OC": conv.out_channels,
+            taps_symbol(conv.kernel_size): prod(conv.kernel_size),
+        }
+        known["F"] = conv.kernel_size[0] if conv.kernel_size else 1
+        known |= {n.symbol: m for n, m in zip(self.kind.numbers, self.numbers, strict=True)}
+        spelled = re.compile("|".join(rf"(?<!\w){re.escape(symbol)}(?!\w)" for symbol in known))
+        return symbols, spelled.sub(lambda match: str(known[match[0]]), symbols), value
+
+    def limit(self, conv: Conv) -> Form | None:
+        """What the ratio of MACs tends to for many output channels, in symbols, and its value."""
+        if self.kind.limit is None:
+            return None
+        symbols, value = self.kind.limit(conv, *self.numbers)
+        return symbols.replace("F^2", taps_symbol(conv.kernel_size)), value
+
+    def unusual(self, conv: Conv) -> list[str]:
+        """What of it is not as usual, in words."""
+        found = [
+            f"{number.meaning} {value}"
+            for number, value in zip(self.kind.numbers, self.numbers, strict=True)
+            if number.default not in (None, value)
+        ]
+        for name, bias in self.biases:
+            if bias != conv.bias:
+                found.append(f"bias {'on' if bias else 'but on'} {name}")
+        return found
+
+    def __str__(self) -> str:
+        """As it is written, without numbers that are as usual."""
+        numbers = list(self.numbers)
+        while numbers and numbers[-1] == self.kind.numbers[len(numbers) - 1].default:
+            numbers.pop()
+        return ":".join([self.name, *map(str, numbers)])
+
+
+def with_norms(steps: tuple[Step, ...], where: str) -> tuple[Step, ...]:
+    """The steps with a normalisation after ``each`` of them, or after the ``first`` or ``last``."""
+    after = {"first": steps[:1], "last": steps[-1:], "each": steps}[where]
+    found: list[Step] = []
+    for step in steps:
+        found.append(step)
+        if step in after and isinstance(step.layer, Conv):
+            norm = Norm(step.layer.out_channels)
+            found.append(Step(f"{step.name}_norm", norm, norm.cost))
+    return tuple(found)
+
+
+STANDARD = Block("standard")
+SEPARABLE = Block("separable", (1,))
+
+
+def why_kept(conv: Conv, block: Block) -> str:
+    """Why a convolution is not rewritten as a block; "" if it is."""
+    if conv.groups > 1:
+        return "depthwise" if conv.groups == conv.in_channels else "grouped"
+    if prod(conv.kernel_size) == 1:
+        return "pointwise"
+    try:
+        steps = block.steps(conv)
+    except DscalcError as error:
+        return str(error)
+    if sum(step.cost.macs for step in steps) >= conv.cost.macs:
+        return "no saving"
+    return ""
+
+
+def taps_symbol(kernel_size: tuple[int, ...]) -> str:
+    """The product of the axes of a filter, as a formula has it: F^2, or (F1*F2)."""
+    if len(set(kernel_size)) > 1:
+        return f"({'*'.join(f'F{axis}' for axis, _ in enumerate(kernel_size, 1))})"
+    return "F" if len(kernel_size) == 1 else f"F^{len(kernel_size)}"

@@ -1,49 +1,49 @@
 """A layer in words, for titles, verdicts and errors."""
 
-from dscalc.core.blocks import Comparison
+from dscalc.core.blocks import Block
+from dscalc.core.conv import Conv
 from dscalc.words import times
 
 
-def described(layer: Comparison) -> str:
-    """What a layer is."""
-    standard = layer.standard
+def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
+    """What a layer is, and what of the block in its place is not as usual.
+
+    ``one_position`` says that its map was left out.
+    """
     words = [
-        f"{standard.in_channels} -> {standard.out_channels} channels",
-        f"{times(standard.kernel_size)} kernel",
-        f"{times(standard.input_size)} map",
+        f"{conv.in_channels} -> {conv.out_channels} channels",
+        f"{times(conv.kernel_size)} kernel",
+        "one output position" if one_position else f"{times(conv.input_size)} map",
+        *([] if one_position else [f"padding {_padding(conv)}"]),
     ]
-    return ", ".join([*words, *unusual_options(layer)])
+    return ", ".join([*words, *unusual_options(conv, block)])
 
 
-def unusual_options(layer: Comparison) -> list[str]:
-    """The options of a layer that are not as usual."""
-    standard, depthwise = layer.standard, layer.depthwise
+def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[str]:
+    """What all layers of a grid have in common: the padding, and what is not as usual."""
+    padding = "one output position" if one_position else f"padding {_padding(conv)}"
+    return [padding, *unusual_options(conv, block)]
+
+
+def unusual_options(conv: Conv, block: Block) -> list[str]:
+    """The options of a layer that are not as usual, but for its padding."""
     words = []
-    if max(standard.stride) > 1:
-        words.append(f"stride {_short(standard.stride)}")
-    if standard.padding != "same":
-        padding = standard.padding
-        words.append(f"padding {padding if isinstance(padding, str) else _short(padding)}")
-    if max(standard.dilation) > 1:
-        words.append(f"dilation {_short(standard.dilation)}")
-    if standard.groups > 1:
-        words.append(f"{standard.groups} groups")
-    if depthwise and depthwise.out_channels > depthwise.in_channels:
-        words.append(f"depth multiplier {depthwise.out_channels // depthwise.in_channels}")
-    if depthwise and depthwise.bias != standard.bias:
-        words.append("bias but on depthwise" if standard.bias else "bias on depthwise")
-    elif standard.bias:
+    if max(conv.stride, default=1) > 1:
+        words.append(f"stride {_short(conv.stride)}")
+    if max(conv.dilation, default=1) > 1:
+        words.append(f"dilation {_short(conv.dilation)}")
+    if conv.groups > 1:
+        words.append(f"{conv.groups} groups")
+    words += block.unusual(conv)
+    if conv.bias and not any(bias != conv.bias for _, bias in block.biases):
         words.append("bias")
-    if standard.batch_size > 1:
-        words.append(f"batch of {standard.batch_size}")
+    if conv.batch_size > 1:
+        words.append(f"batch of {conv.batch_size}")
     return words
 
 
-def taps_symbol(kernel_size: tuple[int, ...]) -> str:
-    """The product of the axes of a filter, as a formula has it: F^2, or (F1*F2)."""
-    if len(set(kernel_size)) > 1:
-        return f"({'*'.join(f'F{axis}' for axis, _ in enumerate(kernel_size, 1))})"
-    return "F" if len(kernel_size) == 1 else f"F^{len(kernel_size)}"
+def _padding(conv: Conv) -> str:
+    return conv.padding if isinstance(conv.padding, str) else _short(conv.padding)
 
 
 def _short(size: tuple[int, ...]) -> str:

@@ -1,21 +1,14 @@
 """``32:1024:x2`` and friends -> the layers of a sweep."""
 
+import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, product
 from math import prod
 from typing import Any
 
 from dscalc import words
-from dscalc.core.blocks import (
-    Comparison,
-    Multiplier,
-    compare,
-    exact_multiplier,
-    scaled_channels,
-    scaled_size,
-    separable,
-)
 from dscalc.core.conv import Conv, output_sizes, pads, per_axis
+from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.errors import DscalcError
 from dscalc.words import Size, times
 
@@ -37,6 +30,11 @@ class Axis:
 
     def __init__(self, text: str, name: str, dims: int | None = None) -> None:
         self.name, self.dims = name, dims
+        if thousands := re.fullmatch(r"\s*([0-9]{1,3})((?:,0[0-9]{2})+)\s*", text):
+            number = text.strip().replace(",", "")
+            raise DscalcError(
+                f"{name} {thousands[0].strip()} is a list of numbers; write {number} for one number"
+            )
         self._pieces = [self._piece(piece) for piece in text.split(",")]
         self.count = sum(_length(piece) for piece in self._pieces)
 
@@ -51,6 +49,11 @@ class Axis:
 
     def _piece(self, text: str) -> Sequence[Size]:
         if ":" not in text:
+            if self.dims is None and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
+                raise DscalcError(
+                    f"{self.name} is a number of channels, got {words.shown(text)}; the order is "
+                    "IC OC F D, and sizes are F and D"
+                )
             value = (
                 words.whole(text, self.name) if self.dims is None else words.size(text, self.name)
             )
@@ -89,9 +92,11 @@ class Axis:
 
 
 class Grid:
-    """One `Comparison` per combination of the values of IC, OC, F and D, rightmost fastest.
+    """One `Conv` per combination of the values of IC, OC, F and D, rightmost fastest.
 
-    The layers are made one at a time while iterating. ``options`` are those of `compare`.
+    The layers are made one at a time while iterating. ``options`` are those of `Conv`; without
+    ``dims``, a size such as 3x5x5 says how many axes there are, and else there are 2. Without D
+    there is one output position.
 
     Raises:
         DscalcError: a combination makes no layer, or there are more than 10^9.
@@ -102,13 +107,23 @@ class Grid:
         ic: str,
         oc: str,
         f: str,
-        d: str,
-        dims: int = 2,
+        d: str | None = None,
+        dims: int | None = None,
         *,
         width_multiplier: Multiplier = 1,
         resolution_multiplier: Multiplier = 1,
         **options: Any,
     ) -> None:
+        self.one_position = d is None
+        if d is None:  # then any map will do: of one position, whatever the padding
+            d, options["padding"] = "1", "same"
+        if dims is None:
+            _refuse_channels(ic, f, d)
+        written = _axes(f, d)
+        if dims is None and len(written) > 1:
+            sizes = f"F {words.printable(f)} and D {words.printable(d)}"
+            raise DscalcError(f"the sizes of {sizes:.80} differ in their number of axes")
+        dims = dims or next(iter(written), 2)
         self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)
         self.count = prod(axis.count for axis in self.axes)
         if self.count > _MOST_LAYERS:
@@ -118,22 +133,28 @@ class Grid:
         self._options = options
         self._check()
 
-    def __iter__(self) -> Iterator[Comparison]:
+    def __iter__(self) -> Iterator[Conv]:
         ic, oc, f, d = self.axes
-        like = compare(1, 1, f.ends[0], self._on_map(d.ends[0]), **self._options)
-        standard, depthwise = like.standard, like.depthwise
-        assert depthwise is not None
+        groups = self._options.get("groups", 1)
+        like = self._layer(groups, groups, f.ends[0], self._on_map(d.ends[0]))
         few = f.count * d.count <= _FEW  # then they are worked out once
-        kept = list(self._sizes(standard)) if few else None
+        kept = list(self._sizes(like)) if few else None
         for in_channels in map(self._wide, ic):
             for out_channels in map(self._wide, oc):
-                for kernel_size, input_size, output_size in kept or self._sizes(standard):
-                    layer = Conv._make((
-                        in_channels, out_channels, kernel_size, input_size, standard.stride,
-                        standard.padding, standard.dilation, 1, standard.bias,
-                        standard.batch_size, output_size,
-                    ))  # fmt: skip
-                    yield separable(layer, depthwise.out_channels, depthwise.bias)
+                if groups > 1:  # whether they divide depends on both
+                    self._layer(in_channels, out_channels, f.ends[0], self._on_map(d.ends[0]))
+                for kernel_size, input_size, output_size in kept or self._sizes(like):
+                    yield Conv.unchecked(
+                        in_channels=in_channels, out_channels=out_channels,
+                        kernel_size=kernel_size, input_size=input_size, stride=like.stride,
+                        padding=like.padding, dilation=like.dilation, groups=groups,
+                        bias=like.bias, batch_size=like.batch_size, output_size=output_size,
+                    )  # fmt: skip
+
+    def _layer(
+        self, in_channels: int, out_channels: int, kernel: tuple[int, ...], size: tuple[int, ...]
+    ) -> Conv:
+        return Conv(in_channels, out_channels, kernel, size, **self._options)
 
     def _sizes(
         self, like: Conv
@@ -157,15 +178,40 @@ class Grid:
 
     def _check(self) -> None:
         """Refuse before the first layer what would fail at a later one."""
-        _, _, f, d = self.axes
+        ic, oc, f, d = self.axes
+        groups = self._options.get("groups", 1)
         largest = tuple(max(lengths) for lengths in zip(*f.ends, strict=True))
         smallest = tuple(min(lengths) for lengths in zip(*d.ends, strict=True))
         try:
-            compare(1, 1, largest, self._on_map(smallest), **self._options)
+            self._layer(groups, groups, largest, self._on_map(smallest))
         except DscalcError:
             for kernel_size in f.ends:  # of what does not fit, an end does not fit either
                 for input_size in d.ends:
-                    compare(1, 1, kernel_size, self._on_map(input_size), **self._options)
+                    self._layer(groups, groups, kernel_size, self._on_map(input_size))
+        if groups > 1 and ic.count * oc.count <= _FEW:
+            for in_channels, out_channels in product(map(self._wide, ic), map(self._wide, oc)):
+                self._layer(in_channels, out_channels, largest, self._on_map(smallest))
+
+
+def _refuse_channels(ic: str, f: str, d: str) -> None:
+    """Refuse 5x5x3 and 12x12x3 where the 3 is IC, as pages write them: no 3-D layer is meant."""
+    sizes = {"F": f.strip().split("x"), "D": d.strip().split("x")}
+    solid = {name: parts for name, parts in sizes.items() if len(parts) == 3}
+    if solid and all(parts[2] == ic.strip() for parts in solid.values()):
+        fixes = " and ".join(
+            f"{parts[0] if parts[0] == parts[1] else 'x'.join(parts[:2])} for {name}"
+            for name, parts in solid.items()
+        )
+        written = " and ".join("x".join(parts) for parts in solid.values())
+        raise DscalcError(
+            f"channels are IC: write {fixes}, got {written}; if the layer is 3-D, add --dims 3"
+        )
+
+
+def _axes(*texts: str) -> set[int]:
+    """How many axes the sizes of F and D have, where they are written such as 3x5x5."""
+    counts = {size.partition(":")[0].count("x") + 1 for text in texts for size in text.split(",")}
+    return counts & {2, 3}
 
 
 def _length(values: Sequence[Size]) -> int:

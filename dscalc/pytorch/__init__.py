@@ -7,8 +7,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
     import fvcore.nn  # noqa: F401  # so that later imports of it are silent
 
-from dscalc.pytorch.audit import Audit, audit
+from dscalc.pytorch.audit import audit
 from dscalc.pytorch.crosscheck import crosscheck
-from dscalc.pytorch.modules import DepthwiseSeparableConv, to_separable
+from dscalc.pytorch.modules import DepthwiseSeparableConv
+from dscalc.pytorch.rewrite import to_separable
 
-__all__ = ["Audit", "DepthwiseSeparableConv", "audit", "crosscheck", "to_separable"]
+__all__ = ["DepthwiseSeparableConv", "audit", "crosscheck", "to_separable"]

@@ -21,34 +21,38 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 
-from dscalc.core.blocks import Comparison, Counts
+from dscalc.core.blocks import Step
 from dscalc.core.conv import Conv
+from dscalc.core.cost import Cost
+from dscalc.core.row import Counted, Row, proved
 from dscalc.errors import CrosscheckError
-from dscalc.inputs.network import Layer
-from dscalc.pytorch.modules import convolution, separable_convolution
+from dscalc.pytorch.modules import block_module
 
-_WITHOUT_MACS = (
-    "aten::pad",
-    "aten::group_norm",
-    "aten::adaptive_avg_pool1d",
-    "aten::adaptive_avg_pool2d",
-    "aten::adaptive_avg_pool3d",
-)
+_WITHOUT_MACS = ("aten::pad", "aten::group_norm")
 
 
-def crosscheck(layer: Comparison | Layer) -> Counts:
+def crosscheck(row: Row) -> Row:
+    """The row with what fvcore and torch count of its real modules, and whether it is the same.
+
+    Raises:
+        CrosscheckError: as `count`.
+    """
+    return proved(row, count)
+
+
+def count(steps: tuple[Step, ...]) -> Counted:
     """MACs as fvcore counts them, and parameters as torch holds them, on real modules.
 
-    Equal to ``layer.counts`` where the formulas are right.
+    Of each step by its name, and of all of them as "".
 
     Raises:
         CrosscheckError: torch cannot build or run a layer of these sizes, or fvcore met an
             operator that it cannot count.
     """
+    if not steps:
+        return {"": Cost(0, 0)}
     try:
-        if isinstance(layer, Comparison):
-            return _comparison(layer)
-        return _comparison(layer.comparison) if layer.comparison else _without_macs(layer)
+        return _count(block_module(steps, "meta"), steps[0])
     except CrosscheckError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
@@ -58,48 +62,19 @@ def crosscheck(layer: Comparison | Layer) -> Counts:
         ) from error
 
 
-def _without_macs(layer: Layer) -> Counts:
-    """The counts of a pool or a norm, of whose "flops" in fvcore none is a MAC."""
-    if layer.kind == "norm":  # scale and shift per channel, as in every kind of normalisation
-        module: nn.Module = nn.GroupNorm(1, layer.in_channels, device="meta")
-    else:
-        pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
-        module = pools[len(layer.input_size)](layer.output_size)
-    macs, params = _count(module, (layer.in_channels, *layer.input_size), 1)[""]
-    return Counts(macs, params, None, None, None, None, macs, params)
-
-
 def versions() -> str:
     """The versions of fvcore and torch, for --verbose."""
     return f"fvcore {fvcore.__version__} on torch {torch.__version__}"
 
 
-def _comparison(comparison: Comparison) -> Counts:
-    standard = _count_first(convolution(comparison.standard, "meta"), comparison.standard)
-    depthwise, pointwise = comparison.depthwise, comparison.pointwise
-    if depthwise and pointwise:
-        separable = _count_first(separable_convolution(depthwise, pointwise, "meta"), depthwise)
-    elif part := depthwise or pointwise:
-        alone = _count_first(convolution(part, "meta"), part)
-        separable = {**alone, "depthwise" if depthwise else "pointwise": alone[""]}
+def _count(module: nn.Module, first: Step) -> Counted:
+    """Counts of a module on the meta device and of its parts, given the step that comes first."""
+    layer = first.layer
+    if isinstance(layer, Conv):
+        batch_size, sample = layer.batch_size, (layer.in_channels, *layer.input_size)
     else:
-        separable = standard
-    parts = (standard[""], separable.get("depthwise"), separable.get("pointwise"), separable[""])
-    return Counts._make(count for part in parts for count in part or (None, None))
-
-
-def _count_first(module: nn.Module, first: Conv) -> dict[str, tuple[int, int]]:
-    """`_count` with the input of the convolution that comes first."""
-    return _count(module, (first.in_channels, *first.input_size), first.batch_size)
-
-
-def _count(
-    module: nn.Module, sample: tuple[int, ...], batch_size: int
-) -> dict[str, tuple[int, int]]:
-    """(MACs, parameters) of a module on the meta device and of each of its submodules, by name.
-
-    ``sample`` is the shape of its input without the batch.
-    """
+        assert layer is not None
+        batch_size, sample = 1, (layer.channels,)
     _reserve_parameters(module)
     analysis = FlopCountAnalysis(module, torch.empty(0, *sample))
     analysis.set_op_handle(
@@ -114,7 +89,7 @@ def _count(
     if uncounted := analysis.unsupported_ops():
         raise CrosscheckError(f"fvcore cannot count {', '.join(sorted(uncounted))}")
     return {
-        name: (macs[name] * batch_size, sum(p.numel() for p in part.parameters()))
+        name: Cost(macs[name] * batch_size, sum(p.numel() for p in part.parameters()))
         for name, part in module.named_modules()
     }
 

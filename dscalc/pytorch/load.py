@@ -1,9 +1,18 @@
-"""``MODULE:ATTR`` -> a torch model. Loading runs the model's own code."""
+"""``MODULE:ATTR`` -> a torch model. Loading runs the user's code; errors name the user's lines."""
 
 import importlib
 import importlib.util
+import io
+import linecache
+import pkgutil
+import re
 import sys
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,17 +24,21 @@ from dscalc.errors import DscalcError
 from dscalc.words import printable, shown
 
 USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
-_FLOATS = {
-    None: None,
-    "int64": None,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+_OWN = Path(__file__).parents[1]
+_NOT_THE_USERS = (
+    _OWN,
+    Path(torch.__file__).parent,
+    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+_DTYPES = (
+    *("float32", "float64", "float16", "bfloat16", "complex64", "complex128"),
+    *("int64", "int32", "int16", "int8", "uint8", "bool"),
+)
 
 
-def load_model(target: str, arguments: dict[str, Any], dtype: str | None = None) -> nn.Module:
+def load_model(
+    target: str, arguments: dict[str, Any], dtype: str | None = None, *, meta: bool = True
+) -> nn.Module:
     """Import a model, or call what makes one.
 
     Args:
@@ -33,77 +46,334 @@ def load_model(target: str, arguments: dict[str, Any], dtype: str | None = None)
             ``nn.Module`` or a callable that returns one, with dots for attributes of attributes.
         arguments: keywords for the callable.
         dtype: what its parameters become, where that is given and one of floats.
+        meta: whether to call on the meta device, where nothing is initialised; what cannot be
+            made there, for it asks for values, is called again for real.
 
     Raises:
         DscalcError: the module cannot be imported, has no such attribute, or that makes no model.
     """
-    module_name, colon, attributes = target.rpartition(":")
-    if not colon or not module_name or not attributes:
-        raise DscalcError(f"a model is MODULE:ATTR, such as mymodels.py:Net, got {shown(target)}")
-    found: Any = _imported(module_name)
-    for attribute in attributes.split("."):
-        if not hasattr(found, attribute):
-            near = get_close_matches(attribute, dir(found), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "check the spelling"
-            raise DscalcError(f"{module_name} has no attribute {shown(attribute)}; {hint}")
-        found = getattr(found, attribute)
-    if isinstance(found, nn.Module):
-        if arguments:
-            raise DscalcError(f"{target} is a module already and takes no --kwargs")
-        return found.to(_FLOATS[dtype])
-    if not callable(found):
-        raise DscalcError(
-            f"{target} is of type {type(found).__name__}; it must be an nn.Module, or a callable "
-            "that returns one"
-        )
-    try:
-        model = found(**arguments)
-    except USER_ERRORS as error:
-        inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
-        if isinstance(error, TypeError) and not inside:
+    precision = torch_dtype(dtype) if dtype else None
+    with user_code(target):
+        model = load_object(target, "a model", "Net")
+        if isinstance(model, nn.Module):
+            if arguments:
+                raise DscalcError(f"{target} is a module already and takes no --kwargs")
+        elif not callable(model):
             raise DscalcError(
-                f"{target} cannot be called so ({printable(str(error))}); give its arguments with "
-                "--kwargs, such as '{\"width\": 64}'"
-            ) from error
-        raise DscalcError(f"{target} failed ({_described(error)}); -v shows where") from error
+                f"{target} is of type {type(model).__name__}; it must be an nn.Module, or a "
+                "callable that returns one"
+            )
+        else:
+            model = call(target, model, arguments, meta=meta)
     if not isinstance(model, nn.Module):
         raise DscalcError(f"{target} returns a {type(model).__name__}; it must return an nn.Module")
-    return model.to(_FLOATS[dtype])
+    return model.to(precision) if precision and precision.is_floating_point else model
+
+
+def load_object(target: str, what: str, example: str) -> Any:
+    """Import MODULE and follow ATTR; ``what`` and ``example`` are for the error.
+
+    Raises:
+        DscalcError: the module cannot be imported, or has no such attribute.
+    """
+    name, colon, attributes = target.rpartition(":")
+    if not colon or not name or not attributes:
+        raise DscalcError(
+            f"{what} is MODULE:ATTR, such as mymodels.py:{example}, got {shown(target)}"
+        )
+    found: Any = _imported(name)
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError as error:
+            hint = did_you_mean(attribute, dir(found), "check the spelling")
+            raise DscalcError(f"{name} has no attribute {shown(attribute)}; {hint}") from error
+        except USER_ERRORS as error:  # a module can make its attributes when asked
+            raise _failed(f"reading {target}", error) from error
+    return found
+
+
+def call(
+    target: str, make: Callable[..., Any], arguments: dict[str, Any] | None, *, meta: bool = False
+) -> Any:
+    """Call the user's callable: with ``--kwargs``, or with nothing for ``arguments`` None.
+
+    Raises:
+        DscalcError: it fails, and that names the user's own line; or its arguments do not fit.
+    """
+    if meta:
+        # A trial: only if it succeeds is anything of it shown, so nothing is shown twice.
+        try:
+            with (
+                redirect_stdout(io.StringIO()) as said,
+                warnings.catch_warnings(record=True) as warned,
+                torch.device("meta"),
+            ):
+                made = make(**arguments or {})
+        except USER_ERRORS:
+            pass  # the real call tells, of the device that the user knows
+        else:
+            sys.stdout.write(said.getvalue())
+            for warning in warned:
+                if "meta" not in str(warning.message):  # such as of weights that were not copied
+                    warnings.warn_explicit(
+                        warning.message, warning.category, warning.filename, warning.lineno
+                    )
+            return made
+    try:
+        return make(**arguments or {})
+    except USER_ERRORS as error:
+        inside = error.__traceback__ and error.__traceback__.tb_next
+        if isinstance(error, TypeError) and not (inside and _takes(make, arguments or {})):
+            fix = "it is called without arguments"
+            if arguments is not None:
+                fix = _kwargs_needed(make, arguments)
+            raise DscalcError(
+                f"{target} cannot be called like this ({printable(str(error))}); it takes "
+                f"{signature_text(make)}: {fix}"
+            ) from error
+        called = f"{target.rpartition(':')[2]}()" if user_frame(error) else target
+        raise _failed(called, error) from error
+
+
+@contextmanager
+def user_code(target: str) -> Iterator[None]:
+    """Run what stands inside as a script of the user's would run.
+
+    ``sys.argv`` is the file alone, what is printed goes to stderr, and a warning which has no
+    place but dscalc's call is shown with the target instead.
+    """
+    arguments, format_warning = sys.argv, warnings.formatwarning
+
+    def formatted(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if Path(filename).is_relative_to(_OWN):
+            return f"{target}: {category.__name__}: {message}\n"
+        return format_warning(message, category, filename, lineno, line)
+
+    sys.argv = [target.rpartition(":")[0]]
+    warnings.formatwarning = formatted
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv, warnings.formatwarning = arguments, format_warning
+
+
+def user_frame(error: BaseException) -> tuple[str, int, str] | None:
+    """Where in the user's own files an error arose: the innermost file, line and its source.
+
+    None if no file of the traceback is the user's, but torch's, dscalc's or another package's. The
+    file is relative to the working folder if it is in it.
+    """
+    found = None
+    trace = error.__traceback__
+    while trace:
+        if _is_users(trace.tb_frame.f_code.co_filename):
+            found = trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
+        found = error.filename, error.lineno or 1  # of a file that never ran
+    if not found:
+        return None
+    path, line = Path(found[0]).resolve(), found[1]
+    file = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return printable(str(file)), line, printable(linecache.getline(found[0], line).strip())
+
+
+def described(error: BaseException) -> str:
+    """An error on one line; one without a message shows the user's line, such as an assertion."""
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    lines = [line.strip() for line in said.strip().splitlines()]
+    message = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+    if not message and (frame := user_frame(error)) and not frame[2].startswith("raise"):
+        message = frame[2]
+    if isinstance(error, ModuleNotFoundError):
+        return printable(message)
+    kind = type(error).__name__
+    return printable(f"{kind}: {message[:300]}" if message else kind)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """A dtype by any of its names in torch: float16 or half, int64 or long, bool.
+
+    Raises:
+        DscalcError: it is none, or one that an input cannot be made of.
+    """
+    dtype = getattr(torch, name, None)
+    if isinstance(dtype, torch.dtype) and dtype in {getattr(torch, each) for each in _DTYPES}:
+        return dtype
+    hint = did_you_mean(name, _DTYPES, f"give one of {', '.join(_DTYPES)}")
+    raise DscalcError(f"{shown(name)} is no dtype of an input; {hint}")
+
+
+def signature_text(function: Callable[..., Any]) -> str:
+    """What it takes, without type hints and long defaults: ``(*, left, right, scale=None)``."""
+    try:
+        parameters = [
+            parameter.replace(
+                annotation=Parameter.empty,
+                default=parameter.default if len(repr(parameter.default)) <= 20 else ...,
+            )
+            if parameter.default is not Parameter.empty
+            else parameter.replace(annotation=Parameter.empty)
+            for parameter in signature(function).parameters.values()
+        ]
+    except (TypeError, ValueError):  # written in C
+        return "(...)"
+    return printable(str(Signature(parameters)).replace("Ellipsis", "..."))
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Near names as a question, or another hint if there are none."""
+    near = get_close_matches(word, list(known), n=3)
+    return f"did you mean {' or '.join(map(printable, near))}?" if near else otherwise
 
 
 def _imported(name: str) -> ModuleType:
     path = Path(name)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        beside = {file.stem: str(file) for file in path.parent.glob("*.py")}
+        near = [beside[stem] for stem in get_close_matches(path.stem, beside)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "check the path"
+        raise DscalcError(f"there is no file {shown(name)}; {printable(hint)}")
+    if not is_file and (name.startswith(".") or {"/", "\\"} & set(name)):
+        raise DscalcError(f"there is no module {shown(name)} here; {_near_modules(name, name)}")
+    _first_on_path(Path.cwd())  # as python -m has it
+    importlib.invalidate_caches()
     try:
-        if path.suffix == ".py":
-            if not path.is_file():
-                raise DscalcError(f"there is no file {shown(name)}; check the path")
-            return _from_file(path)
-        if str(Path.cwd()) not in sys.path:  # as python -m has it
-            sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(name)
-    except DscalcError:
-        raise
-    except ModuleNotFoundError as error:
-        if path.suffix != ".py" and error.name and f"{name}.".startswith(f"{error.name}."):
-            hint = "a file is given with its ending, such as mymodels.py:Net"
-            raise DscalcError(f"there is no module {shown(name)} here; {hint}") from error
-        raise DscalcError(f"importing {name} failed ({error}); -v shows where") from error
+        module = _from_file(path.absolute()) if is_file else importlib.import_module(name)
     except USER_ERRORS as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
+                hint = _near_modules(name, error.name)
+                raise DscalcError(f"there is no module {shown(name)} here; {hint}") from error
+            hint = "; install it, or run dscalc in the folder that it is in"
+        elif isinstance(error, SystemExit):
+            hint = "; put what it runs under if __name__ == '__main__':"
+        elif "no known parent package" in str(error):
+            hint = "; put an empty __init__.py beside it, which makes the folder a package"
+        raise _failed(f"importing {name}", error, hint) from error
+    if is_file and not (module.__file__ and path.samefile(module.__file__)):
         raise DscalcError(
-            f"importing {name} failed ({_described(error)}); -v shows where"
-        ) from error
-
-
-def _from_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # as import does, for what looks itself up there
-    sys.path.insert(0, str(path.parent.resolve()))  # for the files beside it
-    spec.loader.exec_module(module)
+            f"{name} is {module.__name__}, and another of that name is imported already "
+            f"({module.__file__}); rename its package"
+        )
     return module
 
 
-def _described(error: BaseException) -> str:
-    return printable(f"{type(error).__name__}: {error}".partition("\n")[0])
+def _from_file(file: Path) -> ModuleType:
+    """Import a file as part of the package that it is in, if any, so that it can import others."""
+    root, parts = file.parent, [] if file.stem == "__init__" else [file.stem]
+    while (root / "__init__.py").is_file() and "." not in root.name:
+        root, parts = root.parent, [root.name, *parts]
+    _first_on_path(root)
+    if root == file.parent or "." in file.stem:
+        return _from_lone_file(file)
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # last, for its names are those of the package's parts
+    return importlib.import_module(".".join(parts))
+
+
+def _from_lone_file(file: Path) -> ModuleType:
+    known = sys.modules.get(file.stem)
+    place = getattr(known, "__file__", None)
+    if known and place == str(file):
+        return known
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if not known or _is_users(place or ""):  # torch needs its own random.py
+        sys.modules[file.stem] = module  # as import does, for what looks itself up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if sys.modules.get(file.stem) is module:
+            del sys.modules[file.stem]
+        raise
+    return module
+
+
+def _first_on_path(folder: Path) -> None:
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+
+
+def _near_modules(name: str, missing: str) -> str:
+    if Path(f"{name}.py").is_file():
+        return f"did you mean the file {name}.py?"
+    parent, _, last = missing.rpartition(".")
+    places = getattr(sys.modules.get(parent), "__path__", []) if parent else None
+    beside = [module.name for module in pkgutil.iter_modules(places)]
+    near = [
+        f"{parent}.{module}" if parent else module
+        for module in get_close_matches(last, beside, cutoff=0.75)
+    ]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "install it, or give a file with its ending, such as mymodels.py:Net"
+
+
+def _is_users(file: str) -> bool:
+    if not file or file.startswith("<"):
+        return False
+    path = Path(file).absolute()
+    return not any(map(path.is_relative_to, _NOT_THE_USERS)) and not (
+        {"site-packages", "dist-packages"} & set(path.parts)
+    )
+
+
+def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
+    """The error to raise ``from`` a user's, whose traceback is left to begin in the user's code."""
+    frame = user_frame(error)
+    trace = error.__traceback__
+    while trace and not _is_users(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    if trace:
+        error.__traceback__ = trace
+    where = f"{frame[0]}:{frame[1]}: " if frame else ""
+    if re.search("CUDA|NVIDIA", str(error)) and not torch.cuda.is_available():
+        line = f" in {shown(frame[2])}" if frame else ""
+        return DscalcError(
+            f"{where}{doing} needs CUDA{line}, and torch finds none here; use a device that is "
+            "there, or none: dscalc counts without a GPU"
+        )
+    return DscalcError(
+        f"{where}{doing} failed ({described(error)}){hint or ('' if frame else '; -v shows where')}"
+    )
+
+
+def _takes(make: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+    try:
+        signature(make).bind(**arguments)
+    except TypeError:
+        return False
+    except ValueError:  # written in C
+        pass
+    return True
+
+
+def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    try:
+        parameters = signature(make).parameters
+    except (TypeError, ValueError):
+        parameters = Signature().parameters
+    anything = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in arguments:
+        if parameters and name not in parameters and not anything:
+            return did_you_mean(name, parameters, f"leave {shown(name)} out")
+    needed = [
+        parameter.name
+        for parameter in parameters.values()
+        if parameter.default is Parameter.empty
+        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+    given = ", ".join(f'"{name}": ...' for name in needed or ["width"])
+    return f"give --kwargs '{{{given}}}', or name a function that calls it"

@@ -1,33 +1,63 @@
-"""Depthwise separable convolutions as torch modules."""
+"""The steps of a block as torch modules."""
 
-import copy
-import fnmatch
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
-from math import prod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from dscalc.core.blocks import separable
-from dscalc.core.conv import Conv, checked_padding, pads, per_axis, whole_number
+from dscalc.core.blocks import Norm, Step
+from dscalc.core.conv import checked_padding, pads, per_axis, whole_number
+from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.words import Padding, Size, printable
+from dscalc.words import Padding, Size
 
-Patterns = str | Sequence[str]
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
+TRANSPOSED: dict[int, Callable[..., nn.Module]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
 
 
-class DepthwiseSeparableConv(nn.Module):
+class BlockModule(nn.Module):
+    """The steps of a block in order, each under its name.
+
+    Zeros that a step's convolution cannot pad by itself are padded before it.
+    """
+
+    def __init__(self, steps: Mapping[str, nn.Module], zeros: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.explicit_padding = {name: tuple(ends) for name, ends in zeros.items() if ends}
+        for name, module in steps.items():
+            self.add_module(name, module)
+
+    def extra_repr(self) -> str:
+        """Show the padding that the convolutions themselves do not show."""
+        padded = (f"{name}: {ends}" for name, ends in self.explicit_padding.items())
+        return f"explicit_padding={{{', '.join(padded)}}}" if self.explicit_padding else ""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Run the steps in order."""
+        for name, module in self._modules.items():
+            assert module is not None
+            if name in self.explicit_padding:
+                mode = getattr(module, "padding_mode", "zeros")
+                features = functional.pad(
+                    features,
+                    self.explicit_padding[name],
+                    "constant" if mode == "zeros" else mode,
+                )
+            features = module(features)
+        return features
+
+
+class DepthwiseSeparableConv(BlockModule):
     """A depthwise convolution followed by a pointwise one, in place of an ``nn.Conv2d``.
 
     Takes the arguments of ``nn.Conv2d`` with the same defaults, and maps the same input shapes to
@@ -49,6 +79,9 @@ class DepthwiseSeparableConv(nn.Module):
         pointwise: the 1x1 ``nn.Conv2d``.
     """
 
+    depthwise: nn.Module
+    pointwise: nn.Module
+
     def __init__(
         self,
         in_channels: int,
@@ -67,7 +100,6 @@ class DepthwiseSeparableConv(nn.Module):
         depthwise_bias: bool | None = None,
         dims: int = 2,
     ) -> None:
-        super().__init__()
         if groups != 1:
             raise DscalcError(
                 f"groups must be 1 in a depthwise separable convolution, got {groups}"
@@ -78,9 +110,8 @@ class DepthwiseSeparableConv(nn.Module):
         kernel_size = per_axis("kernel_size", kernel_size, dims)
         dilation = per_axis("dilation", dilation, dims)
         padding = checked_padding(padding, dims)
-        zeros, self.explicit_padding = _split(pads(padding, kernel_size, dilation))
-        self.padding_mode = padding_mode
-        self.depthwise = convolution(
+        zeros, explicit_padding = _split(pads(padding, kernel_size, dilation))
+        depthwise = convolution(
             in_channels,
             filters,
             kernel_size,
@@ -93,71 +124,53 @@ class DepthwiseSeparableConv(nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.pointwise = convolution(
-            filters, out_channels, 1, bias=bias, device=device, dtype=dtype
-        )
-
-    def extra_repr(self) -> str:
-        """Show the padding that the convolution itself does not show."""
-        return f"explicit_padding={self.explicit_padding}" if self.explicit_padding else ""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Convolve each channel alone, then mix the channels at each position."""
-        if self.explicit_padding:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            features = functional.pad(features, self.explicit_padding, mode)
-        output: Tensor = self.pointwise(self.depthwise(features))
-        return output
+        pointwise = convolution(filters, out_channels, 1, bias=bias, device=device, dtype=dtype)
+        steps = {"depthwise": depthwise, "pointwise": pointwise}
+        super().__init__(steps, {"depthwise": explicit_padding})
 
 
-def convolution(conv: Conv, device: torch.device | str | None = None) -> nn.Module:
-    """The torch module of a `Conv`.
+def block_module(
+    steps: Iterable[Step],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    padding_mode: str = "zeros",
+) -> BlockModule:
+    """The torch module of some steps, each under its name.
 
-    An ``nn.Conv2d``, behind an ``nn.ZeroPad2d`` where the padding is uneven; an ``nn.Linear``
-    where there are no spatial axes.
+    Raises:
+        DscalcError: torch has no convolution of so many dimensions.
     """
-    dims = len(conv.kernel_size)
-    if dims == 0:
-        return nn.Linear(conv.in_channels, conv.out_channels, conv.bias, device=device)
-    zeros, explicit_padding = _split(conv.pads)
-    module = _convolution_class(dims)(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        zeros,
-        conv.dilation,
-        conv.groups,
-        conv.bias,
-        device=device,
-    )
-    if not explicit_padding:
-        return module
-    pads_of: dict[int, Callable[..., nn.Module]] = {
-        1: nn.ZeroPad1d,
-        2: nn.ZeroPad2d,
-        3: nn.ZeroPad3d,
-    }
-    return nn.Sequential(pads_of[dims](explicit_padding), module)
-
-
-def separable_convolution(
-    depthwise: Conv, pointwise: Conv, device: torch.device | str | None = None
-) -> DepthwiseSeparableConv:
-    """The torch module of the two parts of a comparison."""
-    return DepthwiseSeparableConv(
-        depthwise.in_channels,
-        pointwise.out_channels,
-        depthwise.kernel_size,
-        depthwise.stride,
-        depthwise.padding,
-        depthwise.dilation,
-        bias=pointwise.bias,
-        device=device,
-        depth_multiplier=depthwise.out_channels // depthwise.in_channels,
-        depthwise_bias=depthwise.bias,
-        dims=len(depthwise.kernel_size),
-    )
+    modules: dict[str, nn.Module] = {}
+    zeros: dict[str, Sequence[int]] = {}
+    for step in steps:
+        if isinstance(step.layer, Norm):  # as in every kind of normalisation
+            modules[step.name] = nn.GroupNorm(1, step.layer.channels, device=device, dtype=dtype)
+            continue
+        conv = step.layer
+        assert conv is not None
+        if not conv.kernel_size and conv.groups == 1:  # torch has no grouped linear layer
+            modules[step.name] = nn.Linear(
+                conv.in_channels, conv.out_channels, conv.bias, device=device, dtype=dtype
+            )
+            continue
+        own, zeros[step.name] = _split(conv.pads)
+        dims = len(conv.kernel_size)
+        filters = any(size > 1 for size in conv.kernel_size) or any(map(any, conv.pads))
+        options: dict[str, Any] = {
+            "stride": conv.stride,
+            "padding": own,
+            "dilation": conv.dilation,
+            "groups": conv.groups,
+            "bias": conv.bias,
+            "padding_mode": padding_mode if filters else "zeros",
+            "device": device,
+            "dtype": dtype,
+        }
+        kind = _convolution_class(dims)
+        if isinstance(conv, TransposedConv):
+            kind, options["output_padding"] = TRANSPOSED[dims], conv.output_padding
+        modules[step.name] = kind(conv.in_channels, conv.out_channels, conv.kernel_size, **options)
+    return BlockModule(modules, zeros)
 
 
 def _convolution_class(dims: int) -> Callable[..., nn.Module]:
@@ -176,139 +189,3 @@ def _split(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[in
     if all(before == after for before, after in pads):
         return tuple(before for before, _ in pads), ()
     return (0,) * len(pads), tuple(zeros for ends in reversed(pads) for zeros in ends)
-
-
-def to_separable(
-    model: nn.Module, only: Patterns | None = None, exclude: Patterns | None = None
-) -> nn.Module:
-    """Copy a model, with its eligible convolutions as depthwise separable ones.
-
-    Eligible is an ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` that costs less so. The
-    model itself is left as it is. The new modules have fresh weights, and the stride, padding,
-    dilation, bias, dtype, device and training flag of those that they replace.
-
-    Args:
-        model: any module.
-        only: globs on module paths, such as ``"layer1.*"``; all others are kept.
-        exclude: globs on module paths to keep.
-
-    Raises:
-        DscalcError: a glob matches no convolution.
-    """
-    return replace_eligible(copied(model), reasons_to_keep(model, only, exclude))
-
-
-def copied(model: nn.Module, *, share_parameters: bool = False) -> nn.Module:
-    """Copy a model, and what torch does not copy by itself: results kept from a forward pass.
-
-    With ``share_parameters`` the copy has the parameters of the model, for want of memory.
-
-    Raises:
-        DscalcError: something that the model holds cannot be copied.
-    """
-    memo: dict[int, Any] = {}
-    if share_parameters:
-        memo.update((id(parameter), parameter) for parameter in model.parameters())
-    for module in model.modules():
-        for tensor in (*vars(module).values(), *module._buffers.values()):
-            if isinstance(tensor, UninitializedBuffer):
-                empty: Any = UninitializedBuffer  # its stub has the arguments of another class
-                memo[id(tensor)] = empty(False, tensor.device, tensor.dtype)
-            elif isinstance(tensor, Tensor) and not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:  # whatever the model's own attributes raise
-        reason = printable(str(error).partition("\n")[0])
-        raise DscalcError(f"the model cannot be copied, to leave it as it is ({reason})") from error
-
-
-def reasons_to_keep(
-    model: nn.Module, only: Patterns | None = None, exclude: Patterns | None = None
-) -> dict[str, str]:
-    """Why each convolution stays as it is, by module path; "" where it is eligible.
-
-    Raises:
-        DscalcError: a glob matches no convolution.
-    """
-    convolutions = {
-        path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)
-    }
-    owners = Counter(id(module._parameters.get("weight")) for module in convolutions.values())
-    chosen = set(convolutions) if only is None else _matching(only, convolutions)
-    if exclude is not None:
-        chosen -= _matching(exclude, convolutions)
-    return {
-        path: (
-            _reason(module, owners[id(module._parameters.get("weight"))])
-            if path in chosen
-            else "excluded"
-        )
-        for path, module in convolutions.items()
-    }
-
-
-def replace_eligible(model: nn.Module, reasons: Mapping[str, str]) -> nn.Module:
-    """Put a `DepthwiseSeparableConv` in place of each convolution that nothing keeps."""
-    replacements: dict[nn.Module, nn.Module] = {}
-    for path, reason in reasons.items():
-        module = model.get_submodule(path)
-        if not reason and isinstance(module, _ConvNd):
-            replacements[module] = _replacement(module)
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # a child may be there twice
-            if child in replacements:
-                setattr(parent, name, replacements[child])
-    return replacements.get(model, model)
-
-
-def _reason(module: _ConvNd, owners: int) -> str:
-    if isinstance(module._parameters.get("weight"), UninitializedParameter):
-        return "lazy"
-    if module.transposed:
-        return "transposed"
-    if module.groups > 1:
-        return "depthwise" if module.groups == module.in_channels else "grouped"
-    if prod(module.kernel_size) == 1:
-        return "pointwise"
-    if type(module) not in CONVOLUTIONS.values():
-        return "subclass"
-    weight = module._parameters.get("weight")
-    if weight is None:
-        return "derived weight"
-    if owners > 1:
-        return "shared weight"
-    sizes = module.kernel_size, module.kernel_size  # of any map, on which the ratio does not depend
-    if separable(Conv(module.in_channels, module.out_channels, *sizes), 1, False).ratio >= 1:
-        return "no saving"
-    return ""
-
-
-def _replacement(module: _ConvNd) -> DepthwiseSeparableConv:
-    return DepthwiseSeparableConv(
-        module.in_channels,
-        module.out_channels,
-        module.kernel_size,
-        module.stride,
-        module.padding,  # type: ignore[arg-type]  # torch has it as any str
-        module.dilation,
-        bias=module.bias is not None,
-        padding_mode=module.padding_mode,
-        device=module.weight.device,
-        dtype=module.weight.dtype,
-        dims=len(module.kernel_size),
-    ).train(module.training)
-
-
-def _matching(patterns: Patterns, paths: Collection[str]) -> set[str]:
-    matching: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        found = fnmatch.filter(paths, pattern)
-        if not found:
-            near = get_close_matches(pattern, paths, n=1)
-            hint = f"they are {', '.join(paths)}" if paths else "it has none"
-            if near:
-                hint = f"did you mean {near[0]}?"
-            raise DscalcError(f"{pattern!r} matches no convolution of the model; {hint:.300}")
-        matching.update(found)
-    return matching

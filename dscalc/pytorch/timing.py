@@ -1,11 +1,7 @@
-"""Time a convolution and its depthwise separable replacement on this machine.
+"""Time a row as it is and as it is rewritten, on this machine. Times are microseconds (us)."""
 
-Times are microseconds (us). What they mean is in `dscalc.record.measured`.
-"""
-
-import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
@@ -18,12 +14,13 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.benchmark import Timer
 
-from dscalc.core.blocks import Comparison
 from dscalc.core.conv import Conv
-from dscalc.core.describe import described
+from dscalc.core.measurement import Environment, Measurement, Time
+from dscalc.core.roofline import BYTES_PER_ELEMENT, least_bytes
+from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.pytorch.modules import CONVOLUTIONS, convolution, separable_convolution
-from dscalc.record.measured import BYTES_PER_ELEMENT, Environment, Measurement, Time, amount, parts
+from dscalc.pytorch.modules import CONVOLUTIONS, block_module
+from dscalc.words import amount
 
 Device = Literal["cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -35,6 +32,8 @@ _DEVICES: dict[str, Callable[[], bool]] = {
 }
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}  # by spatial axes
 _MOST_THREADS = 1024  # threads that the system cannot start kill the process
+_AS_IS, _REWRITTEN = "as it is", "rewritten"
+_SPARE = 3  # times what the maps and weights take
 _ROUNDS = 4  # an even number, so that a steady drift cancels out
 _FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)  # what torch and its compiler raise
 
@@ -99,21 +98,22 @@ class Settings:
         return dtype
 
 
-def benchmark(layer: Comparison, settings: Settings) -> Measurement:
-    """Time a layer: each module in eval mode, with initialised weights, under inference mode.
+def measured(row: Row, settings: Settings) -> Row:
+    """Time a row as it is, rewritten, and each step of that alone.
 
-    The candidates take turns over several rounds, in alternating order, so that a machine that
-    slows down or speeds up meanwhile does so for all of them. An interrupt propagates, and leaves
-    torch's number of threads as it was.
+    Modules run in eval mode, with initialised weights, under inference mode. The candidates take
+    turns over several rounds, in alternating order, so that a machine that slows down or speeds
+    up meanwhile does so for all of them. An interrupt propagates, and leaves torch's number of
+    threads as it was.
 
     Raises:
-        DscalcError: the layer lacks a part or a spatial axis, has no channels-last layout, does
-            not fit in memory, or torch cannot run or compile it.
+        DscalcError: the row has no spatial axis or no channels-last layout, does not fit in
+            memory, or torch cannot run or compile it.
     """
-    _check(layer, settings)
+    _check(row, settings)
     try:
         with torch.inference_mode():
-            timers = _timers(layer, settings)
+            timers = _timers(row, settings)
             for timer in timers.values():
                 timer.timeit(1)  # a warm-up, and compilation for the number of threads timed
             order = list(timers)
@@ -132,10 +132,12 @@ def benchmark(layer: Comparison, settings: Settings) -> Measurement:
             else ("run", "use a smaller layer or float32")
         )
         raise DscalcError(
-            f"torch cannot {what} {described(layer)} on {settings.device} in {settings.dtype} "
+            f"torch cannot {what} {row.name} on {settings.device} in {settings.dtype} "
             f"({_reason(error)}); {fix}"
         ) from error
-    return Measurement(**{part: _merged(taken) for part, taken in rounds.items()})
+    times = {part: _merged(taken) for part, taken in rounds.items()}
+    as_is, rewritten = times.pop(_AS_IS), times.pop(_REWRITTEN)
+    return row._replace(measured=Measurement(as_is, rewritten, times, environment(settings)))
 
 
 def environment(settings: Settings) -> Environment:
@@ -151,32 +153,22 @@ def environment(settings: Settings) -> Environment:
     )
 
 
-def bytes_needed(layer: Comparison, settings: Settings) -> int:
-    """Bytes of the device that measuring a layer takes, at most, beside torch itself.
+def bytes_needed(row: Row, settings: Settings) -> int:
+    """Bytes of the device that measuring a row takes, about, beside torch itself.
 
-    Weights of every candidate, the input, the map between the parts, an output and one more
-    middle map while the separable module runs; and, as workspace, a copy of the padded input, the
-    weights and the output of the largest convolution, for libraries that rearrange them.
-    A CPU without kernels of oneDNN for the dtype also unrolls the input (im2col): one element for
-    each tap at each output position. Half precision is taken to be such a case.
+    Both sides with their maps, three times over for what libraries rearrange; a CPU without
+    kernels for the dtype also unrolls the input, one element for each tap.
     """
-    depthwise, pointwise = parts(layer)
-    standard = layer.standard
-    unrolls = settings.device == "cpu" and (
-        settings.dtype != "float32" or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    )
-    weights = standard.params + 2 * layer.separable_params  # the parts are timed alone too
-    inputs = prod((standard.batch_size, standard.in_channels, *standard.input_size))
-    middle = prod((pointwise.batch_size, pointwise.in_channels, *pointwise.input_size))
-    outputs = prod((standard.batch_size, standard.out_channels, *standard.output_size))
-    workspace = max(_workspace(conv, unrolls) for conv in (standard, depthwise, pointwise))
-    elements = weights + inputs + 2 * middle + outputs + workspace
-    return elements * BYTES_PER_ELEMENT[settings.dtype]
+    bytes_ = BYTES_PER_ELEMENT[settings.dtype]
+    both = sum(least_bytes(side.cost, bytes_) for side in (row.as_is, row.rewritten))
+    assert isinstance(row.layer, Conv)
+    unrolls = settings.device == "cpu" and settings.dtype != "float32"
+    return both * (_SPARE + (prod(row.layer.kernel_size) if unrolls else 0))
 
 
-def _check(layer: Comparison, settings: Settings) -> None:
-    parts(layer)
-    dims = len(layer.standard.kernel_size)
+def _check(row: Row, settings: Settings) -> None:
+    assert isinstance(row.layer, Conv)
+    dims = len(row.layer.kernel_size)
     if dims not in CONVOLUTIONS:
         raise DscalcError(f"a measured layer must have 1, 2 or 3 spatial axes, got {dims}")
     if settings.channels_last and dims not in _CHANNELS_LAST:
@@ -184,27 +176,28 @@ def _check(layer: Comparison, settings: Settings) -> None:
             f"channels_last is a layout of 2-D and 3-D convolutions, got a {dims}-D one; "
             "leave it out"
         )
-    needed, free = bytes_needed(layer, settings), _free_bytes(settings.device)
+    needed, free = bytes_needed(row, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
-            f"{described(layer)} needs about {amount(needed)} to be measured, and "
+            f"{row.name} needs about {amount(needed)} to be measured, and "
             f"{settings.device} has {amount(free)} free; use a smaller layer or batch"
         )
 
 
-def _timers(layer: Comparison, settings: Settings) -> dict[str, Timer]:
-    """A timer for each field of a `Measurement`."""
-    depthwise, pointwise = parts(layer)
-    dims = len(layer.standard.kernel_size)
+def _timers(row: Row, settings: Settings) -> dict[str, Timer]:
+    """A timer for the row as it is, for each step of what it is rewritten as, and for that."""
+    assert isinstance(row.layer, Conv)
+    dims = len(row.layer.kernel_size)
     layout = _CHANNELS_LAST[dims] if settings.channels_last else torch.contiguous_format
-    features = _features(layer.standard, settings, layout)
-    middle = _features(pointwise, settings, layout)
-    candidates = {
-        "standard": (convolution(layer.standard, "meta"), features),
-        "depthwise": (convolution(depthwise, "meta"), features),
-        "pointwise": (convolution(pointwise, "meta"), middle),
-        "separable": (separable_convolution(depthwise, pointwise), features),
-    }
+    features = _features(row.layer, settings, layout)
+    candidates = {_AS_IS: (block_module(row.as_is.steps, "meta"), features)}
+    for step in row.rewritten.steps if len(row.rewritten.steps) > 1 else ():
+        own = step.layer
+        assert isinstance(own, Conv)
+        same = (own.in_channels, own.input_size) == (row.layer.in_channels, row.layer.input_size)
+        inputs = features if same else _features(own, settings, layout)
+        candidates[step.name] = (block_module([step], "meta"), inputs)
+    candidates[_REWRITTEN] = (block_module(row.rewritten.steps, "meta"), features)
     if settings.compile:
         torch.compiler.reset()  # else, after a few layers, torch gives up and runs them uncompiled
     return {
@@ -276,21 +269,7 @@ def _merged(rounds: Iterable[list[float]]) -> Time:
     return Time(middle * 1e6, (upper - lower) * 1e6)
 
 
-def _workspace(conv: Conv, unrolls: bool) -> int:
-    """Elements that a library may hold while it runs a convolution."""
-    lengths = [
-        length + before + after
-        for length, (before, after) in zip(conv.input_size, conv.pads, strict=True)
-    ]
-    padded = conv.batch_size * conv.in_channels * prod(lengths)
-    if any(before != after for before, after in conv.pads):
-        padded *= 2  # an uneven padding is itself a copy, made before the convolution
-    positions = conv.batch_size * prod(conv.output_size)
-    columns = conv.in_channels // conv.groups * prod(conv.kernel_size) if unrolls else 0
-    return padded + conv.params + positions * (conv.out_channels + columns)
-
-
-def _free_bytes(device: str) -> int | None:
+def _free_bytes(device: str, meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Bytes that the device can still give, or None where the system does not tell.
 
     Outside cuda that is the memory of the machine, which mps shares.
@@ -298,46 +277,12 @@ def _free_bytes(device: str) -> int | None:
     if device == "cuda":
         free: int = torch.cuda.mem_get_info()[0]
         return free
-    return min([*_machine_bytes(), *_cgroup_bytes()], default=None)
-
-
-def _machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> Iterator[int]:
     try:
         lines = meminfo.read_text().splitlines()
-        yield next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):
-        try:  # macOS tells what is installed, not what is free
-            yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, OSError, ValueError):
-            return
-
-
-def _cgroup_bytes(
-    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> Iterator[int]:
-    """What each control group around this process leaves of its limit, in version 1 and 2."""
-    try:
-        groups = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
-        return
-    for _, controllers, path in groups:
-        if controllers == "":
-            root, limit, usage = mount, "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            root, limit, usage = mount / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        inside = Path(path.lstrip("/"))
-        for folder in (root / group for group in (inside, *inside.parents)):
-            try:
-                allowed = int((folder / limit).read_text())
-                used = int((folder / usage).read_text())
-                lines = (folder / "memory.stat").read_text().splitlines()
-            except (OSError, ValueError):  # no such group here, or no limit: "max"
-                continue
-            # The kernel takes back the cache of files when the group runs short.
-            cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file"))
-            yield max(0, allowed - used + cached)
+        return None
+    kilobytes = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    return next((kB * 1024 for kB in kilobytes), None)
 
 
 def _processor() -> str:

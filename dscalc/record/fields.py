@@ -1,215 +1,401 @@
-"""One layer, or a total, as a flat record: the vocabulary of every format, --get and --assert."""
+"""The vocabulary: the name, unit, type, meaning and value of each field of a row.
 
-from collections.abc import Iterable
+Every format, ``--get``, ``--assert`` and ``--sort`` read this table; no name of a field is
+spelled anywhere else. Counts are exact ints, ratios exact Fractions, times floats.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import lru_cache
+from math import gcd
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
-from dscalc.core.blocks import Comparison, Counts
+from dscalc import words
+from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+from dscalc.core.conv import Conv
+from dscalc.core.cost import Cost
+from dscalc.core.roofline import least_bytes
+from dscalc.core.row import Counted, Row
+from dscalc.errors import DscalcError
 
-if TYPE_CHECKING:  # a single layer needs no reader of networks
-    from dscalc.inputs.network import Layer
-
-Value = int | str | bool | float | Fraction | tuple[int, ...] | None
-Crosscheck = Literal["exact", "mismatch", "skipped"]
+Command = Literal["compare", "blocks", "network", "model", "bench"]
 Unit = Literal["macs", "flops"]
+Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | None
+DEFAULT: dict[str, Block] = {"network": STANDARD}  # else separable: what rows are rewritten as
 UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
 
 
-class Record(NamedTuple):
-    """One layer as a standard and as a depthwise separable convolution.
+class Path:
+    """Reads an attribute of an attribute of a row; several are read fastest in one go."""
 
-    Counts are exact ints: MACs and parameters. Ratios are exact Fractions, separable / standard
-    but for ``mac_reduction``, which is standard / separable. Sizes are one int per axis. What
-    does not apply is None: the sizes of a total, the counts of a skipped cross-check.
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.get = attrgetter(path)
+
+    def __call__(self, row: Row) -> Any:
+        """The value in a row."""
+        return self.get(row)
+
+
+class Field(NamedTuple):
+    """One value of a row.
+
+    Args:
+        name: what every format calls it.
+        unit: of its number; "" where it has none.
+        type: of its value, where it has one.
+        doc: what it is, in a few words.
+        read: fetches it from a row.
+        formula: what the cross-check holds it against; None where nothing counts it.
+        over: of a ratio, what is divided by what, with no value where the latter is 0.
     """
 
-    name: str | None
-    kind: str
-    in_channels: int | None
-    out_channels: int | None
-    kernel_size: tuple[int, ...] | None
-    input_size: tuple[int, ...] | None
-    output_size: tuple[int, ...] | None
-    stride: tuple[int, ...] | None
-    padding: str | tuple[int, ...] | None
-    dilation: tuple[int, ...] | None
-    groups: int | None
-    depth_multiplier: int | None
-    bias: bool | None
-    depthwise_bias: bool | None
-    batch_size: int | None
-    standard_macs: int
-    standard_params: int
-    depthwise_macs: int | None
-    depthwise_params: int | None
-    pointwise_macs: int | None
-    pointwise_params: int | None
-    separable_macs: int
-    separable_params: int
-    mac_ratio: Fraction | None
-    mac_ratio_exact: str | None
-    mac_reduction: Fraction | None
-    param_ratio: Fraction | None
-    fvcore_standard_macs: int | None
-    fvcore_separable_macs: int | None
-    torch_standard_params: int | None
-    torch_separable_params: int | None
-    crosscheck: Crosscheck
+    name: str
+    unit: str
+    type: type
+    doc: str
+    read: Callable[[Row], Any]
+    formula: Callable[[Row], Any] | None = None
+    over: tuple[Callable[[Row], int], Callable[[Row], int]] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it can be compared and sorted."""
+        return self.type in (int, float, Fraction)
 
 
-class Model(NamedTuple):
-    """A whole model, as it is and with its eligible convolutions replaced.
-
-    MACs are None where some of them were not counted. ``uncounted_operators`` are those that
-    fvcore has no count for, with their numbers of calls.
-    """
-
-    macs: int | None
-    params: int
-    separable_macs: int | None
-    separable_params: int
-    uncounted_operators: dict[str, int]
-
-
-MODEL_FIELDS = tuple(f"model_{field}" for field in Model._fields[:-1])  # the counts
-RATIOS = ("mac_ratio", "mac_ratio_exact", "mac_reduction", "param_ratio")
-_ALWAYS = ("standard_macs", "standard_params", "separable_macs", "separable_params")
-CHECKED = {  # what a formula gives: what is counted on real modules
-    "standard_macs": "fvcore_standard_macs",
-    "separable_macs": "fvcore_separable_macs",
-    "standard_params": "torch_standard_params",
-    "separable_params": "torch_separable_params",
-}
-
-
-def record(
-    comparison: Comparison,
-    counted: Counts | None = None,
-    *,
-    name: str | None = None,
-    kind: str = "separable",
-    counts: Counts | None = None,
-) -> Record:
-    """The record of a comparison.
-
-    ``counted`` is what the cross-check counted, if it ran; ``counts`` replaces what the formulas
-    give for one call of a module.
-    """
-    standard, depthwise = comparison.standard, comparison.depthwise
-    described = (
-        name,
-        kind,
-        standard.in_channels,
-        standard.out_channels,
-        standard.kernel_size,
-        standard.input_size,
-        standard.output_size,
-        standard.stride,
-        standard.padding,
-        standard.dilation,
-        standard.groups,
-        depthwise.out_channels // depthwise.in_channels if depthwise else None,
-        standard.bias,
-        depthwise.bias if depthwise else None,
-        standard.batch_size,
-    )
-    return Record._make(described + _numbers(counts or comparison.counts, counted))
-
-
-_NOT_OF_LINEAR: dict[str, Any] = dict.fromkeys(
-    ("kernel_size", "input_size", "output_size", "stride", "padding", "dilation", "groups")
-)
-
-
-def layer_record(layer: "Layer", counted: Counts | None = None) -> Record:
-    """The record of a layer of a network."""
-    if layer.comparison:
-        row = record(layer.comparison, counted, name=layer.name, kind=layer.kind)
-        return row._replace(**_NOT_OF_LINEAR) if layer.kind == "linear" else row
-    described = {
-        "name": layer.name,
-        "kind": layer.kind,
-        "in_channels": layer.in_channels,
-        "out_channels": layer.out_channels,
-        "input_size": layer.input_size,
-        "output_size": layer.output_size,
-    }
-    numbers = _numbers(layer.counts, counted)
-    fields = Record._fields
-    return Record._make(
-        [*(described.get(field) for field in fields[: len(fields) - len(numbers)]), *numbers]
-    )
-
-
-def total(records: Iterable[Record]) -> Record:
-    """The record of all layers together: counts added up, and the ratios of the sums."""
-    rows = list(records)
-    values: dict[str, Any] = dict.fromkeys(Record._fields)
-    for field in (*Counts._fields, *CHECKED.values()):
-        known = [value for row in rows if (value := getattr(row, field)) is not None]
-        values[field] = sum(known) if known or field in _ALWAYS else None
-    checks = {row.crosscheck for row in rows}
-    check = next((verdict for verdict in ("mismatch", "skipped") if verdict in checks), "exact")
-    if "skipped" in checks:
-        values.update(dict.fromkeys(CHECKED.values()))
-    ratios = _ratios(Counts._make(values[field] for field in Counts._fields))
-    values.update(zip(RATIOS, ratios, strict=True), name="total", kind="total", crosscheck=check)
-    return Record(**values)
-
-
-def _numbers(counts: Counts, counted: Counts | None) -> tuple[Any, ...]:
-    """What a record holds from its counts on."""
-    return (
-        *counts,
-        *_ratios(counts),
-        counted and counted.standard_macs,
-        counted and counted.separable_macs,
-        counted and counted.standard_params,
-        counted and counted.separable_params,
-        "skipped" if counted is None else "exact" if counted == counts else "mismatch",
-    )
-
-
-def _ratios(counts: Counts) -> tuple[Fraction | None, str | None, Fraction | None, Fraction | None]:
-    mac_ratio = param_ratio = None
-    if counts.standard_macs:
-        mac_ratio = Fraction(counts.separable_macs, counts.standard_macs)
-    if counts.standard_params:
-        param_ratio = Fraction(counts.separable_params, counts.standard_params)
-    if mac_ratio is None:
-        return None, None, None, param_ratio
-    exact = f"{mac_ratio.numerator}/{mac_ratio.denominator}"
-    return mac_ratio, exact, Fraction(mac_ratio.denominator, mac_ratio.numerator), param_ratio
-
-
-def names(fields: Iterable[str], unit: Unit) -> list[str]:
-    """The fields as a unit names them: ``standard_macs`` is ``standard_flops`` in FLOPs."""
-    return [_in_unit(field, unit) for field in fields]
-
-
-def values(row: NamedTuple, unit: Unit) -> dict[str, Value]:
-    """The record in a unit: under its names there, the counts multiplied."""
-    return _all_in_unit(row._asdict(), unit)
-
-
-def model_values(model: Model, unit: Unit) -> dict[str, Value]:
-    """The counts of a model as fields beside those of a record: ``model_macs`` and so on."""
-    return _all_in_unit(dict(zip(MODEL_FIELDS, model[:-1], strict=True)), unit)
-
-
-def model_object(model: Model, unit: Unit) -> dict[str, object]:
-    """The model as JSON has it, in a unit."""
-    counts = {name.removeprefix("model_"): n for name, n in model_values(model, unit).items()}
-    return {**counts, "uncounted_operators": model.uncounted_operators}
-
-
-def _all_in_unit(fields: dict[str, Value], unit: Unit) -> dict[str, Value]:
+@lru_cache
+def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, ...]:
+    """The fields of a command's rows where they are rewritten as a block."""
+    if command == "blocks":
+        return tuple(_block_fields(unit))
+    bench = command == "bench"
+    named = STANDARD.name if command in ("compare", "bench") else ""
+    found = [
+        *_layer(command),
+        *_counts(named, f"{named} convolution" if named else "the row", "as_is", unit),
+    ]
+    if not named:
+        found.append(Field("share", "ratio", Fraction, "MACs of the row / of the total", _share))
+    if named:
+        found += _traffic(named, "as_is")
+    found += _counts(block.name, block.name, "rewritten", unit)
+    if named:
+        found += _traffic(block.name, "rewritten")
+    for step in block.step_names:
+        found += _step(step, block.name, unit)
+    found += _RATIOS
     scale = UNITS[unit][1]
-    return {
-        _in_unit(field, unit): value * scale if field.endswith("_macs") and value else value
-        for field, value in fields.items()
+    before, after = (_inner(_count(side, "macs", scale)) for side in ("as_is", "rewritten"))
+    found.append(
+        Field(
+            f"saved_{unit}", UNITS[unit][0], int, "as it is - rewritten",
+            lambda row: before(row) - after(row),
+        )
+    )  # fmt: skip
+    if bench:
+        found += _times(named, block)
+    else:
+        sides = {named: "as_is", block.name: "rewritten"}
+        found += _proof(sides, "fvcore", "macs", unit)
+        found += _proof(sides, "torch", "params", unit)
+        found.append(_CROSSCHECK)
+    if command == "model":
+        found = [
+            field
+            if field.formula or field.unit in ("", "params") or field.name == "param_ratio"
+            else _if_known(field)
+            for field in found
+        ]
+        label, scale = UNITS[unit]
+        doc = f"{label} as torch's FlopCounterMode counts them; of the total"
+        found.append(
+            Field(f"torch_{unit}", label, int, doc, _torch_macs(scale), Path("torch_macs"))
+        )
+    return tuple(found)
+
+
+def _block_fields(unit: Unit) -> Iterator[Field]:
+    """A row of ``blocks`` is a block in place of the standard layer."""
+    yield from _layer("blocks")
+    yield from _counts("", "the block", "rewritten", unit)
+    yield from _RATIOS
+    yield Field(
+        "closed_form", "", str, "the first ratio in symbols, if that is short", _closed_form
+    )
+    yield Field("steps", "", list, "its steps in order, each with its sizes and cost", _steps(unit))
+    yield from _proof({"": "rewritten"}, "fvcore", "macs", unit)
+    yield from _proof({"": "rewritten"}, "torch", "params", unit)
+    yield _CROSSCHECK
+
+
+def _closed_form(row: Row) -> str | None:
+    assert isinstance(row.layer, Conv)
+    form = row.block.closed_form(row.layer) if row.block else None
+    return form[0] if form and form[2] == row.mac_ratio else None
+
+
+def _steps(unit: Unit) -> Callable[[Row], list[dict[str, Value]]]:
+    def read(row: Row) -> list[dict[str, Value]]:
+        return [
+            {
+                "name": step.name,
+                "in_channels": step.layer.in_channels,
+                "out_channels": step.layer.out_channels,
+                "kernel_size": step.layer.kernel_size,
+                "groups": step.layer.groups,
+                "output_size": step.layer.output_size,
+                unit: step.cost.macs * UNITS[unit][1],
+                "params": step.cost.params,
+            }
+            for step in row.rewritten.steps
+            if isinstance(step.layer, Conv)
+        ]
+
+    return read
+
+
+def _if_known(field: Field) -> Field:
+    """The field, without a value where some operators have no count."""
+    return field._replace(read=lambda row: None if row.unknown else field.read(row), over=None)
+
+
+def _torch_macs(scale: int) -> Callable[[Row], int | None]:
+    return lambda row: None if row.torch_macs is None else row.torch_macs * scale
+
+
+def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Field:
+    """The field of that name.
+
+    Raises:
+        DscalcError: there is none; it says what was probably meant, or what it is called now.
+    """
+    known = {field.name: field for field in fields(command, block, unit)}
+    if name in known:
+        return known[name]
+    other: Unit = "flops" if unit == "macs" else "macs"
+    renamed = _renamed(command, block, other) | _renamed(command, block, unit)
+    near = [other for other in known if name in other][:3] or get_close_matches(name, known, 3, 0.5)
+    if name in renamed:
+        now = renamed[name]
+        hint = now if " " in now else f"{command} calls it {now}"
+    elif name in (others := [field.name for field in fields(command, block, other)]):
+        hint = f"with --unit {unit} it is called {list(known)[others.index(name)]}"
+        if unit == "macs":
+            hint = "with --unit flops it is known"
+    elif blocks := [
+        block
+        for block in (STANDARD, SEPARABLE)
+        if name in (field.name for field in fields(command, block, unit))
+    ]:
+        hint = f"with --as {blocks[0]} it is known"
+    else:
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {' '.join(known)}"
+    raise DscalcError(f"unknown field {words.shown(name)}; {hint}")
+
+
+def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:
+    """What schema dscalc/1 called a field: its name now, or where to find it."""
+    names = {
+        "ratio": "mac_ratio",
+        "fewer": "mac_reduction",
+        "depth_multiplier": "it is the number of --as separable:M",
+        "depthwise_bias": "it is what --depthwise-bias says",
     }
+    if command == "network":
+        names |= {
+            f"separable_{unit}": unit,
+            "separable_params": "params",
+            "depth_multiplier": "it is a column of files, and no field",
+            "depthwise_bias": "bias",
+            f"fvcore_separable_{unit}": f"fvcore_{unit}",
+            "torch_separable_params": "torch_params",
+        }
+    if command == "model":
+        names |= {
+            f"standard_{unit}": unit,
+            "standard_params": "params",
+            f"model_{unit}": unit,
+            "model_params": "params",
+            f"model_separable_{unit}": f"{block.name}_{unit}",
+            "model_separable_params": f"{block.name}_params",
+            f"fvcore_standard_{unit}": f"fvcore_{unit}",
+            "torch_standard_params": "torch_params",
+        }
+    return names
 
 
-def _in_unit(field: str, unit: Unit) -> str:
-    return field.removesuffix("macs") + unit if field.endswith("_macs") else field
+def values(row: Row, known: Sequence[Field]) -> dict[str, Value]:
+    """The row by the names of its fields."""
+    return {field.name: field.read(row) for field in known}
+
+
+def _layer(command: Command) -> Iterator[Field]:
+    yield Field("name", "", str, "what people call it", Path("name"))
+    yield Field("kind", "", str, "what it is: conv, linear, pool, ..., total", Path("kind"))
+    if command in ("network", "model"):
+        yield Field("kept", "", str, "why it is not rewritten; empty if it is", Path("kept"))
+    for name, type_, doc in (
+        ("in_channels", int, "channels of the input"),
+        ("out_channels", int, "channels of the output"),
+        ("kernel_size", tuple, "taps of the filter along each axis"),
+        ("input_size", tuple, "size of the input map along each axis"),
+        ("output_size", tuple, "size of the output map along each axis"),
+        ("stride", tuple, "step of the filter along each axis"),
+        ("padding", object, "same, valid, or zeros at each end of each axis"),
+        ("dilation", tuple, "distance between taps along each axis"),
+        ("groups", int, "groups of channels convolved apart"),
+        ("bias", bool, "whether each output channel adds a bias"),
+        ("batch_size", int, "samples"),
+    ):
+        yield Field(name, "", type_, doc, Path(f"layer.{name}"))
+    if command == "model":
+        yield Field("calls", "", int, "how often it runs", Path("calls"))
+
+
+def _count(side: str, noun: str, scale: int = 1) -> Callable[[Row], int]:
+    """Reads one count of a side."""
+    read: Callable[[Row], int] = Path(f"{side}.cost.{noun}")
+    return read if scale == 1 else lambda row: read(row) * scale
+
+
+def _inner(read: Callable[[Row], int]) -> Callable[[Row], int]:
+    """What reads an attribute without a call in Python, where that is all there is to do."""
+    return read.get if isinstance(read, Path) else read
+
+
+def _counts(name: str, what: str, side: str, unit: Unit) -> Iterator[Field]:
+    label, scale = UNITS[unit]
+    prefix = f"{name}_" if name else ""
+    yield Field(f"{prefix}{unit}", label, int, f"{label} of {what}", _count(side, "macs", scale))
+    for noun, unit_, doc in (
+        ("params", "params", f"weights and biases of {what}"),
+        ("activations", "elements", f"output elements of {what}"),
+    ):
+        yield Field(f"{prefix}{noun}", unit_, int, doc, _count(side, noun))
+
+
+def _traffic(name: str, side: str) -> Iterator[Field]:
+    cost: Callable[[Row], Cost] = attrgetter(f"{side}.cost")
+
+    def moved(row: Row) -> int:
+        return least_bytes(cost(row), row.measured.bytes_per_element if row.measured else 4)
+
+    doc = "bytes that must move: inputs, parameters, outputs, once"
+    yield Field(f"{name}_bytes", "bytes", int, doc, moved)
+    yield _ratio(
+        f"{name}_intensity", "FLOPs for each of these bytes", _count(side, "macs", 2), moved,
+        "FLOP/byte",
+    )  # fmt: skip
+
+
+def _step(step: str, block: str, unit: Unit) -> Iterator[Field]:
+    label, scale = UNITS[unit]
+
+    def of(noun: str, scale: int = 1) -> Callable[[Row], int | None]:
+        def read(row: Row) -> int | None:
+            cost = row.rewritten.step(step)
+            return None if cost is None else getattr(cost, noun) * scale
+
+        return read
+
+    what = f"the {step} step of {block}"
+    yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", of("macs", scale))
+    yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", of("params"))
+
+
+def _ratio(
+    name: str, doc: str, above: Callable[[Row], int], below: Callable[[Row], int],
+    unit: str = "ratio",
+) -> Field:  # fmt: skip
+    def read(row: Row) -> Fraction | None:
+        denominator = below(row)
+        return Fraction(above(row), denominator) if denominator else None
+
+    return Field(name, unit, Fraction, doc, read, over=(_inner(above), _inner(below)))
+
+
+def _exact(row: Row) -> str | None:
+    above, below = row.rewritten.cost.macs, row.as_is.cost.macs
+    common = gcd(above, below)
+    return f"{above // common}/{below // common}" if below and not row.unknown else None
+
+
+def _share(row: Row) -> Fraction | None:
+    return row.share
+
+
+_MACS = _count("as_is", "macs"), _count("rewritten", "macs")
+_RATIOS = (
+    _ratio("mac_ratio", "MACs, rewritten / as it is", _MACS[1], _MACS[0]),
+    Field("mac_ratio_exact", "", str, "the same as a fraction", _exact),
+    _ratio("mac_reduction", "MACs, as it is / rewritten", *_MACS),
+    _ratio(
+        "param_ratio", "params, rewritten / as it is",
+        _count("rewritten", "params"), _count("as_is", "params"),
+    ),
+)  # fmt: skip
+
+
+_CROSSCHECK = Field(
+    "crosscheck", "", str,
+    "exact: fvcore and torch count what the formulas give; mismatch; or skipped",
+    Path("crosscheck"), lambda row: "exact",
+)  # fmt: skip
+
+
+def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Iterator[Field]:
+    """What a counter finds of each side, and the formula beside it."""
+    label, scale = UNITS[unit] if noun == "macs" else (noun, 1)
+    for name, side in sides.items():
+        found = attrgetter(f"{side}.counted")
+
+        def counted(row: Row, found: Callable[[Row], Counted | None] = found) -> int | None:
+            costs = found(row)
+            return None if costs is None else getattr(costs[""], noun) * scale
+
+        spelled = "_".join(filter(None, (counter, name, unit if noun == "macs" else noun)))
+        doc = f"{label} as {counter} counts them"
+        yield Field(spelled, label, int, doc, counted, _count(side, noun, scale))
+
+
+def _times(named: str, block: Block) -> Iterator[Field]:
+    names = [named, *block.step_names, block.name]
+
+    def of(name: str, noun: str) -> Callable[[Row], Any]:
+        def read(row: Row) -> Any:
+            measured = row.measured
+            assert measured is not None
+            times = {named: measured.as_is, block.name: measured.rewritten, **measured.steps}
+            return getattr(times[name], noun)
+
+        return read
+
+    def rate(name: str, side: str) -> Callable[[Row], Any]:
+        cost: Callable[[Row], Cost] = attrgetter(f"{side}.cost")
+        return lambda row: of(name, "gflops_per_s")(row)(cost(row))
+
+    for name in names:
+        yield Field(f"{name}_time_us", "us", float, f"median time of {name}", of(name, "time_us"))
+        doc = f"interquartile range of the times of {name}"
+        yield Field(f"{name}_time_iqr_us", "us", float, doc, of(name, "time_iqr_us"))
+    for name, side in ((named, "as_is"), (block.name, "rewritten")):
+        yield Field(
+            f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate(name, side)
+        )
+    doc = f"time, {named} / {block.name}"
+    yield Field("speedup", "ratio", float, doc, Path("measured.speedup"))
+    doc = "whether an interquartile range is over 10% of its median"
+    yield Field("noisy", "", bool, doc, Path("measured.noisy"))
+    for name, type_, doc in (
+        ("device", str, "where it ran"),
+        ("device_name", str, "what that is"),
+        ("torch_version", str, "of the torch that ran it"),
+        ("threads", int, "of torch on the CPU"),
+        ("dtype", str, "of weights and maps"),
+        ("channels_last", bool, "whether channels are stored innermost"),
+        ("compile", bool, "whether torch.compile compiled it"),
+    ):
+        yield Field(name, "", type_, doc, Path(f"measured.environment.{name}"))

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkstemp
 
 from dscalc.errors import DscalcError
 
@@ -30,10 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
             raise DscalcError(f"cannot write {path}: it is a directory; name a file in it")
         if target.exists() and not os.access(target, os.W_OK):
             raise DscalcError(f"cannot write {path}: permission denied; name another file")
-        handle, name = mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}{target.suffix}")
+        try:  # from before there is a file, so that an interrupt leaves none
+            temporary.touch(0o600, exist_ok=False)
             temporary.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_umask())
             yield temporary
             temporary.replace(target)

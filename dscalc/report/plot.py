@@ -1,9 +1,8 @@
-"""Records -> PNG, SVG and PDF. The only importer of matplotlib."""
+"""Reports -> PNG, SVG and PDF. The only importer of matplotlib."""
 
 import warnings
 from collections.abc import Sequence
 from fractions import Fraction
-from math import prod
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -11,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
-from dscalc.core.describe import taps_symbol
+from dscalc.core.blocks import STANDARD, Block
+from dscalc.core.conv import Conv
+from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.record.fields import UNITS, Record, Unit, Value
-from dscalc.record.measured import BenchRecord
+from dscalc.record.fields import UNITS, Value
+from dscalc.record.report import Report
 from dscalc.words import times
 
 _AXES = {
@@ -28,36 +29,37 @@ _MOST_BARS = 500
 _LIGHT, _DARK = "0.75", "0.15"
 
 
-def grid(rows: Sequence[Record], path: Path, kind: str) -> None:
+def grid(report: Report, path: Path, kind: str) -> None:
     """The ratio of MACs over the axis that varies most, one line per kernel size.
 
-    Output channels get lines of their own where they vary along another axis. Dashed is m/F^2, the
-    limit for many output channels. ``kind`` is png, svg or pdf.
+    Output channels get lines of their own where they vary along another axis. Dashed is the limit
+    for many output channels, where the block has one. ``kind`` is png, svg or pdf.
 
     Raises:
         DscalcError: there would be more lines than can be told apart.
     """
-    across = max(_AXES, key=lambda axis: len({getattr(row, axis) for row in rows}))
+    rows, block = list(report.rows), report.block
+    across = max(_AXES, key=lambda axis: len({getattr(row.layer, axis) for row in rows}))
     others = [axis for axis in ("kernel_size", "out_channels") if axis != across]
-    named = [axis for axis in others if len({getattr(row, axis) for row in rows}) > 1]
+    named = [axis for axis in others if len({getattr(row.layer, axis) for row in rows}) > 1]
     lines: dict[str, dict[Value, Fraction]] = {}
     limits: dict[tuple[Value, ...], dict[Value, Fraction]] = {}
     for row in rows:
         assert row.mac_ratio is not None
-        x = getattr(row, across)
-        name = ", ".join(f"{_short(axis)} = {_shown(getattr(row, axis))}" for axis in named)
+        assert isinstance(row.layer, Conv)
+        x = getattr(row.layer, across)
+        name = ", ".join(f"{_short(axis)} = {_shown(getattr(row.layer, axis))}" for axis in named)
         lines.setdefault(name, {})[x] = row.mac_ratio
-        kernel = () if across == "kernel_size" else row.kernel_size or ()
-        limit = Fraction(row.depth_multiplier or 1, prod(row.kernel_size or ()))
-        limits.setdefault(kernel, {})[x] = limit
+        kernel = () if across == "kernel_size" else row.layer.kernel_size
+        if limit := block.limit(row.layer):
+            limits.setdefault(kernel, {})[x] = limit[1]
     if len(lines) > len(_MARKERS):
         raise DscalcError(
             f"a plot shows at most {len(_MARKERS)} lines, and this grid has {len(lines)}; "
             "vary F and OC over fewer values"
         )
     figure, axes = _figure(7, 4.5)
-    m, taps = rows[0].depth_multiplier, taps_symbol(rows[0].kernel_size or ())
-    xs = list(dict.fromkeys(getattr(row, across) for row in rows))
+    xs = list(dict.fromkeys(getattr(row.layer, across) for row in rows))
     places = _places(xs, axes)
     for number, (name, line) in enumerate(lines.items()):
         shade = str(0.1 + 0.55 * number / max(1, len(lines) - 1))
@@ -66,7 +68,7 @@ def grid(rows: Sequence[Record], path: Path, kind: str) -> None:
             [float(ratio) for ratio in line.values()],
             color=shade,
             marker=_MARKERS[number],
-            label=name or "separable / standard",
+            label=name or f"{block.name} / standard",
         )
     for number, limit_line in enumerate(limits.values()):
         axes.plot(
@@ -75,75 +77,102 @@ def grid(rows: Sequence[Record], path: Path, kind: str) -> None:
             color="0.4",
             linestyle="--",
             linewidth=1,
-            label="_" if number else f"{m}/{taps}, the limit for large OC",
+            label="_" if number else f"{_limit_symbols(rows[0], block)}, the limit for large OC",
         )
     rest = [axis for axis in _AXES if axis not in (across, *named)]
     axes.set_title(", ".join(_fixed(axis, rows) for axis in rest), loc="left", fontsize="medium")
     axes.set_xlabel(_AXES[across])
-    axes.set_ylabel("MACs, separable / standard")
+    axes.set_ylabel(f"MACs, {block.name} / standard")
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
     axes.legend(frameon=False)
     _save(figure, path, kind)
 
 
-def network(
-    rows: Sequence[Record], path: Path, kind: str, unit: Unit, title: str, sides: tuple[str, str]
-) -> None:
-    """MACs by layer, standard beside separable; layers without any are left out.
+def blocks(report: Report, path: Path, kind: str) -> None:
+    """MACs against params, a point a block, labelled; the standard layer is hollow."""
+    label, scale = UNITS[report.unit]
+    figure, axes = _figure(7, 5)
+    several = len({row.layer for row in report.rows}) > 1
+    for row in report.rows:
+        cost = row.rewritten.cost
+        hollow = row.block == STANDARD
+        axes.plot(
+            cost.params, cost.macs * scale, "o",
+            color=_DARK, markerfacecolor="white" if hollow else _DARK,
+        )  # fmt: skip
+        name = f"{row.name} {row.layer.in_channels}->{row.layer.out_channels}"
+        axes.annotate(
+            name if several else row.name or "", (cost.params, cost.macs * scale), (5, 4),
+            textcoords="offset points", fontsize="small",
+        )  # fmt: skip
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.yaxis.set_major_formatter(EngFormatter())
+    axes.set_xlim(left=0, right=1.25 * max(row.rewritten.cost.params for row in report.rows))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("params")
+    axes.set_ylabel(label)
+    axes.set_title(report.title, loc="left", fontsize="medium")
+    axes.grid(color="0.9")
+    _save(figure, path, kind)
 
-    ``sides`` says what the two are.
+
+def network(report: Report, path: Path, kind: str) -> None:
+    """MACs by layer, as it is beside rewritten; layers without any are left out.
 
     Raises:
         DscalcError: there are too many layers to see.
     """
-    label, scale = UNITS[unit]
-    counted = [row for row in rows if row.standard_macs or row.separable_macs]
+    label, scale = UNITS[report.unit]
+    counted = [row for row in report.rows if row.as_is.cost.macs or row.rewritten.cost.macs]
     if len(counted) > _MOST_BARS:
         raise DscalcError(
             f"a plot shows at most {_MOST_BARS} layers, and {len(counted):,} have MACs; plot a part"
         )
     figure, axes = _figure(7, 1.5 + 0.28 * len(counted))
     places = range(len(counted))
-    standard = [row.standard_macs * scale for row in counted]
-    separable = [row.separable_macs * scale for row in counted]
-    axes.barh([place - 0.2 for place in places], standard, 0.4, color=_LIGHT, label=sides[0])
-    axes.barh([place + 0.2 for place in places], separable, 0.4, color=_DARK, label=sides[1])
+    as_is = [row.as_is.cost.macs * scale for row in counted]
+    rewritten = [row.rewritten.cost.macs * scale for row in counted]
+    axes.barh([place - 0.2 for place in places], as_is, 0.4, color=_LIGHT, label="as it is")
+    axes.barh(
+        [place + 0.2 for place in places], rewritten, 0.4, color=_DARK, label=f"as {report.block}"
+    )
     for tick in axes.set_yticks(places, [row.name or "" for row in counted]):
         tick.label1.set_parse_math(False)
     axes.set_ylim(len(counted) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("layer")
-    axes.set_title(title, loc="left", fontsize="medium").set_parse_math(False)
+    axes.set_title(report.title, loc="left", fontsize="medium").set_parse_math(False)
     axes.grid(axis="x", color="0.9")
     figure.legend(loc="outside lower right", ncols=2, frameon=False)
     _save(figure, path, kind)
 
 
-def benchmarks(rows: Sequence[BenchRecord], path: Path, kind: str) -> None:
+def benchmarks(report: Report, path: Path, kind: str) -> None:
     """Speed-up against MAC reduction, a point a layer; on the diagonal the two are the same."""
     figure, axes = _figure(6, 5)
-    for number, row in enumerate(rows):
-        axes.plot(
-            float(row.mac_reduction), row.speedup, _MARKERS[number % len(_MARKERS)], color=_DARK
-        )
-        channels = f"{row.in_channels}->{row.out_channels}"
-        name = f"{channels} F{times(row.kernel_size)} D{times(row.input_size)}"
-        axes.annotate(
-            name, (float(row.mac_reduction), row.speedup), (4, 4), textcoords="offset points",
-            fontsize="x-small",
-        )  # fmt: skip
-    most = max(1.0, *(float(row.mac_reduction) for row in rows), *(row.speedup for row in rows))
+    points = []
+    for number, row in enumerate(report.rows):
+        assert row.measured is not None
+        assert row.mac_ratio
+        here = row.measured.environment
+        x, y = float(1 / row.mac_ratio), row.measured.speedup
+        points.append((x, y))
+        axes.plot(x, y, _MARKERS[number % len(_MARKERS)], color=_DARK)
+        channels = f"{row.layer.in_channels}->{row.layer.out_channels}"
+        name = f"{channels} F{times(row.layer.kernel_size)} D{times(row.layer.input_size)}"
+        axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize="x-small")
+    most = max(1.0, *map(max, points))
     axes.plot(
         [0, most], [0, most], "--", color="0.4", linewidth=1, label="speed-up = MAC reduction"
     )
     axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
     axes.set_xlabel("MAC reduction, standard / separable")
     axes.set_ylabel("speed-up, standard / separable time")
-    axes.set_xlim(0, 1.35 * max(float(row.mac_reduction) for row in rows))  # room for the names
+    axes.set_xlim(0, 1.35 * max(x for x, _ in points))  # room for the names
     axes.set_ylim(bottom=0)
-    axes.set_title(f"{rows[0].device_name}, {rows[0].dtype}", loc="left", fontsize="medium")
+    axes.set_title(f"{here.device_name}, {here.dtype}", loc="left", fontsize="medium")
     axes.grid(color="0.9")
     axes.legend(frameon=False, loc="upper left")
     _save(figure, path, kind)
@@ -184,8 +213,14 @@ def _shown(value: Value) -> str:
     return times(value) if isinstance(value, tuple) else str(value)
 
 
-def _fixed(axis: str, rows: Sequence[Record]) -> str:
-    values = list(dict.fromkeys(getattr(row, axis) for row in rows))
+def _limit_symbols(row: Row, block: Block) -> str:
+    assert isinstance(row.layer, Conv)
+    limit = block.limit(row.layer)
+    return limit[0] if limit else ""
+
+
+def _fixed(axis: str, rows: Sequence[Row]) -> str:
+    values = list(dict.fromkeys(getattr(row.layer, axis) for row in rows))
     shown = _shown(values[0]) if len(values) == 1 else f"any of {len(values)} values"
     return f"{_short(axis)} = {shown}"
 

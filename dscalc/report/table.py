@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from io import StringIO
 from typing import Literal, TextIO, TypeVar
 
@@ -11,12 +12,15 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dscalc.report.sheet import DIFFERENT, PENDING, SAME, Sheet, in_ascii
+from dscalc.report.sentences import DIFFERENT, PENDING, SAME
+from dscalc.report.sheet import Sheet, in_ascii
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
 _ASCII_HEAD = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # SIMPLE_HEAD in ASCII
 _ROOMY = 100_000  # columns: wider than any table
+_SHORTEST = 16  # characters of a module path that is shortened
+_ASCII_MARK = "..."
 
 # rich's own template loads a web font; a picture in a README must stand alone.
 _SVG = """\
@@ -50,8 +54,8 @@ _SVG = """\
 def render(sheet: Sheet, stream: TextIO | None = None) -> str:
     """A sheet as the stream shows it: in colour on a terminal, plain without a stream.
 
-    Where its table is wider than the terminal, it is laid out vertically; a number is never
-    shortened or broken.
+    Where its table is wider than the terminal, columns are left out, module paths shortened, and
+    then it is laid out vertically; a number is never shortened or broken.
     """
     console = _console(stream)
     with console.capture() as captured:
@@ -142,7 +146,56 @@ def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, 
         if console.measure(table, options=roomy).maximum <= console.width:
             names = [sheet.header[column] for column in sorted(without) if column != sheet.bar]
             return table, ", ".join(names)
+    if sheet.paths:
+        rows = [*sheet.rows, sheet.result or [""]]
+        longest = max(len(row[0]) for row in rows)
+        room = longest - (console.measure(table, options=roomy).maximum - console.width)
+        if room >= _SHORTEST:
+            mark = _ASCII_MARK if console.options.ascii_only else PENDING
+            paths = _told_apart([row[0] for row in sheet.rows], room, mark)
+            shorter = [[path, *row[1:]] for path, row in zip(paths, sheet.rows, strict=True)]
+            names = [sheet.header[column] for column in sorted(sheet.spare)]
+            return _table(replace(sheet, rows=shorter), sheet.spare, box), ", ".join(names)
     return _vertical(sheet), ""
+
+
+def _told_apart(paths: Sequence[str], room: int, mark: str) -> list[str]:
+    """The paths shortened in the way that leaves the most of them different."""
+    ways = [[way(path, room, mark) for path in paths] for way in (_without_parts, _in_short_parts)]
+    return max(ways, key=lambda shortened: len(set(shortened)))
+
+
+def _without_parts(path: str, room: int, mark: str) -> str:
+    """A module path without its middle: whole parts of it if they fit, its end first."""
+    if len(path) <= room:
+        return path
+    head, tail, parts = "", "", path.split(".")
+    for number in range(len(parts)):
+        half = number // 2
+        if number % 2:
+            longer = ".".join(parts[: half + 1]) + ".", tail
+        else:
+            longer = head, "." + ".".join(parts[len(parts) - half - 1 :])
+        if len(longer[0]) + len(mark) + len(longer[1]) > room:
+            break
+        head, tail = longer
+    shortened = head + mark + tail  # unless parts are long, and too little of them is left
+    return shortened if 4 * len(shortened) >= 3 * room else _cut(path, room, mark)
+
+
+def _in_short_parts(path: str, room: int, mark: str) -> str:
+    """A module path with all of its parts, the longest of them cut."""
+    parts = path.split(".")
+    for length in range(room, len(mark) + 1, -1):
+        shortened = ".".join(_cut(part, length, mark) for part in parts)
+        if len(shortened) <= room:
+            return shortened
+    return _cut(path, room, mark)
+
+
+def _cut(name: str, room: int, mark: str) -> str:
+    tail = (room - len(mark)) // 2
+    return name if len(name) <= room else name[: room - len(mark) - tail] + mark + name[-tail:]
 
 
 def _table(sheet: Sheet, without: Sequence[int], box: Box) -> Table:

@@ -1,69 +1,80 @@
-"""Records -> JSON, JSON Lines, CSV, Markdown and bare values, with the standard library alone.
+"""Reports -> JSON, JSON Lines, CSV, Markdown and bare values, with the standard library alone.
 
 Machine formats carry raw integers, and a name that ends in the unit of its number. Sizes are
 lists in JSON and HxW elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
-from dscalc import __version__
-from dscalc.record.fields import Record, Unit, Value, names, values
+from dscalc.core.row import Row
+from dscalc.record.fields import Field, Path, Value, values
+from dscalc.record.report import Report
 from dscalc.words import times
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet
 
-_CONVENTION = {
-    "macs": "MACs are multiply-accumulates (1 MAC = 2 FLOPs) for the whole batch; adding a bias "
-    "counts as a parameter and not as a MAC; sizes are per axis, [H, W] in 2-D",
-    "flops": "FLOPs are 2 per multiply-accumulate (MAC) for the whole batch; adding a bias "
-    "counts as a parameter and not as FLOPs; sizes are per axis, [H, W] in 2-D",
-}
 
-
-def json(
-    rows: Iterable[NamedTuple], total: Record | None, unit: Unit, more: Mapping[str, object]
-) -> Iterator[str]:
-    """One object: schema, version, convention, rows, total, and ``more`` objects."""
+def json(report: Report) -> Iterator[str]:
+    """One object: what the report is, a row a line, the total and the checks."""
     from json import dumps
 
-    yield f'{{\n  "schema": "dscalc/1",\n  "version": {dumps(__version__)},\n'
-    yield f'  "convention": {dumps(_CONVENTION[unit])},\n  "rows": [\n    '
-    yield ",\n    ".join(dumps(values(row, unit), default=float) for row in rows)
-    sums = values(total, unit) if total else None
-    yield f'\n  ],\n  "total": {dumps(sums, default=float)}'
-    for name, value in more.items():
-        yield f",\n  {dumps(name)}: {dumps(value)}"
+    for key, value in report.head().items():
+        yield f"{'{' if key == 'schema' else ','}\n  {dumps(key)}: {dumps(value)}"
+    yield ',\n  "rows": [\n    '
+    yield ",\n    ".join(dumps(values(row, report.fields), default=float) for row in report.rows)
+    yield "\n  ]"
+    for key, value in report.foot().items():
+        yield f",\n  {dumps(key)}: {dumps(value, default=float)}"
     yield "\n}\n"
 
 
-def jsonl(rows: Iterable[NamedTuple], unit: Unit) -> Iterator[str]:
+def jsonl(report: Report) -> Iterator[str]:
     """One object a row."""
     from json import dumps
 
-    for row in rows:
-        yield dumps(values(row, unit), default=float) + "\n"
+    for row in report.rows:
+        yield dumps(values(row, report.fields), default=float) + "\n"
 
 
-def csv(rows: Iterable[NamedTuple], unit: Unit, kind: type[NamedTuple] = Record) -> Iterator[str]:
-    """A header, which names the fields of a ``kind`` of record, and one line a row."""
+def csv(report: Report) -> Iterator[str]:
+    """A header, which names the fields, and one line a row."""
     from csv import writer
 
+    known = report.fields
     line = writer(_Returned(), lineterminator="\n").writerow
-    yield line(names(kind._fields, unit))
-    hints = enumerate(kind.__annotations__.values())
-    spelled = [field for field, hint in hints if hint not in _AS_IS]
-    for row in rows:
-        cells = list(row if unit == "macs" else values(row, unit).values())
-        for field in spelled:
-            cells[field] = plain(cells[field])
+    yield line([field.name for field in known])
+    # One call reads all that are attributes; the others are filled in.
+    paths = [field.read.path if isinstance(field.read, Path) else "name" for field in known]
+    read = attrgetter(*paths)
+    filled = [(i, fill) for i, field in enumerate(known) if (fill := _filling(field))]
+    spelled = [i for i, field in enumerate(known) if field.type in (tuple, object)]
+    for row in report.rows:
+        cells = [*read(row)]
+        for i, fill in filled:
+            cells[i] = fill(row)
+        for i in spelled:
+            cells[i] = _size(cells[i])
         yield line(cells)
 
 
-_AS_IS = (int, int | None, str, str | None, float)  # what csv writes as `plain` does, and sooner
+def _filling(field: Field) -> Callable[[Row], Any] | None:
+    """Reads what is no attribute, as csv then writes it like `plain`."""
+    if field.over:
+        above, below = field.over
+        return lambda row: above(row) / divisor if (divisor := below(row)) else None
+    if field.type in (bool, Fraction, list):
+        return lambda row: plain(field.read(row))
+    return None if isinstance(field.read, Path) else field.read
+
+
+@lru_cache(maxsize=256)  # a long grid writes few sizes many times
+def _size(value: str | tuple[int, ...] | None) -> str:
+    return value if isinstance(value, str) else times(value)
 
 
 class _Returned:
@@ -73,10 +84,10 @@ class _Returned:
         return line
 
 
-def fields(rows: Iterable[Mapping[str, Value]], wanted: Sequence[str]) -> Iterator[str]:
+def bare(rows: Iterable[Row], wanted: Sequence[Field]) -> Iterator[str]:
     """The wanted values of each row, separated by tabs."""
-    for known in rows:
-        yield "\t".join(plain(known[field]) for field in wanted) + "\n"
+    for row in rows:
+        yield "\t".join(plain(field.read(row)) for field in wanted) + "\n"
 
 
 def plain(value: Value) -> str:
@@ -90,13 +101,18 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     int: str,
     str: str,
     float: repr,
-    tuple: lru_cache(maxsize=256)(times),  # a long grid writes few sizes many times
+    tuple: lambda value: _size(value),
+    list: lambda steps: "; ".join(
+        f"{step['name']} {times(step['kernel_size'])} "
+        f"{step['in_channels']} -> {step['out_channels']}"
+        for step in steps
+    ),
     Fraction: lambda value: repr(value.numerator / value.denominator),  # as float() does, sooner
 }
 
 
 def markdown(sheet: "Sheet") -> Iterator[str]:
-    """A table of GitHub-flavoured Markdown between its title and its notes."""
+    """A table of GitHub-flavoured Markdown between its title and its notes; then the checks."""
     yield f"**{_literal(sheet.title)}**\n\n"
     yield _line(map(_literal, sheet.header))
     yield _line([":--", *["--:"] * (len(sheet.header) - 1)])
@@ -106,6 +122,8 @@ def markdown(sheet: "Sheet") -> Iterator[str]:
         yield _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])
     for note in sheet.notes:
         yield f"\n{_literal(note)}\n"
+    for number, (holds, sentence) in enumerate(sheet.checks):
+        yield f"{'' if number else chr(10)}- [{'x' if holds else ' '}] {_literal(sentence)}\n"
 
 
 def _line(cells: Iterable[str]) -> str:

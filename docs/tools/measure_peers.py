@@ -1,7 +1,7 @@
 """What well-known counters answer for the same module: the table in docs/counting.md.
 
-    python tests/measure_peers.py            print the table, for the counters that are installed
-    python tests/measure_peers.py --write    and put it into docs/counting.md
+    python docs/tools/measure_peers.py            print the table, for installed counters
+    python docs/tools/measure_peers.py --write    and put it into docs/counting.md
 
 fvcore and torch are always there; thop, ptflops, torchinfo and calflops where they are installed.
 """
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from dscalc.pytorch import audit
 
-PAGE = Path(__file__).parent.parent / "docs/counting.md"
-BEGIN = "<!-- begin peers: written by tests/measure_peers.py -->"
+PAGE = Path(__file__).parents[1] / "counting.md"
+BEGIN = "<!-- begin peers: written by docs/tools/measure_peers.py -->"
 END = "<!-- end peers -->"
 
 
@@ -76,7 +76,8 @@ CASES = [
 
 
 def by_dscalc(module: nn.Module, x: Tensor) -> int | None:
-    return audit(module, x).model.macs
+    total = audit(module, x).total
+    return total.as_is.cost.macs if total else None
 
 
 def by_fvcore(module: nn.Module, x: Tensor) -> int:

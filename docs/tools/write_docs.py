@@ -1,4 +1,4 @@
-"""Write what dscalc can write of its own documentation: ``python tests/write_docs.py``.
+"""Write what dscalc can write of its own documentation: ``python docs/tools/write_docs.py``.
 
 In README.md and docs/ it runs every ``$`` line of the console blocks and writes down what that
 prints, fills the parts between ``<!-- begin NAME ... -->`` and ``<!-- end NAME -->``, and draws the
@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from fractions import Fraction
 from importlib.util import find_spec
@@ -27,9 +27,16 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from unittest.mock import patch
 
-from dscalc.cli import main
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
 
-ROOT = Path(__file__).parent.parent
+from looks import LOOKS
+from published import with_stride_in_first_1x1
+
+from dscalc.cli import main
+from dscalc.core.blocks import SEPARABLE
+from dscalc.record.fields import DEFAULT, Command, Field, fields
+
 IMAGES = ROOT / "docs/images"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = {
@@ -38,10 +45,6 @@ PICTURES = {
     "network.svg": "dscalc network mobilenet_v1 --plot {} --get mac_ratio",
 }
 
-_LOOKS = (
-    *("LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"),
-    *("TTY_INTERACTIVE", "PYTHONIOENCODING", "LC_ALL", "LC_CTYPE", "LANG"),
-)
 _FENCE = re.compile(r"(`{3,})([\w{}-]*)")
 _COMMENT = re.compile(r"<!-- (file|needs): (.+) -->")
 _BEGIN = re.compile(r"<!-- begin ([\w-]+)\b.*-->")
@@ -91,11 +94,10 @@ def workplace(folder: Path) -> Iterator[None]:
         stack.enter_context(chdir(folder))
         stack.enter_context(patch.object(sys, "path", [str(folder), *sys.path]))
         stack.enter_context(patch.object(sys.modules["__main__"], "__package__", None))
-        stack.enter_context(
-            patch.dict(os.environ, {"PATH": path, "COLUMNS": "80", "PYTHONUTF8": "1"})
-        )
-        for name in _LOOKS:
+        stack.enter_context(patch.dict(os.environ))
+        for name in LOOKS:
             os.environ.pop(name, None)
+        os.environ.update(PATH=path, COLUMNS="80", PYTHONUTF8="1")
         try:
             yield
         finally:
@@ -215,6 +217,34 @@ def _networks(shell: Shell) -> Iterator[str]:
     yield from ("```text", *shell.dscalc(["network", "--list"]).splitlines(), "```")
 
 
+# Fields
+
+COMMANDS: tuple[Command, ...] = ("compare", "blocks", "network", "model", "bench")
+
+
+def known(command: Command) -> tuple[Field, ...]:
+    """The fields of a command, with its rows rewritten as they are unless ``--as`` says."""
+    return fields(command, DEFAULT.get(command, SEPARABLE))
+
+
+def _fields(shell: Shell) -> Iterator[str]:
+    """A table of those that every command has, then one of each command."""
+    told = [{(field.name, field.doc) for field in known(command)} for command in COMMANDS]
+    shared = set.intersection(*told)
+    every = [field for field in known("compare") if (field.name, field.doc) in shared]
+    yield from ("### Fields of every command", "", *_rows(every))
+    for command in COMMANDS:
+        own = [field for field in known(command) if (field.name, field.doc) not in shared]
+        yield from ("", f"### Fields of {command}", "", *_rows(own))
+
+
+def _rows(told: Iterable[Field]) -> Iterator[str]:
+    yield "| name | unit | meaning |"
+    yield "|:--|:--|:--|"
+    for field in told:
+        yield f"| `{field.name}` | {field.unit} | {field.doc.replace('|', '/')} |"
+
+
 # Published tables
 
 
@@ -232,17 +262,6 @@ def _without_fc(network: str) -> str:
     return "\n".join(line for line in network.splitlines() if not line.startswith("fc,"))
 
 
-def _stride_in_first_1x1(network: str) -> str:
-    """Move the stride of each stage of ResNet-50 from its 3x3 to its first 1x1 convolution."""
-    lines = []
-    for line in network.splitlines():
-        cells = line.split(",")
-        if re.fullmatch(r"layer[234]\.0\.conv[12]", cells[0]):
-            cells[5] = "2" if cells[0].endswith("conv1") else ""
-        lines.append(",".join(cells))
-    return "\n".join(lines)
-
-
 V1, V2 = "network mobilenet_v1", "network mobilenet_v2"
 PUBLISHED: dict[str, list[Printed]] = {
     "mobilenet-v1-table-3": [
@@ -255,24 +274,24 @@ PUBLISHED: dict[str, list[Printed]] = {
         Printed("Conv MobileNet, mult-adds", "4866 M", V1, "standard_macs"),
         Printed("the same without `fc`", "4866 M", V1, "standard_macs", _without_fc),
         Printed("Conv MobileNet, parameters", "29.3 M", V1, "standard_params"),
-        Printed("MobileNet, mult-adds", "569 M", V1, "separable_macs"),
-        Printed("MobileNet, parameters", "4.2 M", V1, "separable_params"),
+        Printed("MobileNet, mult-adds", "569 M", V1, "macs"),
+        Printed("MobileNet, parameters", "4.2 M", V1, "params"),
     ],
     "mobilenet-v1-table-6": [
-        Printed("1.0, mult-adds", "569 M", V1, "separable_macs"),
-        Printed("1.0, parameters", "4.2 M", V1, "separable_params"),
-        Printed("0.75, mult-adds", "325 M", f"{V1} --width-multiplier 0.75", "separable_macs"),
-        Printed("0.5, mult-adds", "149 M", f"{V1} --width-multiplier 0.5", "separable_macs"),
-        Printed("0.5, parameters", "1.3 M", f"{V1} --width-multiplier 0.5", "separable_params"),
+        Printed("1.0, mult-adds", "569 M", V1, "macs"),
+        Printed("1.0, parameters", "4.2 M", V1, "params"),
+        Printed("0.75, mult-adds", "325 M", f"{V1} --width-multiplier 0.75", "macs"),
+        Printed("0.5, mult-adds", "149 M", f"{V1} --width-multiplier 0.5", "macs"),
+        Printed("0.5, parameters", "1.3 M", f"{V1} --width-multiplier 0.5", "params"),
     ],
     "mobilenet-v1-table-7": [
-        Printed("224, mult-adds", "569 M", V1, "separable_macs"),
-        Printed("160, mult-adds", "290 M", f"{V1} --input-size 160", "separable_macs"),
-        Printed("160, parameters", "4.2 M", f"{V1} --input-size 160", "separable_params"),
+        Printed("224, mult-adds", "569 M", V1, "macs"),
+        Printed("160, mult-adds", "290 M", f"{V1} --input-size 160", "macs"),
+        Printed("160, parameters", "4.2 M", f"{V1} --input-size 160", "params"),
     ],
     "mobilenet-v2": [
-        Printed("paper, mult-adds", "300 M", V2, "separable_macs"),
-        Printed("paper, parameters", "3.4 M", V2, "separable_params"),
+        Printed("paper, mult-adds", "300 M", V2, "macs"),
+        Printed("paper, parameters", "3.4 M", V2, "params"),
     ]
     + [
         Printed(
@@ -293,26 +312,26 @@ PUBLISHED: dict[str, list[Printed]] = {
             ("0.35", 160, "30", "1.66"),
         ]
         for what, printed, field in [
-            ("mult-adds", macs, "separable_macs"),
-            ("parameters", params, "separable_params"),
+            ("mult-adds", macs, "macs"),
+            ("parameters", params, "params"),
         ]
         if (what, size) != ("parameters", 160)
     ],
     "xception": [
-        Printed("parameters", "22,855,952", "network xception", "separable_params"),
+        Printed("parameters", "22,855,952", "network xception", "params"),
     ],
     "convnext": [
-        Printed("ConvNeXt-T, FLOPs", "4.5 G", "network convnext_tiny", "separable_macs"),
-        Printed("ConvNeXt-T, parameters", "28.6 M", "network convnext_tiny", "separable_params"),
+        Printed("ConvNeXt-T, FLOPs", "4.5 G", "network convnext_tiny", "macs"),
+        Printed("ConvNeXt-T, parameters", "28.6 M", "network convnext_tiny", "params"),
     ],
     "resnet-50": [
         Printed(
-            "ResNet paper, FLOPs", "3.8 G", "network resnet50", "standard_macs",
-            _stride_in_first_1x1,
+            "ResNet paper, FLOPs", "3.8 G", "network resnet50", "macs",
+            with_stride_in_first_1x1,
         ),
-        Printed("ResNeXt paper, FLOPs", "4.1 G", "network resnet50", "standard_macs"),
-        Printed("ResNeXt paper, parameters", "25.5 M", "network resnet50", "standard_params"),
-        Printed("ConvNeXt paper, FLOPs", "4.09 G", "network resnet50", "standard_macs"),
+        Printed("ResNeXt paper, FLOPs", "4.1 G", "network resnet50", "macs"),
+        Printed("ResNeXt paper, parameters", "25.5 M", "network resnet50", "params"),
+        Printed("ConvNeXt paper, FLOPs", "4.09 G", "network resnet50", "macs"),
     ],
 }  # fmt: skip
 
@@ -362,6 +381,7 @@ def _published(rows: list[Printed]) -> Callable[[Shell], Iterator[str]]:
 GENERATED: dict[str, Callable[[Shell], Iterator[str]]] = {
     "help": _help,
     "networks": _networks,
+    "fields": _fields,
     **{name: _published(rows) for name, rows in PUBLISHED.items()},
 }
 

@@ -1,0 +1,121 @@
+"""What the checks of a run say, on stderr, and the exit code that follows."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dscalc.core.row import Row
+from dscalc.errors import DscalcError
+from dscalc.record.report import Check, Report
+from dscalc.words import exact, printable
+
+if TYPE_CHECKING:  # few runs assert anything
+    from dscalc.checks.assertion import Assertion
+
+_MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
+
+
+class Verdict:
+    """Gathers the outcome of every check.
+
+    ``exit_code`` is 0 where every check holds, 1 where an assertion fails or a cross-check
+    differs, and 2 where something could not be answered.
+    """
+
+    def __init__(self, assertions: "Sequence[Assertion]", *, quiet: bool) -> None:
+        self.exit_code = 0
+        self._quiet = quiet
+        self._checks = {a: Check(a.text, True, None, 0, 0) for a in assertions}
+        self._held: list[str] | None = None
+        self._failed: Counter[str] = Counter()
+
+    @property
+    def checks(self) -> list[Check]:
+        """What has become of each assertion so far."""
+        return list(self._checks.values())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Say nothing until the end, while a live display owns the terminal."""
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            for line in lines:
+                self.say(line)
+
+    def say(self, line: str) -> None:
+        """Write a line to stderr."""
+        if self._held is None:
+            sys.stderr.write(f"{printable(line)}\n")
+        else:
+            self._held.append(line)
+
+    def refuse(self, reason: str) -> None:
+        """Something could not be answered."""
+        self.exit_code = 2
+        self._failed["error"] += 1
+        if self._failed["error"] <= _MOST_LINES:
+            self.say(f"error: {reason}")
+
+    def crosscheck(self, row: Row, report: Report, name: Callable[[], str] = str) -> None:
+        """Say where the counts of a row differ from its formulas."""
+        if row.crosscheck != "mismatch":
+            return
+        differences = [
+            f"{field.name} is {found:,} and the formula gives {expected:,}"
+            for field in report.fields
+            if field.is_number
+            and field.formula
+            and (expected := field.formula(row)) != (found := field.read(row))
+        ]
+        self._fail("mismatch", name, "; ".join(differences) or "a step differs")
+
+    def check(self, row: Row, name: Callable[[], str] = str) -> None:
+        """Say which assertions a row fails."""
+        for assertion, check in self._checks.items():
+            value = assertion.field.read(row)
+            try:
+                holds = assertion.holds(row)
+            except DscalcError as error:
+                self.refuse(str(error))
+                holds = False
+            else:
+                if not holds:
+                    reason = f"{assertion.field.name} is {exact(value)}"
+                    self._fail(assertion.text, name, reason)
+            self._checks[assertion] = check._replace(
+                holds=check.holds and holds,
+                value=value if check.holds else check.value,  # of the last, or the first that fails
+                rows=check.rows + 1,
+                failed=check.failed + (not holds),
+            )
+
+    def differs(self, reason: str) -> None:
+        """A cross-check differs."""
+        self._fail("mismatch", str, reason)
+
+    def conclude(self) -> int:
+        """Say what was left out, and which assertions hold; return the exit code."""
+        for kind, failures in self._failed.items():
+            if failures > _MOST_LINES:
+                self.note(f"{kind}: {failures - _MOST_LINES:,} more")
+        for check in self.checks:
+            if check.rows and check.holds:
+                rows = f" in all {check.rows:,} rows" if check.rows > 1 else ""
+                self.note(f"holds: {check.assertion}{rows}")
+        return self.exit_code
+
+    def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
+        self.exit_code = max(self.exit_code, 1)
+        self._failed[kind] += 1
+        if self._failed[kind] <= _MOST_LINES:
+            self.note(": ".join(part for part in ("failed", kind, name(), reason) if part))
+
+    def note(self, line: str) -> None:
+        """Write a line to stderr, unless the run is quiet."""
+        if not self._quiet:
+            self.say(line)

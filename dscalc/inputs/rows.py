@@ -1,0 +1,182 @@
+"""CSV or JSON Lines -> the cells of each row, with every error and its line."""
+
+import csv
+import json
+from collections.abc import Collection, Iterable, Iterator
+from difflib import get_close_matches
+from itertools import chain
+from typing import Any, BinaryIO
+
+from dscalc import words
+from dscalc.errors import DscalcError, FileError
+
+Cells = dict[str, str]
+
+_MOST_ERRORS = 50
+_LONGEST_LINE = 2**20  # bytes
+
+
+def read_cells(
+    stream: BinaryIO, problems: "Problems", columns: Collection[str]
+) -> Iterator[tuple[int, Cells]]:
+    """Line number and cells of each row of either format, told apart by the first line.
+
+    No cells where a row cannot be read; ``problems`` then say why. ``columns`` are those that a
+    file may have.
+    """
+    lines = _lines(stream, problems)
+    skipped, first = 0, "\n"
+    while first == "\n":
+        skipped, first = skipped + 1, next(lines, "")
+    lines = chain(["\n"] * (skipped - 1), [first], lines)
+    if first.strip() == "{":
+        problems.add(
+            skipped,
+            "it is one JSON object over many lines, as a report of dscalc's is; "
+            "a network has one object a line, a layer each",
+        )
+        problems.raise_any()
+    if first.lstrip().startswith("{"):
+        yield from _json_cells(lines, problems)
+    else:
+        yield from _csv_cells(lines, problems, columns)
+
+
+class Problems:
+    """Gathers what is wrong with a file, so that one run names every bad row."""
+
+    def __init__(self, file: str) -> None:
+        self.file = words.printable(file)
+        self.found: list[tuple[int, str]] = []
+
+    def add(self, line: int, reason: object) -> None:
+        """Note what is wrong with a line; stop reading where there is too much of it."""
+        self.found.append((line, f"{self.file}:{line}: {words.printable(str(reason))}"))
+        if len(self.found) >= _MOST_ERRORS:
+            self.found.append((line, f"{self.file}:{line}: too many errors; the rest is not read"))
+            self.raise_any()
+
+    def raise_any(self) -> None:
+        """Raise a FileError if anything is wrong."""
+        if self.found:
+            self.found.sort(key=lambda problem: problem[0])
+            raise FileError("\n".join(text for _, text in self.found))
+
+
+def _lines(stream: BinaryIO, problems: Problems) -> Iterator[str]:
+    """The lines as text; those that cannot be read, and comments, come as blank ones."""
+    number = 0
+    while line := stream.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            problems.add(number, f"the line is longer than {_LONGEST_LINE:,} bytes")
+            problems.raise_any()
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            problems.add(number, "the line is not UTF-8 text")
+            text = ""
+        yield "\n" if not text.strip() or text.startswith("#") else text
+
+
+def _csv_cells(
+    lines: Iterable[str], problems: Problems, columns: Collection[str]
+) -> Iterator[tuple[int, Cells]]:
+    """Line number and cells of each row; no cells where they cannot be told apart."""
+    reader = csv.reader(lines, strict=True)
+    header: list[str] = []
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            problems.add(reader.line_num, f"malformed CSV: {error}")
+            if not header:
+                problems.raise_any()
+            yield reader.line_num, {}
+            continue
+        if cells is None:
+            return
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = [cell.strip() for cell in cells]
+            _check_columns(header, reader.line_num, problems, columns)
+        elif len(cells) != len(header):
+            problems.add(
+                reader.line_num, f"{len(cells)} values for the {len(header)} columns of the header"
+            )
+            yield reader.line_num, {}
+        else:
+            yield reader.line_num, dict(zip(header, map(str.strip, cells), strict=True))
+
+
+def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int, Cells]]:
+    """Line number and cells of each object; no cells where it cannot be read."""
+    for number, line in enumerate(lines, 1):
+        if line == "\n":
+            continue
+        cells: Cells = {}
+        try:
+            values = json.loads(
+                line.strip(), object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
+            )
+            if not isinstance(values, dict) or not values:
+                raise DscalcError(f"each line must be one object, got {words.shown(line.strip())}")
+            cells = {name: _as_cell(name, value) for name, value in values.items()}
+        except json.JSONDecodeError as error:
+            problems.add(number, f"malformed JSON: {error.msg} at column {error.colno}")
+        except RecursionError:
+            problems.add(number, "malformed JSON: it is nested too deeply")
+        except DscalcError as error:
+            problems.add(number, error)
+        yield number, cells
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DscalcError(f"{words.shown(twice)} is there twice")
+    return values
+
+
+def _as_cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):  # numbers too, as they are written
+        return value.strip()
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return words.times(value)
+    rule = "must be a string, a whole number, true or false"
+    raise DscalcError(f"{words.printable(name)} {rule}, got {value!r:.60}")
+
+
+def _check_columns(
+    header: list[str], line: int, problems: Problems, columns: Collection[str]
+) -> None:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        problems.add(line, "there is one column; separate columns with commas")
+        problems.raise_any()
+    if header[0].startswith("["):
+        problems.add(line, "it begins like a JSON array; write one JSON object a line instead")
+        problems.raise_any()
+    for number, column in enumerate(header):
+        if column in header[:number]:
+            problems.add(line, f"the column {words.shown(column)} is there twice")
+        elif column not in columns:
+            problems.add(
+                line, f"unknown column {words.shown(column)}; {suggestion(column, columns)}"
+            )
+    if "kind" not in header:
+        problems.add(line, "there is no column kind; the first row must name the columns")
+    problems.raise_any()
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """What was probably meant."""
+    known = list(known)
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

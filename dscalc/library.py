@@ -1,0 +1,109 @@
+"""What the commands answer, as calls. Nothing is imported before it is needed: see `cli`."""
+
+from typing import TYPE_CHECKING, Any
+
+from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+
+if TYPE_CHECKING:
+    from dscalc.core.row import Count, Row
+    from dscalc.core.scale import Multiplier
+    from dscalc.record.report import Report
+    from dscalc.words import Padding, Size
+
+
+def compare(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: "Size",
+    input_size: "Size | None" = None,
+    *,
+    block: "Block | str" = SEPARABLE,
+    stride: "Size" = 1,
+    padding: "Padding" = "same",
+    dilation: "Size" = 1,
+    groups: int = 1,
+    bias: bool = False,
+    batch_size: int = 1,
+    width_multiplier: "Multiplier" = 1,
+    resolution_multiplier: "Multiplier" = 1,
+    verify: bool = False,
+) -> "Report":
+    """Compare a standard convolution with a block in its place; ``dscalc compare``.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in `Conv`.
+        bias, batch_size: as in `Conv`.
+        input_size: without it, the answer is for one output position.
+        block: what stands in its place, such as ``"separable:2"``.
+        width_multiplier: scales both channels, as `scaled_channels`.
+        resolution_multiplier: scales the input size, as `scaled_size`.
+        verify: whether fvcore and torch count both; this imports torch.
+
+    Raises:
+        DscalcError: as `Conv`; or the block does not exist for this convolution.
+        CrosscheckError: torch refuses modules of these sizes.
+    """
+    from dscalc.core.conv import Conv
+    from dscalc.core.describe import described
+    from dscalc.core.row import layer_row, total
+    from dscalc.core.scale import scaled_channels, scaled_size
+    from dscalc.record.report import Report
+
+    if width_multiplier != 1:
+        in_channels = scaled_channels(in_channels, width_multiplier)
+        out_channels = scaled_channels(out_channels, width_multiplier)
+    one_position = input_size is None
+    if input_size is None:
+        input_size, padding = 1, "same"
+    if resolution_multiplier != 1:
+        input_size = scaled_size(input_size, resolution_multiplier)
+    block = _block(block)
+    conv = Conv(
+        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
+        bias, batch_size,
+    )  # fmt: skip
+    rows = _proved([layer_row(conv, block)], verify)
+    return Report(
+        "compare", block, rows, total(rows), title=described(conv, block, one_position=one_position)
+    )
+
+
+def network(
+    source: str, *, block: "Block | str" = STANDARD, verify: bool = False, **scale: Any
+) -> "Report":
+    """Add up a list of layers; ``dscalc network``.
+
+    Args:
+        source: a shipped network by its name, or a file.
+        block: what its rows are rewritten as; ``"standard"`` is each block as the one plain
+            convolution that it stands for.
+        verify: whether fvcore and torch count every row; this imports torch.
+        scale: ``input_size``, ``width_multiplier``, ``resolution_multiplier``, ``batch_size``,
+            ``dims``.
+
+    Raises:
+        DscalcError: there is no such network or file, or it cannot be read.
+        FileError: names every row that is wrong.
+        CrosscheckError: torch refuses modules of these sizes.
+    """
+    from dscalc.core.row import total, with_shares
+    from dscalc.inputs.network import load_network, shipped
+    from dscalc.record.report import Report
+
+    block = _block(block)
+    rows = with_shares(_proved(load_network(source, block=block, **scale), verify))
+    return Report("network", block, rows, total(rows), title=shipped().get(source, source))
+
+
+def _block(block: "Block | str") -> Block:
+    return Block.parse(block, "block") if isinstance(block, str) else block
+
+
+def _proved(rows: "list[Row]", verify: bool) -> "list[Row]":
+    if not verify:
+        return rows
+    from dscalc.core.row import proved
+    from dscalc.pytorch.crosscheck import count
+
+    counting: Count = count
+    return [proved(row, counting) for row in rows]

@@ -1,0 +1,178 @@
+"""A model with its eligible convolutions rewritten as a block, and why the others are kept."""
+
+import copy
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from dscalc.core.blocks import SEPARABLE, Block, why_kept
+from dscalc.core.conv import Conv
+from dscalc.errors import DscalcError
+from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv, block_module
+from dscalc.words import printable
+
+Patterns = str | Sequence[str]
+_DESCRIBING = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    *("padding_mode", "output_padding", "transposed"),
+)
+
+
+def to_separable(
+    model: nn.Module, only: Patterns | None = None, exclude: Patterns | None = None
+) -> nn.Module:
+    """Copy a model, with its eligible convolutions as depthwise separable ones.
+
+    Eligible is an ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` that costs less so. The
+    model itself is left as it is. The new modules have fresh weights, and the stride, padding,
+    dilation, bias, dtype, device and training flag of those that they replace.
+
+    Args:
+        model: any module.
+        only: globs on module paths, such as ``"layer1.*"``; all others are kept.
+        exclude: globs on module paths to keep.
+
+    Raises:
+        DscalcError: a glob matches no convolution.
+    """
+    return replaced(copied(model), _as_separable, reasons_to_keep(model, SEPARABLE, only, exclude))
+
+
+def _as_separable(module: _ConvNd) -> BlockModule:
+    """The public module, with the options of the convolution."""
+    padding: Any = module.padding
+    mode: Any = module.padding_mode
+    built = DepthwiseSeparableConv(
+        module.in_channels, module.out_channels, module.kernel_size, module.stride, padding,
+        module.dilation, bias=module.bias is not None, padding_mode=mode,
+        device=module.weight.device, dtype=module.weight.dtype, dims=len(module.kernel_size),
+    )  # fmt: skip
+    return _described_as(module, built)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Copy a model, and what torch does not copy by itself: results kept from a forward pass.
+
+    Raises:
+        DscalcError: something that the model holds cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for tensor in (*vars(module).values(), *module._buffers.values()):
+            if isinstance(tensor, UninitializedBuffer):
+                empty: Any = UninitializedBuffer  # its stub has the arguments of another class
+                memo[id(tensor)] = empty(False, tensor.device, tensor.dtype)
+            elif isinstance(tensor, Tensor) and not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever the model's own attributes raise
+        reason = printable(str(error).partition("\n")[0])
+        raise DscalcError(f"the model cannot be copied, to leave it as it is ({reason})") from error
+
+
+def reasons_to_keep(
+    model: nn.Module,
+    block: Block,
+    only: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> dict[str, str]:
+    """Why each convolution stays as it is, by module path; "" where it is eligible.
+
+    Raises:
+        DscalcError: a glob matches no convolution.
+    """
+    convolutions = {
+        path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)
+    }
+    owners = Counter(
+        id(held) for module in model.modules() for held in module.parameters(recurse=False)
+    )
+    chosen = set(convolutions) if only is None else _matching(only, convolutions)
+    if exclude is not None:
+        chosen -= _matching(exclude, convolutions)
+    return {
+        path: (
+            _reason(module, owners[id(module._parameters.get("weight"))], block)
+            if path in chosen
+            else "excluded"
+        )
+        for path, module in convolutions.items()
+    }
+
+
+def replaced(
+    model: nn.Module, make: Callable[[_ConvNd], nn.Module], reasons: Mapping[str, str]
+) -> nn.Module:
+    """Put what ``make`` makes in place of each convolution that nothing keeps."""
+    replacements: dict[nn.Module, nn.Module] = {}
+    for path, reason in reasons.items():
+        module = model.get_submodule(path)
+        if not reason and isinstance(module, _ConvNd):
+            replacements[module] = make(module)
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):  # a child may be there twice
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+    return replacements.get(model, model)
+
+
+def replacement(module: _ConvNd, block: Block) -> BlockModule:
+    """A block that takes and gives what a convolution does, and describes itself as that does."""
+    built = block_module(
+        block.steps(described(module)), module.weight.device, module.weight.dtype,
+        module.padding_mode,
+    )  # fmt: skip
+    return _described_as(module, built)
+
+
+def _described_as(module: _ConvNd, built: BlockModule) -> BlockModule:
+    """The block, with the attributes by which others read a convolution."""
+    for name in _DESCRIBING:
+        setattr(built, name, getattr(module, name))
+    return built.train(module.training)
+
+
+def described(module: _ConvNd, input_size: tuple[int, ...] | None = None) -> Conv:
+    """A convolution in the terms of `Conv`, on a map of its own kernel's span unless given."""
+    span = tuple(d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True))
+    padding: Any = module.padding
+    return Conv(
+        module.in_channels, module.out_channels, module.kernel_size, input_size or span,
+        module.stride, padding, module.dilation, module.groups, module.bias is not None,
+    )  # fmt: skip
+
+
+def _reason(module: _ConvNd, owners: int, block: Block) -> str:
+    weight = module._parameters.get("weight")
+    if isinstance(weight, UninitializedParameter):
+        return "lazy"
+    if module.transposed:
+        return "transposed"
+    if reason := why_kept(described(module), block):
+        return reason
+    if weight is None:
+        return "derived weight"
+    if type(module) not in CONVOLUTIONS.values():
+        return "subclass"
+    return "shared weight" if owners > 1 else ""
+
+
+def _matching(patterns: Patterns, paths: Collection[str]) -> set[str]:
+    matching: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        found = fnmatch.filter(paths, pattern)
+        if not found:
+            near = get_close_matches(pattern, paths, n=1)
+            hint = f"they are {', '.join(paths)}" if paths else "it has none"
+            if near:
+                hint = f"did you mean {near[0]}?"
+            raise DscalcError(f"{pattern!r} matches no convolution of the model; {hint:.300}")
+        matching.update(found)
+    return matching

@@ -1,0 +1,790 @@
+"""See every operator of one forward pass, and count its MACs, without running it.
+
+A copy of the model on the meta device, where tensors have shapes and no values, runs once under a
+dispatch mode. In inference mode composite operators (linear, attention, lstm, einsum) arrive whole:
+the mode notes what they are and takes them apart, down to the few products below. Every other
+operator is known to hold no MACs, or is named. torch's own FlopCounterMode counts the same run.
+"""
+
+import copy
+import os
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from dscalc.core.conv import Conv, conv_macs
+from dscalc.core.transposed import TransposedConv
+from dscalc.errors import DscalcError
+from dscalc.pytorch.inputs import Inputs, input_hint, materialised
+from dscalc.words import printable
+
+Shape = Sequence[int]
+
+# ---- What a product costs: one function of shapes for each leaf operator. ----
+
+LEAVES: dict[str, Callable[..., int]] = {}
+
+
+def _leaf(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    def tie(formula: Callable[..., int]) -> Callable[..., int]:
+        LEAVES.update((f"aten::{name}", formula) for name in names)
+        return formula
+
+    return tie
+
+
+@_leaf("mm")
+def mm_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """(n, k) @ (k, m): each of the n * m results is a dot product of length k."""
+    (n, k), (_k, m) = left, right
+    return n * k * m
+
+
+@_leaf("addmm")
+def addmm_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """The same; what is added to it is no MAC, as a bias is none."""
+    return mm_macs(left, right, output=output)
+
+
+@_leaf("bmm")
+def bmm_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """(b, n, k) @ (b, k, m): b products of matrices."""
+    return left[0] * mm_macs(left[1:], right[1:], output=output)
+
+
+@_leaf("baddbmm")
+def baddbmm_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """The same; what is added is no MAC."""
+    return bmm_macs(left, right, output=output)
+
+
+@_leaf("mv")
+def mv_macs(matrix: Shape, vector: Shape, *_: Any, output: Shape) -> int:
+    """(n, k) @ (k)."""
+    return prod(matrix)
+
+
+@_leaf("addmv")
+def addmv_macs(_added: Shape, matrix: Shape, vector: Shape, *_: Any, output: Shape) -> int:
+    """The same; what is added is no MAC."""
+    return prod(matrix)
+
+
+@_leaf("dot", "vdot")
+def dot_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """(k) @ (k)."""
+    return prod(left)
+
+
+@_leaf("convolution", "_convolution", "convolution_overrideable")
+def convolution_macs(
+    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape,
+    dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
+) -> int:  # fmt: skip
+    """(N, C, *sizes) with a kernel of (C', C'', *taps); see `conv_macs`.
+
+    A transposed convolution meets each tap at each position of its input, not of its output.
+    """
+    met = features if transposed else output
+    return conv_macs(features[1], output[1], weight[2:], met[2:], groups, features[0])
+
+
+# ---- What a row is called: the outermost composite. ----
+
+KINDS = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "conv"),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "transposed"),
+    **dict.fromkeys(("matmul", "inner", "tensordot", "chain_matmul"), "matmul"),
+    **dict.fromkeys(("linalg_multi_dot", "linalg_vecdot", "linalg_matrix_power"), "matmul"),
+    **dict.fromkeys(("lstm", "lstm_cell"), "lstm"),
+    **dict.fromkeys(("gru", "gru_cell"), "gru"),
+    **dict.fromkeys(("rnn_tanh", "rnn_relu", "rnn_tanh_cell", "rnn_relu_cell"), "rnn"),
+    "linear": "linear",
+    "bilinear": "bilinear",
+    "einsum": "einsum",
+    "scaled_dot_product_attention": "attention",
+}
+_RECURRENT = ("lstm", "gru", "rnn")
+
+# ---- What holds no MACs, and why. Views and pointwise operators say so themselves, by tags. ----
+
+_WITHOUT_MACS = {
+    "makes a tensor": """
+        arange empty empty_like empty_permuted empty_strided eye full full_like linspace logspace
+        new_empty new_empty_strided new_full new_ones new_zeros ones ones_like scalar_tensor
+        tril_indices triu_indices zeros zeros_like fft_fftfreq fft_rfftfreq bartlett_window
+        blackman_window hamming_window hann_window kaiser_window""",
+    "draws random numbers": """
+        bernoulli cauchy exponential geometric log_normal multinomial native_dropout normal
+        normal_functional poisson rand rand_like randint randint_like randn randn_like random
+        randperm rrelu_with_noise rrelu_with_noise_functional uniform""",
+    "moves or copies values": """
+        _copy_from _lazy_clone _pack_padded_sequence _reshape_copy _stack _to_copy _to_dense
+        _to_sparse _unsafe_view as_strided_scatter block_diag cat _chunk_cat channel_shuffle clone
+        complex constant_pad_nd copy diag_embed diagonal_scatter fill flip im2col lift masked_fill
+        masked_scatter pixel_shuffle pixel_unshuffle polar reflection_pad1d reflection_pad2d
+        reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
+        replication_pad3d resize resize_as roll rot90 select_scatter set slice_scatter stack
+        to_padded_tensor tril triu unsafe_chunk unsafe_split unsafe_split_with_sizes zero
+        view_as_complex view_as_real""",
+    "reads or writes at an index": """
+        _index_put_impl _unsafe_index _unsafe_index_put _unsafe_masked_index embedding
+        embedding_renorm gather index index_copy index_fill index_put index_select masked_select
+        nonzero nonzero_static put scatter take""",
+    "compares, sorts or counts": """
+        _aminmax _unique _unique2 allclose bincount bucketize cummax cummin equal histc isin
+        kthvalue median mode nanmedian searchsorted sort topk unique_consecutive unique_dim
+        unique_dim_consecutive torchvision::nms""",
+    "adds up, or multiplies up": """
+        _embedding_bag _embedding_bag_forward_only _unsafe_masked_index_put_accumulate col2im
+        cumprod cumsum index_add index_reduce logcumsumexp scatter_add scatter_reduce
+        segment_reduce trace amax amin all any argmax argmin max min mean nansum prod std std_mean
+        sum var var_mean logsumexp norm linalg_vector_norm dist""",
+    "pools": """
+        _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
+        avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool2d_with_indices
+        max_pool3d_with_indices max_unpool2d max_unpool3d torchvision::roi_pool
+        torchvision::ps_roi_pool""",
+    "blends neighbours at fixed positions; no learned weights": """
+        _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
+        _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+        grid_sampler_2d grid_sampler_3d upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+        upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+        torchvision::roi_align torchvision::ps_roi_align""",
+    "normalises: a scale and a shift for each element": """
+        _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional
+        _native_batch_norm_legit _native_batch_norm_legit_functional
+        _native_batch_norm_legit_no_training _weight_norm_interface native_batch_norm
+        native_group_norm native_layer_norm _fused_rms_norm renorm""",
+    "a function of each element, or of a row of them": """
+        _log_softmax _masked_softmax _prelu_kernel _safe_softmax _softmax copysign gelu glu
+        hardswish heaviside huber_loss log_sigmoid_forward mish mse_loss smooth_l1_loss
+        soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
+        nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub""",
+    "tells something of a tensor": """
+        _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
+        _functional_assert_scalar _has_same_storage_numel _is_all_true _is_any_true
+        _linalg_check_errors _local_scalar_dense _nnz _print is_pinned is_same_size is_set_to
+        prim::device prim::layout profiler::_record_function_enter_new
+        profiler::_record_function_exit""",
+}
+NO_MACS = {
+    name if "::" in name else f"aten::{name}": reason
+    for reason, names in _WITHOUT_MACS.items()
+    for name in names.split()
+}
+_TAGS = {
+    getattr(torch.Tag, name)
+    for name in ("pointwise", "reduction", "inplace_view", "view_copy")
+    if hasattr(torch.Tag, name)  # torch 2.4 has no "reduction"
+}
+
+
+def has_no_macs(operator: Any) -> bool:
+    """Whether an operator is a view, pointwise, a reduction, or one of `NO_MACS`."""
+    name = _name(operator)
+    own = name.startswith("aten::")  # the tags of others are their own word
+    return (
+        (own and (operator.is_view or not _TAGS.isdisjoint(operator.tags)))
+        or name in NO_MACS
+        or name.removesuffix("_") in NO_MACS
+    )
+
+
+# ---- What a trace says. ----
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One product that ran: where, as part of what, and what it costs.
+
+    Attributes:
+        path: the running module if it holds the weight, else the module that owns the weight, else
+            the running module; "" is the model.
+        kind: the outermost composite (conv, transposed, linear, matmul, attention, einsum, lstm,
+            gru, rnn); a product on its own is conv, transposed or matmul.
+        leaf: torch's name of the product, such as "addmm".
+        call: products of one call of a composite share a number; it increases.
+        macs: multiply-accumulates, for the whole batch.
+        activations: elements of the output.
+        step: the child of the block behind a convolution's forward that ran, else "".
+        conv: the convolution, or the linear layer: one without axes, with its rows as the batch.
+        by_torch: whether torch's FlopCounterMode counts it too.
+        weight: the parameter of the model that is multiplied with, where it is one itself.
+    """
+
+    path: str
+    kind: str
+    leaf: str
+    call: int
+    macs: int
+    activations: int
+    step: str
+    conv: Conv | None
+    by_torch: bool
+    weight: nn.Parameter | None = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All that ran in one forward pass.
+
+    Attributes:
+        operators: in the order that they ran.
+        unknown: operators without a formula that are not known to hold no MACs, and how often they
+            ran.
+        torch_macs: what torch's FlopCounterMode counts of the same run, halved; None if it failed.
+        known_to_torch: our MACs of the products that FlopCounterMode knows; where nothing is
+            unknown the two must be equal.
+        ran: paths of modules that ran, or that own a parameter which an operator took.
+        real: whether real tensors ran, since the model needs values.
+        reason: why, in that case.
+    """
+
+    operators: list[Operator]
+    unknown: Counter[str]
+    torch_macs: int | None
+    known_to_torch: int
+    ran: set[str]
+    real: bool = False
+    reason: str = ""
+
+    @property
+    def macs(self) -> int | None:
+        """The sum; None where an operator is unknown."""
+        return None if self.unknown else sum(operator.macs for operator in self.operators)
+
+
+# ---- Copies, so that the user's model is left as it is. ----
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """Copy a model onto the meta device, in evaluation mode: all but the values of its tensors.
+
+    Tied parameters stay tied, parameters have no gradients, and a compiled module becomes the one
+    that it was made from.
+
+    Raises:
+        DscalcError: the model cannot be copied, or has quantised modules.
+    """
+    return _copied_model(model, "meta")
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """Copy a model as `on_meta` does, with its values.
+
+    Raises:
+        DscalcError: the model cannot be copied, or has quantised modules.
+    """
+    return _copied_model(model, "cpu")
+
+
+def _copied_model(model: nn.Module, device: str) -> nn.Module:
+    for path, module in model.named_modules():
+        if ".quantized" in type(module).__module__:
+            raise DscalcError(
+                f"{printable(path) or 'the model'} is a quantised module "
+                f"({type(module).__name__}), whose weights are packed away; audit the float "
+                "nn.Module that it was made from"
+            )
+    tensors = chain(model.parameters(), model.buffers())
+    memo: dict[int, Any] = {id(tensor): _twin(tensor, device) for tensor in tensors}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of gradients, in scripted modules
+            for module in reversed(list(model.modules())):  # what is inside a module comes first
+                if type(module).__name__ == "OptimizedModule":
+                    memo[id(module)] = _copied(module._modules["_orig_mod"], device, memo)
+            twin: nn.Module = _copied(model, device, memo)
+            for module in twin.modules():
+                module.__dict__.pop("_compiled_call_impl", None)
+                if isinstance(module, torch.jit.ScriptModule):  # copied in C++, past the memo
+                    module.to(device)
+    except Exception as error:  # whatever the model's own attributes raise
+        raise DscalcError(
+            f"the model cannot be copied, to leave it as it is ({_first_line(error)})"
+        ) from error
+    return twin.eval()
+
+
+def _copied(thing: Any, device: str, memo: dict[int, Any] | None = None) -> Any:
+    with _Twins(device):
+        return copy.deepcopy(thing, memo)
+
+
+class _Twins(TorchFunctionMode):
+    """Lets `copy.deepcopy` make its tensors on another device, wherever it finds them."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.__deepcopy__:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), _twin(tensor, self.device))
+        if function is Tensor.clone:  # how a parameter that is not registered copies itself
+            return _twin(args[0], self.device)
+        return function(*args, **(kwargs or {}))
+
+
+def _twin(tensor: Tensor, device: str) -> Tensor:
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+        empty: Any = type(tensor)  # the stub of a buffer has the arguments of another class
+        with torch.inference_mode():  # where it gets its shape
+            twin: Tensor = empty(requires_grad=False, device=device, dtype=tensor.dtype)
+        return twin
+    data = tensor.detach().to(device, copy=True)
+    return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
+
+
+def behind_forward(convolution: nn.Module, block: nn.Module) -> None:
+    """Let a convolution of a copied model compute as a block, and stay in all else what it is."""
+    object.__setattr__(convolution, "forward", block.__call__)  # registers no submodule
+
+
+# ---- The run. ----
+
+
+def trace_either(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    rebuild: Callable[[], nn.Module] | None = None,
+) -> tuple[Trace, nn.Module]:
+    """Trace a copy on the meta device; on the CPU where the model needs values.
+
+    Args:
+        model: any module; it is left as it is.
+        args: what its ``forward`` takes: tensors, or any nest of them.
+        kwargs: the same, by keyword.
+        rebuild: makes the model with values, if it was built on the meta device and needs them.
+
+    Returns:
+        The trace, and the copy that ran.
+
+    Raises:
+        DscalcError: the model cannot be copied, or cannot run on these inputs.
+    """
+    try:
+        twin = on_meta(model)
+        return trace(twin, args, kwargs, "meta"), twin
+    except DscalcError as error:
+        if error.__cause__ is None:  # nothing that values would change
+            raise
+        cause = error.__cause__
+    said = _first_line(cause).partition(". ")[0]
+    said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
+    reason = f"{type(cause).__name__}: {said}{_user_line(cause)}"
+    if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
+        if rebuild is None:
+            raise DscalcError(
+                f"the model does not run without values ({reason}), and its weights are on the "
+                "meta device, where they have none; build it on the CPU"
+            ) from cause
+        model = rebuild()
+    twin = on_cpu(model)
+    return replace(trace(twin, args, kwargs, "cpu"), real=True, reason=reason), twin
+
+
+def trace(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: str | None = None
+) -> Trace:
+    """Run a model once, as it stands, and see all of its operators.
+
+    Args:
+        model: a copy, as from `on_meta` or `on_cpu`; it may change itself while it runs.
+        args: what its ``forward`` takes: tensors on any device, or any nest of them; copies run.
+        kwargs: the same, by keyword.
+        device: "meta" or "cpu"; where the model's tensors are, by default.
+
+    Raises:
+        DscalcError: the model cannot run on these inputs.
+    """
+    if device is None:
+        tensors = chain(model.parameters(), model.buffers())
+        device = next((tensor.device.type for tensor in tensors), "meta")
+    for with_torch in (True, False):
+        watch = _Watch(model)
+        counter = FlopCounterMode(display=False)
+        # By global totals alone: the tracker of modules that it comes with needs gradients.
+        counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
+        try:
+            given = materialised(Inputs(args, kwargs), device)
+            with ExitStack() as stack:
+                stack.enter_context(_surroundings(device))
+                stack.enter_context(watch.hooks())
+                if with_torch:
+                    stack.enter_context(counter)
+                stack.enter_context(watch)  # innermost, so that composites come here first
+                model(*given.args, **given.kwargs)
+        except (Exception, SystemExit) as error:
+            if with_torch and _counter_failed(error):
+                continue
+            raise _cannot_run(model, Inputs(args, kwargs), error) from error
+        break
+    return Trace(
+        watch.operators,
+        watch.unknown,
+        counter.get_total_flops() // 2 if with_torch else None,
+        watch.known_to_torch,
+        watch.ran,
+        device != "meta",
+    )
+
+
+class _OnlyGlobal(nullcontext[None]):
+    parents: frozenset[str] = frozenset({"Global"})
+
+
+@contextmanager
+def _surroundings(device: str) -> Iterator[None]:
+    """What holds around a run; all of it is put back, random states too."""
+    state = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        # On a CPU attention would be one fused operator, whose products cannot be seen.
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.device(device))
+        torch.default_generator.manual_seed(0)
+        random.seed(0)
+        if numpy:
+            numpy.random.seed(0)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+            random.setstate(state)
+            if numpy:
+                numpy.random.set_state(numpy_state)
+
+
+class _Place(NamedTuple):
+    """Where a module stands in the model."""
+
+    path: str
+    step: str
+    holds: frozenset[int]  # ids of its own parameters
+
+
+class _Seen(NamedTuple):
+    """An operator that came to the mode."""
+
+    func: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    tensors: list[Tensor]
+    path: str
+    weight: nn.Parameter | None
+
+
+class _Composite(NamedTuple):
+    """A composite operator that is being taken apart."""
+
+    kind: str
+    call: int
+    path: str
+    weight: nn.Parameter | None
+    conv: Conv | None = None
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator: counts it, takes it apart, knows that it holds no MACs, or names it."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operators: list[Operator] = []
+        self.unknown: Counter[str] = Counter()
+        self.known_to_torch = 0
+        self.ran: set[str] = set()
+        self._calls = 0
+        self._inside: _Composite | None = None
+        self._string_padding: tuple[str, Shape] | None = None  # and the size that it pads
+        self._places, self._blocks = _places(model)
+        self._running = [(model, self._places[id(model)])]
+        self._owners: dict[int, tuple[str, nn.Parameter]] = {}
+        for path, module in model.named_modules():
+            for parameter in module.parameters(recurse=False):
+                self._owners.setdefault(id(parameter), (path, parameter))
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Know the running module."""
+        handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        parent = self._running[-1][1]
+        place = self._places.get(id(module), parent._replace(holds=frozenset()))
+        self._running.append((module, place))
+        self.ran.add(place.path)
+        if id(module) in self._blocks and not self._inside:
+            self._inside = self._composite("conv", place.path, None)
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if id(module) in self._blocks:
+            self._inside = None
+        while len(self._running) > 1 and self._running.pop()[0] is not module:
+            pass
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = _name(func)
+        if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
+            self.unknown[name] += 1
+            return func(*args, **kwargs)
+        tensors = list(_tensors((*args, *kwargs.values())))
+        path, weight = self._origin(tensors)
+        if has_no_macs(func):
+            return func(*args, **kwargs)
+        seen = _Seen(func, name, args, kwargs, tensors, path, weight)
+        return self._count(seen) if name in LEAVES else self._take_apart(seen)
+
+    def _origin(self, tensors: list[Tensor]) -> tuple[str, nn.Parameter | None]:
+        """The path of an operator, and the parameter that it multiplies with."""
+        # A view of a parameter, such as one third of in_proj_weight, counts as the parameter.
+        origins = [self._owners.get(id(t)) or self._owners.get(id(t._base)) for t in tensors]
+        owned = [origin for origin in origins if origin]
+        self.ran.update(path for path, _ in owned)
+        running = self._running[-1][1]
+        if not owned:
+            return running.path, None
+        # The last of them: what comes before a weight may be a parameter too, such as a query.
+        path, weight = next((one for one in reversed(owned) if one[1].dim() > 1), owned[0])
+        if id(weight) in running.holds:
+            path = running.path
+        return path, weight if weight.dim() > 1 else None
+
+    def _composite(
+        self, kind: str, path: str, weight: nn.Parameter | None, conv: Conv | None = None
+    ) -> _Composite:
+        self._calls += 1
+        return _Composite(kind, self._calls, path, weight, conv)
+
+    def _take_apart(self, seen: _Seen) -> Any:
+        func, name, args, kwargs, tensors, path, weight = seen
+        before = self._inside, self._string_padding
+        kind = KINDS.get(name.removeprefix("aten::"))
+        if kind and not self._inside:
+            conv = _linear(args) if kind == "linear" else None
+            self._inside = self._composite(kind, path, weight, conv)
+            if any(tensor.is_complex() for tensor in tensors):
+                self.unknown[f"{name} on complex numbers"] += 1
+        if kind == "conv" and len(args) > 4 and isinstance(args[4], str):
+            self._string_padding = args[4], args[0].shape
+        # mkldnn would make one operator of an LSTM; without it convolutions are slow.
+        whole = torch.backends.mkldnn.flags(enabled=False) if kind in _RECURRENT else nullcontext()
+        try:
+            with whole, self:
+                output = func.decompose(*args, **kwargs)
+        finally:
+            self._inside, self._string_padding = before
+        if output is NotImplemented:
+            self.unknown[name] += 1
+            return func(*args, **kwargs)
+        return output
+
+    def _count(self, seen: _Seen) -> Any:
+        func, name, args, kwargs, tensors, path, weight = seen
+        output = func(*args, **kwargs)
+        if any(tensor.is_complex() for tensor in tensors):
+            if not self._inside:  # then that is named
+                self.unknown[f"{name} on complex numbers"] += 1
+            return output
+        if any(tensor.layout != torch.strided for tensor in tensors):
+            self.unknown[f"{name} on sparse tensors"] += 1
+            return output
+        shapes: list[Any] = [tuple(arg.shape) if isinstance(arg, Tensor) else arg for arg in args]
+        macs = LEAVES[name](*shapes, output=tuple(output.shape))
+        conv = None
+        kind = "matmul"
+        if LEAVES[name] is convolution_macs:
+            conv = _convolution(*shapes, output=tuple(output.shape), asked=self._string_padding)
+            kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
+        within = self._inside or self._composite(kind, path, weight)
+        self.operators.append(
+            Operator(
+                within.path,
+                within.kind,
+                "convolution" if conv else name.removeprefix("aten::"),
+                within.call,
+                macs,
+                output.numel(),
+                self._running[-1][1].step,
+                conv or within.conv,
+                func._overloadpacket in flop_registry,
+                within.weight,
+            )
+        )
+        if self.operators[-1].by_torch:
+            self.known_to_torch += macs
+        return output
+
+
+def _places(model: nn.Module) -> tuple[dict[int, _Place], set[int]]:
+    """Where each module stands, by id, and the ids of the blocks behind a forward."""
+    places, blocks = {}, set()
+    modules = dict(model.named_modules())
+    own = {id(module) for module in modules.values()}
+    for path, module in modules.items():
+        holds = frozenset(id(parameter) for parameter in module.parameters(recurse=False))
+        places[id(module)] = _Place(path, "", holds)
+        block = getattr(vars(module).get("forward"), "__self__", None)
+        if isinstance(block, nn.Module) and id(block) not in own:
+            blocks.add(id(block))
+            for name, part in block.named_modules():
+                places[id(part)] = _Place(path, name.partition(".")[0], frozenset())
+    return places, blocks
+
+
+def _name(operator: Any) -> str:
+    """The name without the overload: "aten::conv2d"."""
+    name: str = operator.name()
+    return name.partition(".")[0]
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _convolution(
+    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape,
+    dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
+    asked: tuple[Any, Shape] | None,
+) -> Conv:  # fmt: skip
+    axes = len(weight) - 2
+
+    def per_axis(sizes: Shape) -> tuple[int, ...]:
+        return tuple(sizes) * axes if len(sizes) == 1 else tuple(sizes)
+
+    fields = {
+        "in_channels": features[1],
+        "out_channels": output[1],
+        "kernel_size": tuple(weight[2:]),
+        # As it was before it was padded, where the padding was asked for by a word.
+        "input_size": tuple(asked[1][-axes:] if asked else features[2:]),
+        "output_size": tuple(output[2:]),
+        "stride": per_axis(stride),
+        "padding": asked[0] if asked else per_axis(padding),
+        "dilation": per_axis(dilation),
+        "groups": groups,
+        "bias": bias is not None,
+        "batch_size": features[0],
+    }
+    if transposed:
+        return TransposedConv.unchecked(**fields, output_padding=per_axis(output_padding))
+    return Conv.unchecked(**fields)
+
+
+def _linear(args: Any) -> Conv | None:
+    """``linear(input, weight, bias)``; None where the weight is a vector."""
+    features, weight, *bias = args
+    if weight.dim() != 2:
+        return None
+    has_bias = bool(bias) and bias[0] is not None
+    conv = Conv(weight.shape[1], weight.shape[0], (), (), bias=has_bias)
+    return conv.like(batch_size=prod(features.shape[:-1]))
+
+
+# ---- What went wrong, in one line. ----
+
+
+def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> DscalcError:
+    """Name the innermost module of the model that was running, and the user's own line."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    path, module = "", model
+    for frame, _ in _frames(error):
+        running = frame.f_locals.get("self")
+        if isinstance(running, nn.Module) and id(running) in paths:
+            path, module = paths[id(running)], running
+    name = type(module).__name__
+    what = f"{printable(path)} ({name})" if path else name
+    why = f"{type(error).__name__}: {_first_line(error)}{_user_line(error)}"
+    advice = input_hint(model, inputs, error)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        advice = "parts of it are scripted: audit the float nn.Module that they were made from"
+    elif "require grad" in str(error):
+        advice = "models run without gradients here"
+    elif isinstance(error, NotImplementedError):
+        return DscalcError(f"{what} cannot run on these inputs ({why})")
+    return DscalcError(f"{what} cannot run on these inputs ({why}); {advice}")
+
+
+def _frames(error: BaseException) -> Iterator[tuple[Any, int]]:
+    """The frames below `trace`, outermost first, and their lines."""
+    link = error.__traceback__
+    while link is not None:
+        yield link.tb_frame, link.tb_lineno
+        link = link.tb_next
+
+
+def _user_line(error: BaseException) -> str:
+    """Say ", at model.py:12": the innermost frame that is neither torch's nor dscalc's."""
+    not_theirs = [
+        f"{Path(sys.modules[name].__file__ or '').parent}{os.sep}" for name in ("torch", "dscalc")
+    ]
+    where = ""
+    for frame, line in _frames(error):
+        file = frame.f_code.co_filename
+        if not file.startswith(("<", *not_theirs)):
+            near = file.removeprefix(f"{Path.cwd()}{os.sep}")
+            where = f", at {printable(near)}:{line}"
+    return where
+
+
+def _counter_failed(error: BaseException) -> bool:
+    """Whether torch's own counter raised, and not the operator that it saw."""
+    functions = [
+        frame.f_code.co_name
+        for frame, _ in _frames(error)
+        if frame.f_globals.get("__name__") == FlopCounterMode.__module__
+    ]
+    refused = isinstance(error, TypeError) and "no implementation found" in str(error)
+    return refused or (bool(functions) and functions[-1] != "__torch_dispatch__")
+
+
+def _first_line(error: BaseException) -> str:
+    line = printable(str(error).strip().partition("\n")[0])
+    return line if len(line) <= 200 else f"{line[:197]}..."

@@ -1,0 +1,125 @@
+"""What a command or a library call answers: rows, their total, and what was checked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from dscalc import words
+from dscalc._version import __version__
+from dscalc.core.blocks import Block
+from dscalc.core.row import Row
+from dscalc.record.fields import Command, Field, Unit, fields, values
+
+SCHEMA = "dscalc/2"
+CONVENTION = {
+    "macs": "MACs are multiply-accumulates (1 MAC = 2 FLOPs) for the whole batch; adding a bias "
+    "counts as a parameter and not as a MAC; sizes are per axis, [H, W] in 2-D",
+    "flops": "FLOPs are 2 per multiply-accumulate (MAC) for the whole batch; adding a bias "
+    "counts as a parameter and not as FLOPs; sizes are per axis, [H, W] in 2-D",
+}
+
+
+class Check(NamedTuple):
+    """What became of an assertion.
+
+    Args:
+        assertion: as it is written.
+        holds: whether it holds in every row that it was checked in.
+        value: of its field, in that row or in the first that fails.
+        rows: how many rows it was checked in.
+        failed: how many of them it fails in.
+    """
+
+    assertion: str
+    holds: bool
+    value: int | float | Fraction | None
+    rows: int
+    failed: int
+
+    @property
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        if self.value is None:
+            return f"{self.assertion}: not known"
+        where = f" in {self.failed:,} of {self.rows:,} rows, the first" if self.rows > 1 else ""
+        if self.holds:
+            where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
+            return f"{self.assertion}: holds{where or f', {words.exact(self.value)}'}"
+        return f"{self.assertion}: fails{where}: {words.exact(self.value)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """Rows, their total, and what was checked of them.
+
+    Args:
+        command: the command that makes such rows.
+        block: what they are rewritten as.
+        rows: in order; an iterable that is read once where they are streamed.
+        total: of all rows; None where they are alternatives.
+        checks: what became of each assertion.
+        title: what the rows are, for people.
+        notes: what else people should know, one sentence each.
+        faults: what differs in the total from what was counted, one sentence each.
+        unit: of the counts that are shown, macs or flops.
+    """
+
+    command: Command
+    block: Block
+    rows: Iterable[Row]
+    total: Row | None = None
+    checks: list[Check] = field(default_factory=list)
+    title: str = ""
+    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    unit: Unit = "macs"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What each row says."""
+        return fields(self.command, self.block, self.unit)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Each row by the names of its fields, with exact Fractions: rows of a DataFrame."""
+        return [values(row, self.fields) for row in self.rows]
+
+    def head(self) -> dict[str, Any]:
+        """What the JSON says before its rows."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "convention": CONVENTION[self.unit],
+            "command": self.command,
+            "as": str(self.block),
+        }
+
+    def foot(self) -> dict[str, Any]:
+        """What the JSON says after its rows."""
+        total = values(self.total, self.fields) if self.total else None
+        return {"total": total, "checks": [check._asdict() for check in self.checks]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON: counts as ints, ratios as floats, sizes as lists."""
+        everything = self.head() | {"rows": self.to_records()} | self.foot()
+        plain: dict[str, Any] = _plain(everything)
+        return plain
+
+    def __str__(self) -> str:
+        """Show the table as Markdown, which reads well as plain text too."""
+        from dscalc.report import sheet, text
+
+        return "".join(text.markdown(sheet.of(self)))
+
+    def _repr_markdown_(self) -> str:
+        return str(self)  # what a notebook shows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,171 @@
+"""What a report says in words, and how it writes its numbers."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from math import prod
+
+from dscalc.core.blocks import Block
+from dscalc.core.conv import Conv
+from dscalc.core.measurement import NOISY, Measurement
+from dscalc.core.roofline import intensity, least_bytes
+from dscalc.core.row import Row
+from dscalc.words import amount
+
+SAME, DIFFERENT, PENDING = "✓", "✗", "…"
+MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
+EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
+CONVENTION = {
+    "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
+    "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop); "
+    "adding a bias is not counted",
+}
+
+
+def crosschecked(rows: Iterable[Row]) -> list[str]:
+    """What the marks mean."""
+    checks = {row.crosscheck for row in rows}
+    notes = []
+    if "exact" in checks:
+        notes.append(f"{SAME} fvcore and torch count exactly this on the real modules")
+    if "mismatch" in checks:
+        notes.append(f"{DIFFERENT} fvcore or torch count something else on the real modules")
+    return notes
+
+
+def ratio_in_full(row: Row, conv: Conv, block: Block) -> str:
+    """The ratio of MACs: its closed form, where that is true, then exactly and as a decimal."""
+    ratio = row.mac_ratio
+    assert ratio is not None
+    form = block.closed_form(conv)
+    forms = [*form[:2]] if form and form[2] == ratio else []
+    # A number that is written alike twice is written once.
+    return " = ".join(dict.fromkeys([*forms, str(ratio), f"{float(ratio):.6g}"]))
+
+
+def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
+    """The sentence of one layer: what its block saves, and which step costs most of that."""
+    assert row.mac_ratio is not None
+    assert row.param_ratio is not None
+    if block.name == "separable" and prod(conv.kernel_size) == 1:
+        return (
+            f"a 1x1 convolution is already pointwise: a depthwise step adds to it, "
+            f"{factor(row.mac_ratio)} the {label}"
+        )
+    sentence = saving(row.mac_ratio, row.param_ratio, label, block.name)
+    steps = row.rewritten.steps
+    if len(steps) > 1 and row.mac_ratio < 1:
+        most = max(steps, key=lambda step: step.cost.macs)
+        share = Fraction(most.cost.macs, row.rewritten.cost.macs)
+        sentence += f"; {float(100 * share):.1f}% of {block.name} is {most.name}"
+    return sentence
+
+
+def bias_note(row: Row, block: Block) -> list[str]:
+    """What biases would add to params, where the layer has none."""
+    sides = (("standard", row.as_is), (block.name, row.rewritten))
+    convs = {
+        name: [s.layer for s in side.steps if isinstance(s.layer, Conv)] for name, side in sides
+    }
+    if any(conv.bias for found in convs.values() for conv in found):
+        return []
+    added = [f"{sum(c.out_channels for c in found):,} to {name}" for name, found in convs.items()]
+    return [f"--bias would add params: {', '.join(added)}"]
+
+
+def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:
+    """The sentence that people quote, from the ratios of ``what`` to the other."""
+    if macs > 1:
+        return (
+            f"{what} costs MORE here: {factor(macs)} the {label}; "
+            "it saves only where that ratio is below 1"
+        )
+    if macs == 1:
+        return f"{what} costs the same {label} here"
+    if params == macs:
+        return f"{factor(1 / macs)} fewer {label} and params"
+    if params > 1:
+        return f"{factor(1 / macs)} fewer {label}, but {factor(params)} the params"
+    return f"{factor(1 / macs)} fewer {label}, {factor(1 / params)} fewer params"
+
+
+def measured(row: Row) -> str:
+    """What a measurement says, such as "8.84x fewer MACs, 6.8x faster".
+
+    A slower layer is explained by its bytes and intensity alone; a noisy one is called noisy.
+    """
+    times = row.measured
+    assert row.mac_ratio is not None
+    assert times is not None
+    saved = 1 / row.mac_ratio
+    surprising = _sign(saved) * _sign(times.speedup) < 0
+    sentence = (
+        _compared(saved, "fewer MACs", "more MACs", "about as many MACs")
+        + (", but " if surprising else ", ")
+        + _compared(times.speedup, "faster", "slower", "about as fast")
+    )
+    if times.noisy:  # what noise may have done needs no other explanation
+        spread = max(time.time_iqr_us / time.time_us for time in (times.as_is, times.rewritten))
+        return (
+            f"{sentence}; noisy: the interquartile range is {_short(100 * spread)}% of the median "
+            f"time (more than {NOISY:.0%}), so measure again on a quiet machine"
+        )
+    return f"{sentence}: {_why_slower(row, times)}" if _sign(times.speedup) < 0 else sentence
+
+
+def _why_slower(row: Row, times: Measurement) -> str:
+    costs = row.as_is.cost, row.rewritten.cost
+    before, after = (least_bytes(cost, times.bytes_per_element) for cost in costs)
+    flops = [_short(intensity(cost, times.bytes_per_element)) for cost in costs]
+    numbers = (
+        f"moves {amount(after)} in place of {amount(before)} "
+        f"and does {flops[1]} FLOP per byte in place of {flops[0]}"
+    )
+    if after > before or costs[1].macs > costs[0].macs:
+        return f"it {numbers}"
+    # Less arithmetic and less traffic: a roofline has it faster, so the reason lies elsewhere.
+    return f"bytes and intensity do not explain it, since it {numbers}"
+
+
+def _compared(ratio: Fraction | float, more: str, less: str, even: str) -> str:
+    sign = _sign(ratio)
+    return f"{_short(ratio**sign)}x {more if sign > 0 else less}" if sign else even
+
+
+def _sign(ratio: Fraction | float) -> int:
+    """1 for more than one, -1 for less, 0 where three digits cannot tell."""
+    if _short(max(ratio, 1 / ratio)) == "1":
+        return 0
+    return 1 if ratio > 1 else -1
+
+
+def _short(value: Fraction | float) -> str:
+    """Three significant digits, and no exponent."""
+    return f"{float(value):.3g}" if value < 999.5 else f"{float(value):,.0f}"
+
+
+def percent(ratio: Fraction | None) -> str:
+    """A share, to four significant digits: 12.67%, 0.01234%, 1,234%."""
+    if ratio is None:
+        return ""
+    if not ratio:
+        return "0%"
+    value = float(ratio * 100)
+    if value < 0.0001:
+        return f"{value:.2e}%"
+    return f"{value:,.0f}%" if value >= 1000 else f"{value:.4g}%"
+
+
+def factor(ratio: Fraction | None) -> str:
+    """Times as many: 7.89x, 123x."""
+    if ratio is None:
+        return ""
+    if ratio >= 100:
+        return f"{float(ratio):,.0f}x"
+    near_one = ratio != 1 and abs(ratio - 1) < Fraction(5, 1000)  # which two digits would hide
+    return f"{float(ratio):.6g}x" if near_one else f"{float(ratio):.2f}x"
+
+
+def bar(ratio: Fraction | None) -> str:
+    """A share as a bar of ten blocks, full at 1 and beyond."""
+    full, eighths = divmod(min(80, max(1, round(ratio * 80))) if ratio else 0, 8)
+    return f"{'█' * full}{EIGHTHS[eighths]}".ljust(10)

@@ -1,0 +1,641 @@
+"""A user's model and its inputs: what is loaded, and what is said where that fails."""
+
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+import torch
+from torch import nn
+
+from dscalc import DscalcError
+from dscalc.pytorch.inputs import (
+    Inputs,
+    asked_for,
+    check_inputs,
+    input_hint,
+    inputs_from,
+    materialised,
+    read_inputs,
+)
+from dscalc.pytorch.load import load_model, user_frame
+
+NETS = """
+import sys
+import warnings
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+print("imported with", sys.argv)
+table = torch.zeros(3)
+
+
+class Needy(nn.Module):
+    def __init__(self, channels, *, classes: int, act=nn.ReLU):
+        super().__init__()
+
+
+class OnCuda(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 4).cuda()
+
+
+def net(width=16, kernel_size=3):
+    print("called with", sys.argv)
+    return nn.Sequential(nn.Conv2d(3, width, kernel_size))
+
+
+def by_value():
+    print("tried")
+    return nn.Linear(int(torch.ones(3).sum().item()), 2)
+
+
+def with_weights():
+    model = nn.Linear(3, 2)
+    model.load_state_dict({name: torch.zeros(p.shape, device="cpu")
+                           for name, p in model.named_parameters()})
+    return model
+
+
+def without_weights():
+    nn.Linear(3, 2).load_state_dict({})
+
+
+def warned():
+    warnings.warn("old", stacklevel=2)
+    return nn.Identity()
+
+
+def needs(architecture=None):
+    assert architecture is not None
+
+
+def nested():
+    return needs()
+
+
+def fails():
+    raise ValueError("no weights\\nat all")
+
+
+def unfinished():
+    raise NotImplementedError
+
+
+def leaves():
+    sys.exit(3)
+
+
+def in_torch():
+    return torch.zeros(2) @ torch.zeros(3)
+
+
+def words():
+    return "a model"
+
+
+instance = net()
+number = 7
+family = SimpleNamespace(small=SimpleNamespace(net=net))
+"""
+
+
+def at(source):
+    """Where a line of nets.py stands."""
+    [number] = [n for n, line in enumerate(NETS.splitlines(), 1) if line.strip() == source]
+    return f"nets.py:{number}"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working folder with nets.py; nothing that is imported from it stays."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    (tmp_path / "nets.py").write_text(NETS)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def write(file, source):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(dedent(source))
+
+
+def reason(function, *args, **options):
+    """The one line that it fails with."""
+    with pytest.raises(DscalcError) as caught:
+        function(*args, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What is loaded.
+
+
+@pytest.mark.parametrize("target", ["nets.py:net", "nets:net", "nets.py:family.small.net"])
+def test_what_a_callable_makes_is_on_meta(target):
+    [conv] = load_model(target, {"width": 4})
+    assert conv.weight.is_meta
+    assert conv.weight.shape == (4, 3, 3, 3)
+
+
+def test_the_module_itself_is_imported_outside_meta():
+    load_model("nets.py:net", {})
+    assert sys.modules["nets"].table.device.type == "cpu"
+
+
+def test_without_meta_the_model_has_values():
+    assert not load_model("nets.py:net", {}, meta=False)[0].weight.is_meta
+
+
+def test_what_cannot_be_made_on_meta_is_made_for_real_and_printed_once(capsys):
+    assert load_model("nets.py:by_value", {}).weight.device.type == "cpu"
+    assert capsys.readouterr().err.count("tried") == 1
+
+
+def test_an_instance_is_returned_as_it_is():
+    model = load_model("nets.py:instance", {})
+    assert model is sys.modules["nets"].instance
+    assert not model[0].weight.is_meta
+
+
+@pytest.mark.parametrize(
+    ("dtype", "became"),
+    [(None, torch.float32), ("bfloat16", torch.bfloat16), ("int64", torch.float32)],
+    ids=["none leaves the model", "a float converts it", "whole numbers are of inputs alone"],
+)
+def test_a_dtype_is_of_the_parameters_where_it_is_one_of_floats(dtype, became):
+    assert load_model("nets.py:net", {}, dtype)[0].weight.dtype is became
+
+
+def test_a_file_is_run_once_for_the_model_and_its_inputs(capsys):
+    load_model("nets.py:net", {})
+    inputs_from("nets.py:number")
+    assert capsys.readouterr().err.count("imported") == 1
+
+
+def test_what_it_prints_goes_to_stderr_and_argv_is_the_file_alone(capsys):
+    arguments = sys.argv
+    load_model("nets.py:net", {})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "imported with ['nets.py']\n" in err
+    assert err.endswith("called with ['nets.py']\n")
+    assert sys.argv is arguments
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_the_users_alone(capsys):
+    load_model("nets.py:with_weights", {})  # torch warns that it copies nothing to meta
+    assert "Warning" not in capsys.readouterr().err
+    load_model("nets:net", {})
+
+
+def test_a_warning_without_a_place_is_of_the_target(here):
+    write(
+        here / "shows.py",
+        """
+        import sys
+        from dscalc.pytorch.load import load_model
+        load_model("nets.py:warned", {})
+        """,
+    )
+    shown = subprocess.run(
+        [sys.executable, "shows.py"],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert shown.splitlines()[-1] == "nets.py:warned: UserWarning: old"
+
+
+# Where files lie.
+
+
+def test_a_file_of_a_package_imports_relatively_and_from_beside_it(here):
+    write(here / "pkg/__init__.py", "")
+    write(here / "pkg/deep/__init__.py", "from torch import nn\nlayer = nn.Linear(3, 4)")
+    write(here / "pkg/block.py", "size = 5")
+    write(here / "pkg/deep/beside.py", "more = 1")
+    write(
+        here / "pkg/deep/net.py",
+        """
+        from torch import nn
+        from ..block import size
+        import beside
+        def net():
+            return nn.Linear(size, beside.more)
+        """,
+    )
+    assert load_model("pkg/deep/net.py:net", {}).weight.shape == (1, 5)
+    assert load_model("pkg.deep.net:net", {}).weight.shape == (1, 5)
+    assert load_model("pkg/deep/__init__.py:layer", {}).weight.shape == (4, 3)
+
+
+def test_a_file_elsewhere_imports_from_its_folder_and_from_the_working_folder(here):
+    write(here / "top.py", "a = 2")
+    write(here / "far/beside.py", "b = 3")
+    write(
+        here / "far/net.py",
+        """
+        from torch import nn
+        from top import a
+        from beside import b
+        net = nn.Linear(a, b)
+        """,
+    )
+    assert load_model("far/net.py:net", {}).weight.shape == (3, 2)
+
+
+def test_a_file_may_be_called_like_a_module_of_python(here):
+    import random
+
+    write(here / "random.py", "from torch import nn\nnet = nn.Linear(1, 2)")
+    assert load_model("random.py:net", {}).weight.shape == (2, 1)
+    assert sys.modules["random"] is random
+
+
+def test_a_package_of_a_name_that_is_taken_is_refused(here):
+    write(here / "email/__init__.py", "")
+    write(here / "email/message.py", "")
+    import email.message
+
+    assert reason(load_model, "email/message.py:net", {}) == (
+        "email/message.py is email.message, and another of that name is imported already "
+        f"({email.message.__file__}); rename its package"
+    )
+
+
+# What is said where it fails.
+
+ENDING = "install it, or give a file with its ending, such as mymodels.py:Net"
+ERRORS = {
+    "nets.py": "a model is MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'",
+    ":net": "a model is MODULE:ATTR, such as mymodels.py:Net, got ':net'",
+    "net.py:net": "there is no file 'net.py'; did you mean nets.py?",
+    "missing.py:net": "there is no file 'missing.py'; check the path",
+    "none/net.py:net": "there is no file 'none/net.py'; check the path",
+    "./nets:net": "there is no module './nets' here; did you mean the file ./nets.py?",
+    "netz:net": "there is no module 'netz' here; did you mean nets?",
+    "torch.nnn:Linear": "there is no module 'torch.nnn' here; did you mean torch.nn?",
+    "missing.deep:net": f"there is no module 'missing.deep' here; {ENDING}",
+    "nets.py:nett": "nets.py has no attribute 'nett'; did you mean net or nested?",
+    "nets:zzz": "nets has no attribute 'zzz'; check the spelling",
+    "nets.py:family.smal": "nets.py has no attribute 'smal'; did you mean small?",
+    "nets.py:number": "nets.py:number is of type int; it must be an nn.Module, or a callable that "
+    "returns one",
+    "nets.py:words": "nets.py:words returns a str; it must return an nn.Module",
+    "nets.py:Needy": "nets.py:Needy cannot be called like this (Needy.__init__() missing 1 "
+    "required positional argument: 'channels'); it takes (channels, *, classes, act=...): give "
+    """--kwargs '{"channels": ..., "classes": ...}', or name a function that calls it""",
+}
+NEEDED = "assert architecture is not None"
+CUDA = "self.net = nn.Linear(3, 4).cuda()"
+FAILURES = {  # the line, and what is said of it
+    "needs": (NEEDED, f"failed (AssertionError: {NEEDED})"),
+    "nested": (NEEDED, f"failed (AssertionError: {NEEDED})"),
+    "fails": (r'raise ValueError("no weights\nat all")', "failed (ValueError: no weights)"),
+    "unfinished": ("raise NotImplementedError", "failed (NotImplementedError)"),
+    "leaves": ("sys.exit(3)", "failed (SystemExit: 3)"),
+    "in_torch": ("return torch.zeros(2) @ torch.zeros(3)", "failed (RuntimeError: inconsistent "
+                 "tensor size, expected tensor [2] and src [3] to have the same number of elements,"
+                 " but got 2 and 3 elements respectively)"),
+    "without_weights": ("nn.Linear(3, 2).load_state_dict({})", "failed (RuntimeError: Error(s) in "
+                        "loading state_dict for Linear: Missing key(s) in state_dict: "
+                        '"weight", "bias".)'),
+    "OnCuda": (CUDA, f"needs CUDA in '{CUDA}', and torch finds none here; use a device that is "
+               "there, or none: dscalc counts without a GPU"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_an_error_of_the_users_code_names_the_users_line(name):
+    if name == "OnCuda" and torch.cuda.is_available():
+        pytest.skip("CUDA is there")
+    line, said = FAILURES[name]
+    assert reason(load_model, f"nets.py:{name}", {}) == f"{at(line)}: {name}() {said}"
+
+
+@pytest.mark.parametrize("target", ERRORS)
+def test_an_error_names_the_value_the_place_and_the_fix(target):
+    assert reason(load_model, target, {}) == ERRORS[target]
+
+
+def test_an_unknown_keyword_has_a_near_name():
+    assert reason(load_model, "nets.py:net", {"wide": 3}) == (
+        "nets.py:net cannot be called like this (net() got an unexpected keyword argument 'wide'); "
+        "it takes (width=16, kernel_size=3): did you mean width?"
+    )
+
+
+def test_an_instance_takes_no_keywords():
+    assert reason(load_model, "nets.py:instance", {"width": 1}) == (
+        "nets.py:instance is a module already and takes no --kwargs"
+    )
+
+
+def test_an_error_of_no_users_file_says_how_to_see_more():
+    bad = {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "groups": 2}
+    assert reason(load_model, "torch.nn:Conv2d", bad) == (
+        "torch.nn:Conv2d failed (ValueError: in_channels must be divisible by groups); -v shows "
+        "where"
+    )
+
+
+IMPORTS = {
+    "1 / 0": "failed (ZeroDivisionError: division by zero)",
+    "def f(:": "failed (SyntaxError: invalid syntax)",
+    "import nosuch": "failed (No module named 'nosuch'); install it, or run dscalc in the folder "
+    "that it is in",
+    "from . import block": "failed (ImportError: attempted relative import with no known parent "
+    "package); put an empty __init__.py beside it, which makes the folder a package",
+    "raise SystemExit(2)": "failed (SystemExit: 2); put what it runs under if __name__ == "
+    "'__main__':",
+}
+
+
+@pytest.mark.parametrize("source", IMPORTS)
+@pytest.mark.parametrize("via", [False, True], ids=["itself", "a file that imports it"])
+def test_an_import_that_fails_names_the_line(source, via, here):
+    write(here / "broken.py", f"import sys\n{source}\n")
+    write(here / "via.py", "import broken\n")
+    file = "via.py" if via else "broken.py"
+    assert (
+        reason(load_model, f"{file}:net", {}) == f"broken.py:2: importing {file} {IMPORTS[source]}"
+    )
+    assert not {"broken", "via"} & set(sys.modules)
+
+
+def test_a_file_that_reads_its_command_line_is_one_error(here, capsys):
+    write(
+        here / "train.py",
+        """
+        from argparse import ArgumentParser
+        parser = ArgumentParser()
+        parser.add_argument("--data", required=True)
+        parser.parse_args()
+        """,
+    )
+    assert reason(load_model, "train.py:net", {}).startswith(
+        "train.py:5: importing train.py failed (SystemExit: 2); "
+    )
+
+
+def test_the_traceback_of_a_users_error_begins_in_their_file():
+    with pytest.raises(DscalcError) as caught:
+        load_model("nets.py:nested", {})
+    error = caught.value.__cause__
+    assert error.__traceback__.tb_frame.f_code.co_name == "nested"
+    assert error.__context__ is None
+    file, line, source = user_frame(error)
+    assert f"{file}:{line}" == at(source) == at(NEEDED)
+
+
+def test_a_file_outside_the_working_folder_is_named_in_full(here, monkeypatch):
+    (here / "empty").mkdir()
+    monkeypatch.chdir(here / "empty")
+    assert reason(load_model, f"{here}/nets.py:fails", {}).startswith(f"{here}/nets.py:")
+
+
+# Inputs from words.
+
+
+def described(value):
+    return tuple(value.shape), str(value.dtype).removeprefix("torch."), value.device.type
+
+
+@pytest.mark.parametrize(
+    ("word", "shape", "dtype"),
+    [
+        ("3x8x9", (2, 3, 8, 9), "float32"),
+        ("77:int64", (2, 77), "int64"),
+        (":int64", (2,), "int64"),
+        ("3x8:float16", (2, 3, 8), "float16"),
+        ("5:bool", (2, 5), "bool"),
+        ("5:complex64", (2, 5), "complex64"),
+    ],
+)
+@pytest.mark.parametrize("keyword", ["", "some="], ids=["by position", "by keyword"])
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_word_is_a_tensor_with_the_batch_in_front(word, shape, dtype, keyword, device):
+    inputs = read_inputs([f"{keyword}{word}"], 2, None, device)
+    [value] = inputs.kwargs.values() if keyword else inputs.args
+    assert described(value) == (shape, dtype, device)
+
+
+def test_positions_keep_their_order_and_keywords_their_names():
+    inputs = read_inputs(["1", "mask=2", "3:int32"], 4, "float64")
+    assert [value.shape[1] for value in inputs.args] == [1, 3]
+    assert described(inputs.kwargs["mask"]) == ((4, 2), "float64", "meta")
+
+
+def test_values_are_the_same_each_time_differ_and_leave_the_random_state():
+    state = torch.get_rng_state()
+    words = ["8", "8", "8:int64", "8:bool"]
+    first, again = (read_inputs(words, 1, None, "cpu").args for _ in range(2))
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[0], first[1])
+    assert (first[2] == 0).all()
+    assert first[3].all()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+SHAPE = "--input must be a shape such as 3x224x224, got"
+DTYPES = (
+    "give one of float32, float64, float16, bfloat16, complex64, complex128, int64, int32, int16, "
+    "int8, uint8, bool"
+)
+WORDS = {
+    "": f"{SHAPE} ''",
+    "3xx8": f"{SHAPE} '3xx8'",
+    "mask=": f"{SHAPE} 'mask='",
+    "3,224,224": f"{SHAPE} '3,224,224'; write 3x224x224",
+    "(3, 8, 8)": f"{SHAPE} '(3, 8, 8)'; write 3x8x8",
+    "3x0x8": f"{SHAPE} '3x0x8'; each size is at least 1",
+    "a=3x-8": f"{SHAPE} 'a=3x-8'; each size is at least 1",
+    "3d=8": "the keyword of an --input must be a name such as mask=1x32, got '3d=8'",
+    "=8": "the keyword of an --input must be a name such as mask=1x32, got '=8'",
+    "twice=1": "--input twice is there twice, got 'twice=1'; give it once",
+    "8:int46": "--input '8:int46': 'int46' is no dtype of an input; did you mean int64 or int16 or "
+    "int8?",
+    "8:": f"--input '8:': '' is no dtype of an input; {DTYPES}",
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_that_is_wrong_is_told_the_rule(word):
+    assert reason(read_inputs, ["twice=8", word], 1) == WORDS[word]
+
+
+def test_a_size_that_torch_refuses_is_named():
+    assert reason(read_inputs, [f"{10**30}x8"], 1).startswith(
+        f"torch cannot make an input of 1x{10**30}x8 ("
+    )
+
+
+# Inputs from the user's code.
+
+MAKERS = """
+import torch
+x, y = torch.ones(1, 3), torch.arange(4)
+tensor = x
+pair = x, y
+by_name = {"left": x, "right": y}
+one_dict = ({"left": x, "right": y},)
+def made():
+    return [x, y]
+def wants(size):
+    return size
+net = torch.nn.Identity()
+numbered = {1: x}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("tensor", "x", ""),
+        ("pair", "x y", ""),
+        ("made", "x y", ""),
+        ("by_name", "", "left=x right=y"),
+    ],
+)
+def test_a_dict_gives_keywords_a_tuple_positions(name, args, kwargs, here):
+    write(here / "makes.py", MAKERS)
+    inputs = inputs_from(f"makes.py:{name}")
+    made = vars(sys.modules["makes"])
+    assert all(a is made[b] for a, b in zip(inputs.args, args.split(), strict=True))
+    named = dict(word.split("=") for word in kwargs.split())
+    assert inputs.kwargs == {name: made[value] for name, value in named.items()}
+
+
+def test_a_dict_in_a_tuple_is_one_position(here):
+    write(here / "makes.py", MAKERS)
+    [batch] = inputs_from("makes:one_dict").args
+    assert list(batch) == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tensr", "makes.py has no attribute 'tensr'; did you mean tensor?"),
+        ("wants", "makes.py:wants cannot be called like this (wants() missing 1 required "
+         "positional argument: 'size'); it takes (size): it is called without arguments"),
+        ("net", "makes.py:net is a model (Identity); --inputs names what a model takes"),
+        ("numbered", "makes.py:numbered is a dict with the key '1', and its keys are keywords of "
+         "forward; if that takes the dict itself, make it a tuple: (it,)"),
+    ],
+)  # fmt: skip
+def test_inputs_that_cannot_be_made_are_one_line(name, said, here):
+    write(here / "makes.py", MAKERS)
+    assert reason(inputs_from, f"makes.py:{name}") == said
+
+
+class Sample:
+    def __init__(self, image):
+        self.image, self.again, self.note = image, image, "kept"
+
+
+def test_every_tensor_of_a_nest_is_moved_and_the_rest_is_kept():
+    image, ids = torch.ones(1, 3, requires_grad=True), torch.arange(4)
+    given = Inputs(({"a": [image * 2, 7]}, Sample(image)), {"ids": ids})
+    twins = materialised(given, "meta")
+    [a, seven], sample = twins.args[0]["a"], twins.args[1]
+    assert [a.is_meta, sample.image.is_meta, twins.kwargs["ids"].is_meta] == [True] * 3
+    assert (seven, sample.note, sample.again is sample.image) == (7, "kept", True)
+    assert not given.args[1].image.is_meta
+
+    back = materialised(twins, "cpu")
+    assert described(back.args[1].image) == ((1, 3), "float32", "cpu")
+    assert back.kwargs["ids"].tolist() == [0] * 4
+    same = materialised(given, "cpu").kwargs["ids"]
+    assert same.tolist() == ids.tolist()
+    assert same is not ids
+
+
+def test_inputs_that_cannot_be_copied_are_one_line():
+    assert reason(materialised, Inputs((iter(()), (i for i in ()))), "meta").startswith(
+        "the inputs cannot be copied to meta (TypeError: "
+    )
+
+
+# What forward asks for.
+
+
+class Siamese(nn.Module):
+    def forward(self, *, left: torch.Tensor, right: torch.Tensor, scale=None):
+        return left - right
+
+
+class OneDict(nn.Module):
+    def forward(self, batch):
+        return batch["left"]
+
+
+class OneList(nn.Module):
+    def forward(self, features):
+        a, b = features
+        return a - b
+
+
+SIAMESE = "forward asks for (*, left, right, scale=None)"
+
+
+def test_what_forward_asks_for_is_its_own_signature():
+    assert asked_for(Siamese()) == "forward(*, left, right, scale=None)"
+    assert asked_for(nn.Sequential()) == "forward(input)"
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "said"),
+    [
+        (Siamese, ["1"], f"too many positional arguments); {SIAMESE}: give --input left=CxHxW "
+         "--input right=CxHxW"),
+        (Siamese, ["left=1", "right=1", "scal=1"], "got an unexpected keyword argument 'scal'); "
+         f"{SIAMESE}: for 'scal', did you mean scale?"),
+        (OneDict, [], "missing a required argument: 'batch'); forward asks for (batch): give "
+         "--input batch=CxHxW"),
+        (OneDict, ["1", "1"], "too many positional arguments); forward asks for (batch): give "
+         "--input batch=CxHxW"),
+    ],
+    ids=["by position", "an unknown keyword", "one missing", "one too many"],
+)  # fmt: skip
+def test_inputs_that_do_not_fit_are_refused_with_what_fits(model, words, said):
+    inputs = read_inputs(words, 1)
+    assert reason(check_inputs, model(), inputs) == (
+        f"{model.__name__} cannot run on these inputs ({said}"
+    )
+
+
+def test_inputs_that_fit_and_those_of_which_only_a_call_can_tell_pass():
+    class Own(OneDict):
+        def __call__(self, left, right):
+            return super().__call__({"left": left, "right": right})
+
+    check_inputs(Siamese(), read_inputs(["left=1", "right=1"], 1))
+    check_inputs(Own(), read_inputs(["1", "1"], 1))
+
+
+@pytest.mark.parametrize("model", [OneDict(), OneList()], ids=["a dict", "a list"])
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+def test_a_tensor_where_a_nest_is_taken_points_to_inputs(model):
+    inputs = read_inputs(["1x28x28"], 1)
+    check_inputs(model, inputs)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        model(*inputs.args)
+    assert input_hint(model, inputs, caught.value).endswith(
+        ", which seems to be no plain tensor: write a function that returns (it,) and name it with "
+        "--inputs MODULE:ATTR"
+    )
+
+
+def test_another_error_leaves_shapes_and_dtypes_to_check():
+    said = input_hint(OneDict(), read_inputs(["3"], 1), RuntimeError("sizes do not match"))
+    assert said == "forward asks for (batch): check the shapes and dtypes"
