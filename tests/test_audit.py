@@ -11,12 +11,14 @@ from math import gcd, prod
 from types import SimpleNamespace
 
 import architectures
+import layers
 import numpy as np
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from hypothesis import given
 from hypothesis import strategies as st
+from layers import Calling
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules import module as all_modules
@@ -40,19 +42,6 @@ TOKENS = torch.zeros(1, 3, dtype=torch.int64)
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Using padding='same' with even kernel lengths:UserWarning"
 )
-
-
-class Calling(nn.Module):
-    """A model whose forward is a function of itself and the inputs."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args, **kwargs):
-        return self.function(self, *args, **kwargs)
 
 
 def conv(channels=3, filters=4, size=3, **options):
@@ -231,22 +220,7 @@ def test_a_shared_head_is_one_row_of_all_its_calls():
 
 @pytest.mark.parametrize(
     ("layer", "kept"),
-    [
-        (nn.Conv2d(4, 8, 3), ""),
-        (nn.Conv1d(4, 8, 3), ""),
-        (nn.Conv3d(4, 8, 3), ""),
-        (nn.Conv2d(4, 8, (1, 3)), ""),
-        (nn.Conv2d(4, 8, 1), "pointwise"),
-        (nn.Conv2d(4, 4, 3, groups=4), "depthwise"),
-        (nn.Conv2d(4, 8, 3, groups=4), "depthwise"),
-        (nn.Conv2d(4, 8, 3, groups=2), "grouped"),
-        (nn.ConvTranspose2d(4, 8, 3), "transposed"),
-        (nn.ConvTranspose2d(4, 4, 3, groups=4), "transposed"),
-        (nn.Conv2d(4, 1, 3), "no saving"),
-        (nn.Conv2d(4, 2, (1, 2)), "no saving"),
-        (type("Mine", (nn.Conv2d,), {})(4, 8, 3), "subclass"),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3)), "derived weight"),
-    ],
+    layers.and_why_they_stay(),
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_convolution_that_stays_says_why(layer, kept):
@@ -402,22 +376,9 @@ def test_modules_without_macs_have_rows_for_their_parameters():
 
 # What it would cost otherwise.
 
-OPTIONS = [
-    {},
-    {"bias": False},
-    {"stride": 2, "padding": 1},
-    {"dilation": 2, "padding": 2},
-    {"padding": "same", "dilation": 2},
-    {"padding": "valid", "stride": 3},
-    {"padding": 1, "padding_mode": "replicate"},
-    {"padding": "same", "padding_mode": "circular"},
-    {"padding": 1, "dtype": torch.float64},
-    {"device": "meta"},
-]
-
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", layers.OPTIONS, ids=str)
 @pytest.mark.parametrize("kernel_size", [3, 2])
 def test_any_convolution_costs_rewritten_what_its_replacement_costs(kernel_size, options, dims):
     layer = CONVOLUTIONS[dims](3, 8, kernel_size, **options)

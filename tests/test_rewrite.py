@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 import architectures
+import layers
 import numpy as np
 import pytest
 import torch
@@ -57,20 +58,7 @@ def shapes(output):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.Conv2d(4, 8, 3), ""),
-        (nn.Conv1d(4, 8, 3), ""),
-        (nn.Conv3d(4, 8, 3), ""),
-        (nn.Conv2d(4, 8, (1, 3)), ""),
-        (nn.Conv2d(4, 8, 1), "pointwise"),
-        (nn.Conv2d(4, 4, 3, groups=4), "depthwise"),
-        (nn.Conv2d(4, 8, 3, groups=4), "depthwise"),
-        (nn.Conv2d(4, 8, 3, groups=2), "grouped"),
-        (nn.ConvTranspose2d(4, 8, 3), "transposed"),
-        (nn.ConvTranspose2d(4, 4, 3, groups=4), "transposed"),
-        (nn.Conv2d(4, 1, 3), "no saving"),
-        (nn.Conv2d(4, 2, (1, 2)), "no saving"),
-        (type("Mine", (nn.Conv2d,), {})(4, 8, 3), "subclass"),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3)), "derived weight"),
+        *layers.and_why_they_stay(),
         (nn.utils.spectral_norm(nn.Conv2d(4, 8, 3)), "derived weight"),
         (nn.LazyConv2d(8, 3), "lazy"),
     ],
@@ -149,22 +137,7 @@ def test_a_model_without_convolutions_says_that_it_has_none():
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"bias": False},
-        {"stride": 2, "padding": 1},
-        {"dilation": 2, "padding": 2},
-        {"padding": "same", "dilation": 2},
-        {"padding": "valid", "stride": 3},
-        {"padding": 1, "padding_mode": "replicate"},
-        {"padding": "same", "padding_mode": "circular"},
-        {"padding": 1, "dtype": torch.float64},
-        {"device": "meta"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", layers.OPTIONS, ids=str)
 @pytest.mark.parametrize("kernel_size", [3, 2])
 def test_a_replacement_has_the_options_of_what_it_replaces(kernel_size, options, dims):
     layer = CONVOLUTIONS[dims](3, 8, kernel_size, **options)

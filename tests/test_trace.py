@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from layers import Calling
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
@@ -26,19 +27,6 @@ from dscalc.pytorch.trace import (
     trace,
     trace_either,
 )
-
-
-class Calling(nn.Module):
-    """A model whose forward is a function of itself and the inputs."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args, **kwargs):
-        return self.function(self, *args, **kwargs)
 
 
 class Hidden(torch.autograd.Function):

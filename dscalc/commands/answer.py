@@ -1,24 +1,21 @@
 """What the commands share: the verdict, the cross-check, and writing the answer."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from dscalc.commands.options import OutputOptions
 from dscalc.commands.verdict import Verdict
 from dscalc.core.blocks import Block, Step
-from dscalc.core.row import Count, Counted
+from dscalc.core.row import Count, Counted, Row
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.record.fields import Command, Field, find
 from dscalc.record.report import Report
 from dscalc.report import text
-
-if TYPE_CHECKING:
-    from dscalc.report.sheet import Sheet
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 _Any = TypeVar("_Any")
@@ -73,9 +70,8 @@ def _kind_of_picture(file: Path) -> str:
     return kind
 
 
-@contextmanager
-def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
-    """What draws, where to, and what kind of picture; the file is written whole or not at all."""
+def _draw(report: Report, file: Path) -> None:
+    """Write a picture of a report, whole or not at all."""
     kind = _kind_of_picture(file)
     try:
         from dscalc.report import plot
@@ -86,15 +82,37 @@ def plotting(file: Path) -> Iterator[tuple[ModuleType, Path, str]]:
     from dscalc.report.file import replacing
 
     with replacing(file) as path:
-        yield plot, path, kind
+        plot.draw(report, path, kind)
 
 
 def is_streamed(output: OutputOptions) -> bool:
-    """Whether each row is written as soon as it is known."""
-    return output.format in ("csv", "jsonl") or bool(output.get)
+    """Whether each row is written as soon as it is known; a picture needs them all."""
+    return not output.plot and (output.format in ("csv", "jsonl") or bool(output.get))
 
 
-def left_out_notes(left_out: Mapping[str, int]) -> list[str]:
+def write_existing(
+    report: Report,
+    rows: Iterator[Row],
+    left_out: Mapping[str, int],
+    asked: Asked,
+    output: OutputOptions,
+) -> None:
+    """Write the rows of a grid, and why those that ``left_out`` counts meanwhile do not exist."""
+    if is_streamed(output):
+        write(replace(report, rows=rows), output, asked.get)
+        for note in _left_out_notes(left_out):
+            asked.verdict.note(note)
+        return
+    with asked.verdict.held():
+        held = list(rows)
+        notes = _left_out_notes(left_out)
+        if not held:
+            raise DscalcError(f"no layer is left; {notes[0]}")
+        checks, notes = asked.verdict.checks, [*report.notes, *notes]
+        write(replace(report, rows=held, checks=checks, notes=notes), output, asked.get)
+
+
+def _left_out_notes(left_out: Mapping[str, int]) -> list[str]:
     """Which blocks do not exist for how many layers, and why."""
     return [
         f"left out: {why}{f' ({number:,} layers)' if number > 1 else ''}"
@@ -104,7 +122,7 @@ def left_out_notes(left_out: Mapping[str, int]) -> list[str]:
 
 def refuse_many(count: int, output: OutputOptions) -> None:
     """Refuse more rows than a format that is not streamed should hold."""
-    if count > _MOST_ROWS and (output.plot or not is_streamed(output)):
+    if count > _MOST_ROWS and not is_streamed(output):
         what = "--plot" if output.plot else output.format
         raise DscalcError(
             f"{what} holds at most {_MOST_ROWS:,} rows, and there are {count:,}; "
@@ -156,10 +174,11 @@ def write(
     report: Report,
     output: OutputOptions,
     wanted: Sequence[Field] = (),
-    to_sheet: Callable[[Report], "Sheet"] | None = None,
 ) -> None:
-    """Write a report in its format to its place; or the ``wanted`` fields alone."""
-    pieces = _pieces(report, output, wanted, to_sheet)
+    """Write a report, or the ``wanted`` fields of it alone; and draw it where that is asked for."""
+    if output.plot:
+        _draw(report, output.plot)
+    pieces = _pieces(report, output, wanted)
     if output.file is None:
         sys.stdout.writelines(pieces)
         return
@@ -176,7 +195,6 @@ def _pieces(
     report: Report,
     output: OutputOptions,
     wanted: Sequence[Field],
-    to_sheet: Callable[[Report], "Sheet"] | None,
 ) -> Iterable[str]:
     if wanted:
         return text.bare(report.rows if report.total is None else [report.total], wanted)
@@ -188,7 +206,7 @@ def _pieces(
         return text.json(report)
     from dscalc.report import sheet
 
-    shown = (to_sheet or sheet.of)(report)
+    shown = sheet.of(report)
     match output.format:
         case "markdown":
             if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):

@@ -11,7 +11,6 @@ from dscalc import words
 from dscalc.commands.answer import (
     Asked,
     is_streamed,
-    plotting,
     refuse_many,
     torch_needed,
     watched,
@@ -121,15 +120,11 @@ def bench(
         except KeyboardInterrupt:  # what was measured so far is worth showing
             interrupted = True
 
-    if output.plot or not is_streamed(output):
+    if not is_streamed(output):
         held = list(rows())
         if not held:
             return 130 if interrupted else verdict.exit_code
-        report = replace(report, rows=held, checks=verdict.checks)
-        if output.plot:
-            with plotting(output.plot) as (plot, path, kind):
-                plot.benchmarks(report, path, kind)
-        write(report, output, asked.get)
+        write(replace(report, rows=held, checks=verdict.checks), output, asked.get)
     else:
         write(replace(report, rows=rows()), output, asked.get)
     return 130 if interrupted else verdict.conclude()

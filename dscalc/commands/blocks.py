@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -11,12 +10,9 @@ import typer
 from dscalc.commands.answer import (
     Asked,
     counter,
-    is_streamed,
-    left_out_notes,
-    plotting,
     refuse_many,
     watched,
-    write,
+    write_existing,
 )
 from dscalc.commands.options import (
     CheckOptions,
@@ -94,6 +90,8 @@ def blocks(
                 found = list(existing(conv, chosen, left_out))
             for row in sorted(found, key=lambda row: row.rewritten.cost.macs):
                 named = row._replace(name=str(row.block))
+                if work:
+                    report.notes.extend(worked(conv, row.block or STANDARD))
                 if count:
                     named = proved(named, count)
                 where = named.name or ""
@@ -104,20 +102,5 @@ def blocks(
                     verdict.check(named, partial(str, where))
                 yield named
 
-    if is_streamed(output) and not output.plot:
-        write(replace(report, rows=rows()), output, asked.get)
-        for note in left_out_notes(left_out):
-            verdict.note(note)
-        return verdict.conclude()
-    with verdict.held():
-        held = list(rows())
-        lines: list[str] = []
-        for row in held if work else ():
-            lines += worked(like, row.block or STANDARD)
-        notes = [*lines, *left_out_notes(left_out)]
-        answer = replace(report, rows=held, checks=verdict.checks, notes=notes)
-        if output.plot:
-            with plotting(output.plot) as (plot, path, kind):
-                plot.blocks(answer, path, kind)
-        write(answer, output, asked.get)
+    write_existing(report, rows(), left_out, asked, output)
     return verdict.conclude()

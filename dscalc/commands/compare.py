@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from dscalc.commands.answer import (
     Asked,
     counter,
-    is_streamed,
-    left_out_notes,
-    plotting,
     refuse_many,
     watched,
     write,
+    write_existing,
 )
 from dscalc.commands.options import (
     BlockOptions,
@@ -85,7 +83,7 @@ def compare(
         from dscalc.core.work import worked
 
         lines += [*worked(like, STANDARD), *worked(like, block)]
-    if layers.one_position:
+    if single and layers.one_position:
         lines.append("for one output position: params and ratio do not depend on D")
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
     if single:
@@ -128,7 +126,6 @@ def _show_grid(
 ) -> None:
     refuse_many(layers.count, output)
     verdict = asked.verdict
-
     left_out: Counter[str] = Counter()
 
     def rows() -> Iterator[Row]:
@@ -141,18 +138,4 @@ def _show_grid(
                     verdict.check(row, partial(described, layer, report.block))
                 yield row
 
-    if output.plot or not is_streamed(output):
-        with verdict.held():
-            held = list(rows())
-            notes = left_out_notes(left_out)
-            if not held:
-                raise DscalcError(f"no layer is left; {notes[0]}")
-            answer = replace(report, rows=held, checks=verdict.checks, notes=notes)
-            if output.plot:
-                with plotting(output.plot) as (plot, path, kind):
-                    plot.grid(answer, path, kind)
-            write(answer, output, asked.get)
-    else:
-        write(replace(report, rows=rows()), output, asked.get)
-        for note in left_out_notes(left_out):
-            verdict.note(note)
+    write_existing(report, rows(), left_out, asked, output)

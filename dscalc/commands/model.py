@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import Asked, plotting, torch_needed, working, write
-from dscalc.commands.options import CheckOptions, OutputOptions
-from dscalc.core.blocks import BLOCKS, Block
+from dscalc.commands.answer import Asked, torch_needed, working, write
+from dscalc.commands.options import CheckOptions, OutputOptions, as_option
+from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.record.fields import UNITS, Value, find
@@ -80,11 +80,8 @@ def model(
     ] = None,
     as_: Annotated[
         str,
-        typer.Option(
-            "--as",
-            metavar="BLOCK",
+        as_option(
             help="What convolutions are rewritten as.",
-            autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
             rich_help_panel="Model",
         ),
     ] = "separable",
@@ -190,9 +187,6 @@ def model(
         if most and most < len(rows):
             notes = [_left_out(rows[most:], UNITS[output.unit][0]), *notes]
         report = replace(report, rows=rows[:most], notes=notes, checks=verdict.checks)
-        if output.plot:
-            with plotting(output.plot) as (plot, path, kind):
-                plot.network(report, path, kind)
         write(report, output, asked.get)
     return verdict.conclude()
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import Asked, counter, plotting, refuse_many, watched, write
-from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions
-from dscalc.core.blocks import BLOCKS, STANDARD, Block
+from dscalc.commands.answer import Asked, counter, refuse_many, watched, write
+from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions, as_option
+from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Row, proved, total, with_shares
 from dscalc.inputs.network import load_network, shipped, source_text
 from dscalc.record.report import Report
@@ -58,12 +58,9 @@ def network(
     ] = None,
     as_: Annotated[
         str,
-        typer.Option(
-            "--as",
-            metavar="BLOCK",
+        as_option(
             help="What rows are rewritten as; standard: each block as the plain convolution that "
             "it stands for.",
-            autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
             rich_help_panel="Layer",
         ),
     ] = "standard",
@@ -116,9 +113,6 @@ def network(
             asked.verdict.crosscheck(row, report, partial(str, row.name))
         asked.verdict.check(sums)
         report = replace(report, checks=asked.verdict.checks, notes=_notes(rows, block))
-        if output.plot:
-            with plotting(output.plot) as (plot, path, kind):
-                plot.network(report, path, kind)
         write(report, output, asked.get)
     return asked.verdict.conclude()
 

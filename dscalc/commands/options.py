@@ -22,6 +22,13 @@ _layer = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
+as_option = partial(
+    typer.Option,
+    "--as",
+    metavar="BLOCK",
+    autocompletion=lambda incomplete: [name for name in BLOCKS if name.startswith(incomplete)],
+)
+
 Work = Annotated[
     bool,
     _output("--work", help="Show the arithmetic of each step, in symbols and in numbers."),
@@ -86,12 +93,10 @@ class BlockOptions:
 
     as_: Annotated[
         str,
-        _layer(
-            "--as",
-            metavar="BLOCK",
+        as_option(
             help="What the layer is rewritten as. separable is depthwise separable; for Fx1 and "
             "then 1xF see spatial.",
-            autocompletion=lambda incomplete: [n for n in BLOCKS if n.startswith(incomplete)],
+            rich_help_panel="Layer",
         ),
     ] = "separable"
     depth_multiplier: Annotated[

@@ -54,15 +54,16 @@ class TransposedConv(Conv):
         elif padding != "valid":
             cut = per_axis("padding", padding, axes, least=0)
         for zeros, step, gap in zip(added, self.stride, self.dilation, strict=True):
-            if zeros >= max(step, gap) and padding == "same":
+            if zeros < max(step, gap):
+                continue
+            if padding == "same":
                 raise DscalcError(
                     f"torch cannot pad a {times(self.kernel_size)} kernel with stride "
                     f"{times(self.stride)} to the same size; give a padding, such as 0"
                 )
-            if zeros >= max(step, gap):
-                raise DscalcError(
-                    f"output_padding must be smaller than the stride or the dilation, got {zeros}"
-                )
+            raise DscalcError(
+                f"output_padding must be smaller than the stride or the dilation, got {zeros}"
+            )
         output_size = tuple(
             (length - 1) * step - 2 * zeros + span + more
             for length, step, zeros, span, more in zip(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from dscalc.core.blocks import STANDARD, Block, taps_symbol
+from dscalc.core.blocks import Block, taps_symbol
 from dscalc.core.conv import Conv
 
 
@@ -84,8 +84,3 @@ def _positions(size: tuple[int, ...], conv: Conv) -> str:
 
 def _text(value: int) -> str:
     return value.text if isinstance(value, _Symbol) else f"{value:,}"
-
-
-def worked_with_standard(conv: Conv, block: Block) -> list[str]:
-    """The same of the standard convolution, and of the block in its place."""
-    return [*worked(conv, STANDARD), *worked(conv, block)]

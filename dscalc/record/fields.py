@@ -122,16 +122,15 @@ def _block_fields(unit: Unit) -> Iterator[Field]:
     yield from _layer("blocks")
     yield from _counts("", "the block", "rewritten", unit)
     yield from _RATIOS
-    yield Field(
-        "closed_form", "", str, "the first ratio in symbols, if that is short", _closed_form
-    )
+    yield Field("closed_form", "", str, "the first ratio in symbols, if that is short", closed_form)
     yield Field("steps", "", list, "its steps in order, each with its sizes and cost", _steps(unit))
     yield from _proof({"": "rewritten"}, "fvcore", "macs", unit)
     yield from _proof({"": "rewritten"}, "torch", "params", unit)
     yield _CROSSCHECK
 
 
-def _closed_form(row: Row) -> str | None:
+def closed_form(row: Row) -> str | None:
+    """The ratio of MACs of a row of ``blocks`` in symbols, if that is short and true of it."""
     assert isinstance(row.layer, Conv)
     form = row.block.closed_form(row.layer) if row.block else None
     return form[0] if form and form[2] == row.mac_ratio else None

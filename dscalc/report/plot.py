@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import assert_never
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -29,11 +30,31 @@ _MOST_BARS = 500
 _LIGHT, _DARK = "0.75", "0.15"
 
 
-def grid(report: Report, path: Path, kind: str) -> None:
+def draw(report: Report, path: Path, kind: str) -> None:
+    """The picture of a report, written to ``path``; ``kind`` is png, svg or pdf.
+
+    Raises:
+        DscalcError: there is more in the report than a picture can show.
+    """
+    match report.command:
+        case "blocks":
+            figure = _blocks(report)
+        case "network" | "model":
+            figure = _network(report)
+        case "bench":
+            figure = _benchmarks(report)
+        case "compare":
+            figure = _grid(report)
+        case _:
+            assert_never(report.command)
+    _save(figure, path, kind)
+
+
+def _grid(report: Report) -> Figure:
     """The ratio of MACs over the axis that varies most, one line per kernel size.
 
     Output channels get lines of their own where they vary along another axis. Dashed is the limit
-    for many output channels, where the block has one. ``kind`` is png, svg or pdf.
+    for many output channels, where the block has one.
 
     Raises:
         DscalcError: there would be more lines than can be told apart.
@@ -86,10 +107,10 @@ def grid(report: Report, path: Path, kind: str) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
     axes.legend(frameon=False)
-    _save(figure, path, kind)
+    return figure
 
 
-def blocks(report: Report, path: Path, kind: str) -> None:
+def _blocks(report: Report) -> Figure:
     """MACs against params, a point a block, labelled; the standard layer is hollow."""
     label, scale = UNITS[report.unit]
     figure, axes = _figure(7, 5)
@@ -114,10 +135,10 @@ def blocks(report: Report, path: Path, kind: str) -> None:
     axes.set_ylabel(label)
     axes.set_title(report.title, loc="left", fontsize="medium")
     axes.grid(color="0.9")
-    _save(figure, path, kind)
+    return figure
 
 
-def network(report: Report, path: Path, kind: str) -> None:
+def _network(report: Report) -> Figure:
     """MACs by layer, as it is beside rewritten; layers without any are left out.
 
     Raises:
@@ -146,10 +167,10 @@ def network(report: Report, path: Path, kind: str) -> None:
     axes.set_title(report.title, loc="left", fontsize="medium").set_parse_math(False)
     axes.grid(axis="x", color="0.9")
     figure.legend(loc="outside lower right", ncols=2, frameon=False)
-    _save(figure, path, kind)
+    return figure
 
 
-def benchmarks(report: Report, path: Path, kind: str) -> None:
+def _benchmarks(report: Report) -> Figure:
     """Speed-up against MAC reduction, a point a layer; on the diagonal the two are the same."""
     figure, axes = _figure(6, 5)
     points = []
@@ -168,14 +189,14 @@ def benchmarks(report: Report, path: Path, kind: str) -> None:
         [0, most], [0, most], "--", color="0.4", linewidth=1, label="speed-up = MAC reduction"
     )
     axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
-    axes.set_xlabel("MAC reduction, standard / separable")
-    axes.set_ylabel("speed-up, standard / separable time")
+    axes.set_xlabel(f"MAC reduction, standard / {report.block.name}")
+    axes.set_ylabel(f"speed-up, standard / {report.block.name} time")
     axes.set_xlim(0, 1.35 * max(x for x, _ in points))  # room for the names
     axes.set_ylim(bottom=0)
     axes.set_title(f"{here.device_name}, {here.dtype}", loc="left", fontsize="medium")
     axes.grid(color="0.9")
     axes.legend(frameon=False, loc="upper left")
-    _save(figure, path, kind)
+    return figure
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

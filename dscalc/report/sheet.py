@@ -13,7 +13,7 @@ from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row, Side
-from dscalc.record.fields import UNITS
+from dscalc.record.fields import UNITS, closed_form
 from dscalc.record.report import Report
 from dscalc.report.sentences import (
     CONVENTION,
@@ -135,7 +135,6 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     for row in rows:
         counted = row.rewritten.counted
         wrong = counted is not None and counted[""].params != row.rewritten.cost.params
-        form = next(field for field in report.fields if field.name == "closed_form").read(row)
         cells.append(
             [
                 f"{row.name}{' *' if row.block == STANDARD else ''}",
@@ -148,7 +147,7 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
                 f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
                 f"{row.rewritten.cost.params:,}{f' {DIFFERENT}' if wrong else ''}",
                 percent(row.mac_ratio),
-                form or "",
+                closed_form(row) or "",
             ]
         )
     first = len(header) - 5
