@@ -78,7 +78,7 @@ def test_the_examples_in_the_help_run(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = map(str.strip, run("compare --help").stdout.splitlines())
     examples = [line for line in lines if line.startswith("dscalc ") and "IC OC F D" not in line]
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         assert run(*split(example)[1:]).code == 0, example
 

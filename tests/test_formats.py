@@ -137,7 +137,8 @@ def test_rows_have_the_fields_that_scripts_rely_on():
     expected = {
         "compare": ["name", "kind", *LAYER_FIELDS, *built, *proof],
         "network": [
-            *("name", "kind", "kept", *LAYER_FIELDS, "macs", "params", "activations", "share"),
+            *("name", "kind", "kept", *LAYER_FIELDS, "width_multiplier"),
+            *("macs", "params", "activations", "share"),
             *(*costs("standard"), *RATIOS, "fvcore_macs", "fvcore_standard_macs", "torch_params"),
             *("torch_standard_params", "crosscheck"),
         ],

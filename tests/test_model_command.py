@@ -372,6 +372,20 @@ def test_what_top_hides_is_said(top, said, model):
     assert (said in shown) if said else ("in the total" not in shown)
 
 
+def test_several_models_are_a_row_each_and_one_fault_hides_none(model):
+    result = model("nets.py:net nets.py:nothing nets.py:Net --input 3x32x32 -f json --sort macs")
+    assert result.code == 2
+    assert result.error.startswith("nets.py:nothing: nets.py has no attribute 'nothing'")
+    alone = read_json(model(f"{FULL} -f json"))["total"]
+    report = json.loads(result.stdout)
+    assert [row["name"] for row in report["rows"]] == ["nets.py:Net", "nets.py:net"]
+    assert report["rows"][0] == alone | {"name": "nets.py:Net", "kind": "model"}
+    assert report["total"] is None
+    assert model("nets.py:net nets.py:Net --input 3x32x32 --depth 1").error == (
+        "--depth sums the rows of one model; give one, or drop it"
+    )
+
+
 def test_depth_sums_rows_by_their_paths(model):
     report = read_json(model(f"{FULL} -f json --depth 1"))
     rows = {row["name"]: row for row in report["rows"]}

@@ -216,7 +216,7 @@ def test_a_network_without_macs_has_a_picture_too(kind, run, tmp_path):
         (f"{NETWORK} --plot {{}}/png", "--plot needs a file that ends in .png, .svg or .pdf, "),
         (
             "3 1:20 1:11 14 --plot {}/x.svg",
-            "a plot shows at most 9 lines, and this grid has 11; vary F and OC over fewer values",
+            "a plot shows at most 9 lines, and here are 11; vary fewer values",
         ),
         (
             "3 1:200 1:200 14 -f csv --plot {}/x.svg",

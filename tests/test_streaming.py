@@ -59,7 +59,7 @@ def test_what_holds_all_rows_is_refused_beyond_10_000(form, run, tmp_path):
         assert (result.code, result.stdout) == (2, "")
         assert result.error == (
             f"{form} holds at most 10,000 rows, and there are {count:,}; "
-            "use -f csv or -f jsonl alone"
+            "use -f csv or -f jsonl alone, or --top N"
         )
     assert list(tmp_path.iterdir()) == []
 

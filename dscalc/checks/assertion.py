@@ -1,4 +1,4 @@
-"""``--assert "mac_ratio <= 1/8"``: a condition on one field of a row."""
+"""``--assert "mac_ratio <= 1/8"``, and ``--where``: a condition on one field of a row."""
 
 import operator
 import re
@@ -23,15 +23,21 @@ _CONDITION = r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(.*)"
 
 
 class Assertion(NamedTuple):
-    """A field, a comparison and the exact number to compare with."""
+    """A field, a comparison and the exact number to compare with.
+
+    ``each`` says that it is of every row, even where there is a total.
+    """
 
     field: Field
     operator: str
     number: Fraction
     text: str
+    each: bool = False
 
     @classmethod
-    def parse(cls, text: str, find: Callable[[str], Field]) -> "Assertion":
+    def parse(
+        cls, text: str, find: Callable[[str], Field], *, what: str = "an assertion"
+    ) -> "Assertion":
         """Read ``FIELD OP NUMBER``; OP is one of ``< <= == != >= >``.
 
         Raises:
@@ -41,7 +47,7 @@ class Assertion(NamedTuple):
         match = re.fullmatch(_CONDITION, text, re.DOTALL)
         if not match:
             raise DscalcError(
-                "an assertion must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
+                f"{what} must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
                 f"with < <= == != >= or >, got {words.shown(text)}"
             )
         name, symbol, right = match.groups()
@@ -64,3 +70,10 @@ class Assertion(NamedTuple):
                 reason = f"{self.field.name} is not known: no formula for {', '.join(row.unknown)}"
             raise DscalcError(f"cannot check {self.text!r}: {reason}")
         return bool(_HOLDS[self.operator](value, self.number))
+
+    def distance(self, row: Row) -> Fraction | None:
+        """How far the row is from the number, as a share of that; None where it has no value."""
+        value = self.field.read(row)
+        return (
+            None if value is None else abs(Fraction(value) - self.number) / (abs(self.number) or 1)
+        )

@@ -1,42 +1,100 @@
 """What the commands share: the verdict, the cross-check, and writing the answer."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar, assert_never
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
+from dscalc import words
 from dscalc.commands.options import OutputOptions
 from dscalc.commands.verdict import Verdict
 from dscalc.core.blocks import Block, Step
-from dscalc.core.row import Count, Counted, Row
+from dscalc.core.row import Count, Counted, Row, proved
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import Command, Field, find
+from dscalc.record.fields import UNITS, Command, Field, find
 from dscalc.record.report import Report
 from dscalc.report import text
+from dscalc.words import plural
+
+if TYPE_CHECKING:  # few runs select
+    from dscalc.checks.selection import Selection
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 _Any = TypeVar("_Any")
 
 
 class Asked:
-    """What a run is asked for besides its rows: the fields of --get, and the verdict."""
+    """What a run is asked for: which rows, the fields of --get, and the verdict."""
 
     def __init__(self, command: Command, block: Block, output: OutputOptions) -> None:
-        """Read --get and --assert, before any work is done."""
+        """Read the options that name fields, before any work is done."""
         if output.plot:
             _kind_of_picture(output.plot)
+        self.block = block
         known = partial(find, command=command, block=block, unit=output.unit)
         self.get = [known(name) for name in output.get]
         assertions = []
-        if output.assertions:
+        if output.assertions or output.assertions_each:
             from dscalc.checks.assertion import Assertion
 
             assertions = [Assertion.parse(text, known) for text in output.assertions]
+            each = [Assertion.parse(text, known) for text in output.assertions_each]
+            assertions += [assertion._replace(each=True) for assertion in each]
+        self.selection = _selection(output, known)
         self.verdict = Verdict(assertions, quiet=output.quiet)
         self.fields = [*(assertion.field for assertion in assertions), *self.get]
+        if self.selection:
+            self.fields += self.selection.fields
+
+    def refuse_many(self, count: int, output: OutputOptions) -> None:
+        """Refuse more rows than can be held, where all of them are held at once."""
+        if self.selection and self.selection.holds_all:
+            _refuse_many(count, "--sort", "add --top N")
+        elif not self.selection and not is_streamed(output):
+            _refuse_many(count, "--plot" if output.plot else output.format)
+
+    def shown(
+        self, rows: Iterable[Row], report: Report, count: Count | None, name: Callable[[Row], str]
+    ) -> Iterator[Row]:
+        """The rows that are asked for, proved by ``count`` and checked; ``name`` names them."""
+        if self.selection:
+            if count and any(field.formula for field in self.selection.fields):
+                rows = (proved(row, count) for row in rows)
+            rows = self.selection.of(rows)
+        for row in rows:
+            if count:
+                row = proved(row, count)
+            if row.crosscheck == "mismatch":
+                self.verdict.crosscheck(row, report, partial(name, row))
+            if self.verdict.asserts:
+                self.verdict.check(row, partial(name, row))
+            yield row
+
+    def conclude_selection(self, name: Callable[[Row], str]) -> None:
+        """Where no row satisfies --where, the answer is no."""
+        if self.selection and self.selection.none_left:
+            self.verdict.fails(self.selection.why_none(name))
+
+
+def _selection(output: OutputOptions, known: Callable[[str], Field]) -> "Selection | None":
+    if output.reverse and output.sort is None:
+        raise DscalcError("--reverse needs --sort FIELD")
+    if not output.where and output.sort is None and output.top is None:
+        return None
+    from dscalc.checks.assertion import Assertion
+    from dscalc.checks.selection import Selection
+
+    return Selection(
+        [Assertion.parse(text, known, what="--where") for text in output.where],
+        known(output.sort) if output.sort is not None else None,
+        reverse=output.reverse,
+        top=words.whole(output.top, "--top") if output.top is not None else None,
+    )
 
 
 @contextmanager
@@ -90,26 +148,71 @@ def is_streamed(output: OutputOptions) -> bool:
     return not output.plot and (output.format in ("csv", "jsonl") or bool(output.get))
 
 
-def write_existing(
+def write_alternatives(
     report: Report,
     rows: Iterator[Row],
-    left_out: Mapping[str, int],
     asked: Asked,
     output: OutputOptions,
+    name: Callable[[Row], str],
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
-    """Write the rows of a grid, and why those that ``left_out`` counts meanwhile do not exist."""
+    """Write rows that have no total; ``left_out`` counts meanwhile why some do not exist."""
     if is_streamed(output):
         write(replace(report, rows=rows), output, asked.get)
         for note in _left_out_notes(left_out):
             asked.verdict.note(note)
+        asked.conclude_selection(name)
         return
     with asked.verdict.held():
-        held = list(rows)
+        held = list(islice(rows, _MOST_ROWS))
+        if next(rows, None):
+            raise DscalcError(
+                f"more than {_MOST_ROWS:,} rows are left, which {output.format} does not hold; "
+                "narrow --where, or add --top N"
+            )
         notes = _left_out_notes(left_out)
-        if not held:
+        if not held and notes:
             raise DscalcError(f"no layer is left; {notes[0]}")
-        checks, notes = asked.verdict.checks, [*report.notes, *notes]
+        if not held and not asked.selection:
+            return  # each of them had an error
+        asked.conclude_selection(name)
+        selected = [asked.selection.sentence()] if asked.selection else []
+        notes = [*report.notes, *selected, *notes]
+        checks = asked.verdict.checks
         write(replace(report, rows=held, checks=checks, notes=notes), output, asked.get)
+
+
+def write_with_total(report: Report, asked: Asked, output: OutputOptions) -> None:
+    """Write those rows that are asked for of all that make the total, which stays the total."""
+
+    def name(row: Row) -> str:
+        return row.name or ""
+
+    whole, rows, notes = report.total, list(report.rows), report.notes
+    assert whole is not None
+    asked.verdict.check(whole, each=False)
+    if asked.selection:
+        everything, rows = rows, list(asked.selection.of(rows))
+        asked.conclude_selection(name)
+        kept = {id(row) for row in rows}
+        hidden = [row for row in everything if id(row) not in kept]
+        selected = [asked.selection.sentence()] if asked.selection.leaves_out else []
+        notes = [*selected, *_hidden_notes(hidden, UNITS[output.unit][0]), *notes]
+    for row in rows:
+        asked.verdict.check(row, partial(name, row), each=True)
+    shown = replace(report, rows=rows, notes=notes, checks=asked.verdict.checks)
+    write(shown, output, asked.get)
+
+
+def _hidden_notes(rows: list[Row], label: str) -> list[str]:
+    """That the total holds rows which are not shown."""
+    if not rows:
+        return []
+    with_macs = sum(row.as_is.cost.macs > 0 for row in rows)
+    without = len(rows) - with_macs
+    parts = [(with_macs, f"with {label}"), (without, f"without {label}")]
+    held = [f"{number:,} more {plural('row', number)} {what}" for number, what in parts if number]
+    return [f"{' and '.join(held)} {'is' if len(rows) == 1 else 'are'} in the total"]
 
 
 def _left_out_notes(left_out: Mapping[str, int]) -> list[str]:
@@ -120,13 +223,12 @@ def _left_out_notes(left_out: Mapping[str, int]) -> list[str]:
     ]
 
 
-def refuse_many(count: int, output: OutputOptions) -> None:
-    """Refuse more rows than a format that is not streamed should hold."""
-    if count > _MOST_ROWS and not is_streamed(output):
-        what = "--plot" if output.plot else output.format
+def _refuse_many(
+    count: int, what: str, instead: str = "use -f csv or -f jsonl alone, or --top N"
+) -> None:
+    if count > _MOST_ROWS:
         raise DscalcError(
-            f"{what} holds at most {_MOST_ROWS:,} rows, and there are {count:,}; "
-            "use -f csv or -f jsonl alone"
+            f"{what} holds at most {_MOST_ROWS:,} rows, and there are {count:,}; {instead}"
         )
 
 
@@ -176,7 +278,7 @@ def write(
     wanted: Sequence[Field] = (),
 ) -> None:
     """Write a report, or the ``wanted`` fields of it alone; and draw it where that is asked for."""
-    if output.plot:
+    if output.plot and report.rows:
         _draw(report, output.plot)
     pieces = _pieces(report, output, wanted)
     if output.file is None:
@@ -197,7 +299,8 @@ def _pieces(
     wanted: Sequence[Field],
 ) -> Iterable[str]:
     if wanted:
-        return text.bare(report.rows if report.total is None else [report.total], wanted)
+        whole = None if output.get_rows else report.total
+        return text.bare(report.rows if whole is None else [whole], wanted)
     if output.format == "csv":
         return text.csv(report)
     if output.format == "jsonl":

@@ -11,7 +11,6 @@ from dscalc import words
 from dscalc.commands.answer import (
     Asked,
     is_streamed,
-    refuse_many,
     torch_needed,
     watched,
     write,
@@ -94,7 +93,7 @@ def bench(
     asked = Asked("bench", block, output)
     verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
-    refuse_many(layers.count, output)
+    asked.refuse_many(layers.count, output)
     if layers.count == 1 and output.plot:
         raise DscalcError("--plot needs more than one layer; give a list or a range, or drop it")
     thread_count = words.whole(threads, "--threads") if threads is not None else None

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,9 +9,8 @@ import typer
 from dscalc.commands.answer import (
     Asked,
     counter,
-    refuse_many,
     watched,
-    write_existing,
+    write_alternatives,
 )
 from dscalc.commands.options import (
     CheckOptions,
@@ -23,8 +21,9 @@ from dscalc.commands.options import (
     Work,
 )
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
+from dscalc.core.conv import Conv
 from dscalc.core.describe import described, in_common
-from dscalc.core.row import Row, existing, layer_row, proved
+from dscalc.core.row import Row, existing, layer_row
 from dscalc.core.work import worked
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
@@ -65,22 +64,25 @@ def blocks(
     if STANDARD not in chosen:
         chosen.append(STANDARD)
     asked = Asked("blocks", STANDARD, output)
-    verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
-    refuse_many(layers.count * len(chosen), output)
+    asked.refuse_many(layers.count * len(chosen), output)
     like = next(iter(layers))
     single = layers.count == 1
     if work and not single:
         raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
     count = None
     if check.wanted(single and not output.get, asked.fields):
-        count = counter(verdict, output.verbose)
+        count = counter(asked.verdict, output.verbose)
     words = described(like, STANDARD, one_position=layers.one_position)
     if not single:
         common = in_common(like, STANDARD, one_position=layers.one_position)
         words = f"{layers.count:,} {', '.join(['layers', *common])}"
     report = Report("blocks", STANDARD, [], title=words, unit=output.unit)
     left_out: Counter[str] = Counter()
+
+    def name(row: Row) -> str:
+        assert isinstance(row.layer, Conv)
+        return str(row.name) if single else f"{row.name} of {described(row.layer, STANDARD)}"
 
     def rows() -> Iterator[Row]:
         for conv in watched(layers, layers.count, output) if count else layers:
@@ -89,18 +91,14 @@ def blocks(
             else:
                 found = list(existing(conv, chosen, left_out))
             for row in sorted(found, key=lambda row: row.rewritten.cost.macs):
-                named = row._replace(name=str(row.block))
-                if work:
-                    report.notes.extend(worked(conv, row.block or STANDARD))
-                if count:
-                    named = proved(named, count)
-                where = named.name or ""
-                if not single:
-                    where = f"{where} of {described(conv, STANDARD)}"
-                verdict.crosscheck(named, report, partial(str, where))
-                if output.assertions:
-                    verdict.check(named, partial(str, where))
-                yield named
+                yield row._replace(name=str(row.block))
 
-    write_existing(report, rows(), left_out, asked, output)
-    return verdict.conclude()
+    def shown() -> Iterator[Row]:
+        for row in asked.shown(rows(), report, count, name):
+            if work:
+                assert isinstance(row.layer, Conv)
+                report.notes.extend(worked(row.layer, row.block or STANDARD))
+            yield row
+
+    write_alternatives(report, shown(), asked, output, name, left_out)
+    return asked.verdict.conclude()

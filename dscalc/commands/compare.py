@@ -4,16 +4,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dscalc.commands.answer import (
     Asked,
     counter,
-    refuse_many,
     watched,
     write,
-    write_existing,
+    write_alternatives,
 )
 from dscalc.commands.options import (
     BlockOptions,
@@ -25,6 +23,7 @@ from dscalc.commands.options import (
     Work,
 )
 from dscalc.core.blocks import STANDARD
+from dscalc.core.conv import Conv
 from dscalc.core.describe import described, in_common
 from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
@@ -39,6 +38,7 @@ EXAMPLES = """
   dscalc 512 512 3 14 --get mac_ratio_exact
   dscalc 256 256 3x5 56 --stride 2 --padding 1 --bias -f json
   dscalc 64 32:1024:x2 3,5,7 14 -f csv -o sweep.csv
+  dscalc 64 8:1024:8 3 56 --where 'separable_macs <= 50M' --sort out_channels --top 1
   dscalc 512 512 3 14 --assert 'separable_macs <= 60M'
 """
 
@@ -86,7 +86,7 @@ def compare(
     if single and layers.one_position:
         lines.append("for one output position: params and ratio do not depend on D")
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
-    if single:
+    if single and not asked.selection:
         _show_layer(layer_row(like, block), report, count, asked, output)
     else:
         _show_grid(layers, report, count, asked, output)
@@ -124,18 +124,16 @@ def _show_layer(
 def _show_grid(
     layers: Grid, report: Report, count: Count | None, asked: Asked, output: OutputOptions
 ) -> None:
-    refuse_many(layers.count, output)
-    verdict = asked.verdict
+    asked.refuse_many(layers.count, output)
     left_out: Counter[str] = Counter()
+
+    def name(row: Row) -> str:
+        assert isinstance(row.layer, Conv)
+        return described(row.layer, report.block)
 
     def rows() -> Iterator[Row]:
         for layer in watched(layers, layers.count, output) if count else layers:
-            for row in existing(layer, [report.block], left_out):
-                if count:
-                    row = proved(row, count)
-                    verdict.crosscheck(row, report, partial(described, layer, report.block))
-                if output.assertions:
-                    verdict.check(row, partial(described, layer, report.block))
-                yield row
+            yield from existing(layer, [report.block], left_out)
 
-    write_existing(report, rows(), left_out, asked, output)
+    shown = asked.shown(rows(), report, count, name)
+    write_alternatives(report, shown, asked, output, name, left_out)

@@ -1,21 +1,25 @@
 """``dscalc model MODULE:ATTR``: audit a torch model."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
-from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import Asked, torch_needed, working, write
+from dscalc.commands.answer import (
+    Asked,
+    torch_needed,
+    working,
+    write_alternatives,
+    write_with_total,
+)
 from dscalc.commands.options import CheckOptions, OutputOptions, as_option
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import UNITS, Value, find
-from dscalc.words import plural
+from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224
@@ -26,12 +30,12 @@ EXAMPLES = """
 
 
 def model(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODULE:ATTR",
+            metavar="MODULE:ATTR...",
             help="A dotted module or a .py file, and in it an nn.Module or a callable that "
-            "returns one.",
+            "returns one; several: a row of totals each.",
         ),
     ],
     output: OutputOptions,
@@ -103,15 +107,6 @@ def model(
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            "--sort",
-            metavar="FIELD",
-            help="Show the rows by this field, largest first.",
-            rich_help_panel="Model",
-        ),
-    ] = None,
     depth: Annotated[
         str | None,
         typer.Option(
@@ -119,12 +114,6 @@ def model(
             metavar="N",
             help="Sum rows by the first N parts of their module paths.",
             rich_help_panel="Model",
-        ),
-    ] = None,
-    top: Annotated[
-        str | None,
-        typer.Option(
-            "--top", metavar="N", help="Show only the first N rows.", rich_help_panel="Model"
         ),
     ] = None,
 ) -> int:
@@ -139,18 +128,19 @@ def model(
     block = Block.parse(as_)
     asked = Asked("model", block, output)
     verdict = asked.verdict
-    key = find(sort, "model", block, output.unit) if sort is not None else None
     verify = check.wanted(not output.get, asked.fields)
-    most = words.whole(top, "--top") if top is not None else None
     levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
     arguments = words.keywords(kwargs, "--kwargs")
+    if levels and len(targets) > 1:
+        raise DscalcError("--depth sums the rows of one model; give one, or drop it")
     with torch_needed():
         from dscalc.pytorch.audit import audit
         from dscalc.pytorch.crosscheck import versions
         from dscalc.pytorch.inputs import check_inputs, inputs_from, read_inputs
         from dscalc.pytorch.load import load_model, user_code
-    with verdict.held():
+
+    def audited(target: str) -> Report:
         with working(output, f"counting {target}"):
             given = inputs_from(inputs_) if inputs_ else read_inputs(inputs, samples, dtype)
             loaded = load_model(target, arguments, dtype)
@@ -168,44 +158,47 @@ def model(
                     report = count(verify=False)
         if verify and output.verbose:
             verdict.say(f"counted by {versions()}")
-        report = replace(report, title=target, unit=output.unit)
-        total = report.total
-        assert total is not None
         for row in report.rows:
             verdict.crosscheck(row, report, partial(str, row.name))
         for fault in report.faults:
             verdict.differs(fault)
-        verdict.check(total)
+        whole = report.total
+        assert whole is not None
         for field in asked.get:
-            if field.read(total) is None and field.read(total._replace(unknown=())) is not None:
-                operators = ", ".join(total.unknown)
+            if field.read(whole) is None and field.read(whole._replace(unknown=())) is not None:
+                operators = ", ".join(whole.unknown)
                 raise DscalcError(f"{field.name} is not known: no formula for {operators}")
-        rows = summed_by_path(report.rows, levels) if levels else list(report.rows)
-        if key:
-            rows.sort(key=lambda row: _sortable(key.read(row)), reverse=True)
-        notes = report.notes
-        if most and most < len(rows):
-            notes = [_left_out(rows[most:], UNITS[output.unit][0]), *notes]
-        report = replace(report, rows=rows[:most], notes=notes, checks=verdict.checks)
-        write(report, output, asked.get)
+        return replace(report, title=target, unit=output.unit)
+
+    if len(targets) > 1:
+        _show_totals(targets, audited, asked, output)
+        return verdict.conclude()
+    with verdict.held():
+        report = audited(targets[0])
+        if levels:
+            report = replace(report, rows=summed_by_path(report.rows, levels))
+        write_with_total(report, asked, output)
     return verdict.conclude()
 
 
-def _left_out(rows: list[Row], label: str) -> str:
-    """What --top hides."""
-    with_macs = sum(row.as_is.cost.macs > 0 for row in rows)
-    without = len(rows) - with_macs
-    parts = [(with_macs, f"with {label}"), (without, f"without {label}")]
-    held = [f"{number:,} more {plural('row', number)} {what}" for number, what in parts if number]
-    return f"{' and '.join(held)} {'is' if len(rows) == 1 else 'are'} in the total"
+def _show_totals(
+    targets: list[str], audited: Callable[[str], Report], asked: Asked, output: OutputOptions
+) -> None:
+    """A row for each model, of its totals; one that has no answer hides no other."""
 
+    def rows() -> Iterator[Row]:
+        for target in targets:
+            try:
+                whole = audited(target).total
+            except DscalcError as error:
+                asked.verdict.refuse(f"{target}: {error}")
+                continue
+            assert whole is not None
+            yield whole._replace(name=target, kind="model")
 
-def _sortable(value: Value) -> tuple[int, Any, str]:
-    """Numbers first, then words and sizes, then nothing."""
-    if value is None:
-        return 0, 0, ""
-    if isinstance(value, int | float | Fraction):
-        return 2, value, ""
-    if isinstance(value, tuple):
-        return 2, prod(value), ""
-    return 1, 0, str(value)
+    def name(row: Row) -> str:
+        return row.name or ""
+
+    title = f"{len(targets):,} models"
+    report = Report("model", asked.block, [], title=title, unit=output.unit)
+    write_alternatives(report, asked.shown(rows(), report, None, name), asked, output, name)

@@ -1,24 +1,35 @@
 """``dscalc network NAME|FILE|-``: a list of layers, with totals."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import Asked, counter, refuse_many, watched, write
+from dscalc.commands.answer import (
+    Asked,
+    counter,
+    watched,
+    write_alternatives,
+    write_with_total,
+)
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions, as_option
 from dscalc.core.blocks import STANDARD, Block
-from dscalc.core.row import Row, proved, total, with_shares
-from dscalc.inputs.network import load_network, shipped, source_text
+from dscalc.core.row import Count, Row, Shape, proved, total, with_shares
+from dscalc.errors import DscalcError
+from dscalc.inputs.grid import Axis
+from dscalc.inputs.network import load_network, load_scaled, shipped, source_text
 from dscalc.record.report import Report
+from dscalc.words import Size
 
 EXAMPLES = """
   dscalc network mobilenet_v1
   dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
   dscalc network mynet.csv --assert 'macs <= 600M'
+  dscalc network mobilenet_v1 --width-multiplier 0.25,0.5,0.75,1 --input-size 128:224:32
+  dscalc network vgg16 resnet50 --sort macs
   dscalc network resnet50 --as separable
   dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
@@ -36,11 +47,11 @@ def _print_networks(wanted: bool) -> None:
 
 
 def network(
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="NAME|FILE|-",
-            help="A shipped network, a file, or stdin.",
+            metavar="NAME|FILE|-...",
+            help="A shipped network, a file, or stdin; several: a row of totals each.",
             autocompletion=lambda incomplete: [n for n in shipped() if n.startswith(incomplete)],
         ),
     ],
@@ -51,8 +62,8 @@ def network(
         str | None,
         typer.Option(
             "--input-size",
-            metavar="N|HxW",
-            help="Replaces the first row's input size.",
+            metavar="N|HxW,...",
+            help="Replaces the first row's input size; several: a row of totals each.",
             rich_help_panel="Layer",
         ),
     ] = None,
@@ -91,30 +102,100 @@ def network(
 
     macs and params are those of the network as it is; standard_macs those of the network with one
     plain convolution in place of each block. --get and --assert read the total.
+
+    Several networks, and lists in --input-size and the multipliers, give one row of totals each.
     """
     if show:
-        sys.stdout.write(source_text(source))
+        if len(sources) > 1:
+            raise DscalcError(f"--show prints one file, got {len(sources)}")
+        sys.stdout.write(source_text(sources[0]))
         return 0
     block = Block.parse(as_)
     asked = Asked("network", block, output)
-    size = words.size(input_size, "--input-size") if input_size else None
-    options = scale.parsed()
-    options["dims"] = options["dims"] or 2
-    rows = load_network(source, block=block, input_size=size, bias=bias, **options)
-    refuse_many(len(rows), output)
+    variants = [
+        {**options, "dims": options["dims"] or 2, "block": block, "input_size": size, "bias": bias}
+        for options in scale.variants()
+        for size in (_sizes(input_size) if input_size is not None else [None])
+    ]
+    if sources.count("-") > 1:
+        raise DscalcError("stdin can be read once; name - once")
+    several = len(sources) * len(variants) > 1
+    count = None
+    if check.wanted(not output.get and not several, asked.fields):
+        count = counter(asked.verdict, output.verbose)
+    if several:
+        _show_totals(sources, variants, asked, count, output)
+    else:
+        [variant] = variants
+        _show_rows(sources[0], load_network(sources[0], **variant), asked, count, output)
+    return asked.verdict.conclude()
+
+
+def _sizes(text: str) -> list[Size]:
+    """The input sizes that are listed; a range is of square maps."""
+    sizes: list[Size] = []
+    for piece in text.split(","):
+        one = ":" not in piece
+        sizes += [words.size(piece, "--input-size")] if one else Axis(piece, "--input-size")
+    return sizes
+
+
+def _show_rows(
+    source: str,
+    rows: list[Row],
+    asked: Asked,
+    count: Count | None,
+    output: OutputOptions,
+) -> None:
+    block = asked.block
+    asked.refuse_many(len(rows), output)
     with asked.verdict.held():
-        if check.wanted(not output.get, asked.fields):
-            count = counter(asked.verdict, output.verbose)
+        if count:
             rows = [proved(row, count) for row in watched(rows, len(rows), output)]
         rows, sums = with_shares(rows), total(rows)
-        title = shipped().get(source, "stdin" if source == "-" else words.printable(source))
-        report = Report("network", block, rows, sums, title=title, unit=output.unit)
+        report = Report(
+            "network", block, rows, sums, title=shipped().get(source, _name(source)),
+            notes=_notes(rows, block), unit=output.unit,
+        )  # fmt: skip
         for row in rows:
             asked.verdict.crosscheck(row, report, partial(str, row.name))
-        asked.verdict.check(sums)
-        report = replace(report, checks=asked.verdict.checks, notes=_notes(rows, block))
-        write(report, output, asked.get)
-    return asked.verdict.conclude()
+        write_with_total(report, asked, output)
+
+
+def _name(source: str) -> str:
+    return "stdin" if source == "-" else words.printable(source)
+
+
+def _show_totals(
+    sources: list[str],
+    variants: list[dict[str, Any]],
+    asked: Asked,
+    count: Count | None,
+    output: OutputOptions,
+) -> None:
+    """A row for each network at each scale, of its totals."""
+    asked.refuse_many(len(sources) * len(variants), output)
+
+    def rows() -> Iterator[Row]:
+        for source in sources:
+            for rows, options in zip(load_scaled(source, variants), variants, strict=True):
+                if count:
+                    rows = [proved(row, count) for row in rows]
+                first = rows[0].layer
+                yield total(rows)._replace(
+                    name=_name(source),
+                    kind="network",
+                    layer=Shape(input_size=first.input_size, batch_size=options["batch_size"]),
+                    width_multiplier=options["width_multiplier"],
+                )
+
+    def name(row: Row) -> str:
+        width = f"width {row.width_multiplier}, " if row.width_multiplier != 1 else ""
+        return f"{row.name}, {width}{words.times(row.layer.input_size)}"
+
+    title = f"{len(sources) * len(variants):,} networks"
+    report = Report("network", asked.block, [], title=title, unit=output.unit)
+    write_alternatives(report, asked.shown(rows(), report, None, name), asked, output, name)
 
 
 def _notes(rows: list[Row], block: Block) -> list[str]:

@@ -1,9 +1,10 @@
 """The options that commands share, each declared once."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,13 @@ Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
 _layer = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
+_rows = partial(typer.Option, rich_help_panel="Rows")
+
+
+def _field_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    command: Any = ctx.info_name
+    known = fields_of(command, DEFAULT.get(command, SEPARABLE))
+    return [field.name for field in known if field.name.startswith(incomplete)]
 
 
 as_option = partial(
@@ -169,8 +177,29 @@ class ScaleOptions:
         ),
     ] = "1"
 
+    def variants(self) -> list[dict[str, Any]]:
+        """The arguments for each combination of the multipliers that are listed."""
+        pairs = product(self.width_multiplier.split(","), self.resolution_multiplier.split(","))
+        return [
+            replace(self, width_multiplier=width, resolution_multiplier=resolution).parsed()
+            for width, resolution in pairs
+        ]
+
     def parsed(self) -> dict[str, Any]:
-        """The arguments that `dscalc.compare` and `read_network` share, and ``dims``."""
+        """The arguments that `dscalc.compare` and `read_network` share, and ``dims``.
+
+        Raises:
+            DscalcError: one of them is none, or a list.
+        """
+        for name, text in (
+            ("--width-multiplier", self.width_multiplier),
+            ("--resolution-multiplier", self.resolution_multiplier),
+        ):
+            if "," in text:
+                raise DscalcError(
+                    f"{name} takes a list in dscalc network alone, got {words.shown(text)}; "
+                    "list the channels or sizes themselves"
+                )
         return {
             "batch_size": words.whole(self.batch, "--batch"),
             "dims": int(self.dims) if self.dims else None,
@@ -239,22 +268,55 @@ class OutputOptions:
         _output(
             "--get",
             metavar="FIELD",
-            help="Print this raw value alone, one line a row; repeatable.",
-            autocompletion=lambda ctx, incomplete: [
-                field.name
-                for field in fields_of(ctx.info_name, DEFAULT.get(ctx.info_name, SEPARABLE))
-                if field.name.startswith(incomplete)
-            ],
+            help="Print this raw value alone, of the total or else of each row; repeatable.",
+            autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
+    get_rows: Annotated[
+        bool, _output("--rows", help="--get reads each row even where there is a total.")
+    ] = False
     assertions: Annotated[
         list[str],
         _output(
             "--assert",
             metavar="'FIELD OP NUMBER'",
-            help="Exit with 1 unless this holds, such as 'mac_ratio <= 1/8'; repeatable.",
+            help="Exit with 1 unless this holds of the total, or else of each row, such as "
+            "'mac_ratio <= 1/8'; repeatable.",
+            autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
+    assertions_each: Annotated[
+        list[str],
+        _output(
+            "--assert-each",
+            metavar="'FIELD OP NUMBER'",
+            help="Exit with 1 unless this holds of each row that is shown; repeatable.",
+            autocompletion=_field_names,
+        ),
+    ] = field(default_factory=list)
+    where: Annotated[
+        list[str],
+        _rows(
+            "--where",
+            metavar="'FIELD OP NUMBER'",
+            help="Show only rows of which this holds, such as 'separable_macs <= 50M'; "
+            "repeatable. If none is left, exit with 1.",
+            autocompletion=_field_names,
+        ),
+    ] = field(default_factory=list)
+    sort: Annotated[
+        str | None,
+        _rows(
+            "--sort",
+            metavar="FIELD",
+            help="Show rows by this field, largest first.",
+            autocompletion=_field_names,
+        ),
+    ] = None
+    reverse: Annotated[bool, _rows("--reverse", help="With --sort: smallest first.")] = False
+    top: Annotated[str | None, _rows("--top", metavar="N", help="Show only the first N rows.")] = (
+        None
+    )
     unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
     quiet: Annotated[
         bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")

@@ -74,10 +74,19 @@ class Verdict:
         ]
         self._fail("mismatch", name, "; ".join(differences) or "a step differs")
 
-    def check(self, row: Row, name: Callable[[], str] = str) -> None:
-        """Say which assertions a row fails."""
+    @property
+    def asserts(self) -> bool:
+        """Whether there is anything to check."""
+        return bool(self._checks)
+
+    def check(self, row: Row, name: Callable[[], str] = str, *, each: bool | None = None) -> None:
+        """Say which assertions a row fails: all, those of each row, or those of the total."""
         for assertion, check in self._checks.items():
+            if each is not None and assertion.each is not each:
+                continue
             value = assertion.field.read(row)
+            if assertion.each and value is None and not row.unknown:
+                continue  # such as the ratio of a pool
             try:
                 holds = assertion.holds(row)
             except DscalcError as error:
@@ -98,12 +107,19 @@ class Verdict:
         """A cross-check differs."""
         self._fail("mismatch", str, reason)
 
+    def fails(self, reason: str) -> None:
+        """The answer is no."""
+        self.exit_code = max(self.exit_code, 1)
+        self.note(f"failed: {reason}")
+
     def conclude(self) -> int:
         """Say what was left out, and which assertions hold; return the exit code."""
         for kind, failures in self._failed.items():
             if failures > _MOST_LINES:
                 self.note(f"{kind}: {failures - _MOST_LINES:,} more")
-        for check in self.checks:
+        for assertion, check in self._checks.items():
+            if assertion.each and not check.rows and not self.exit_code:
+                self.refuse(f"cannot check {check.assertion!r}: no row has a value")
             if check.rows and check.holds:
                 rows = f" in all {check.rows:,} rows" if check.rows > 1 else ""
                 self.note(f"holds: {check.assertion}{rows}")

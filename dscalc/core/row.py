@@ -89,6 +89,7 @@ class Row(NamedTuple):
         crosscheck: whether all that was counted is what the formulas give.
         unknown: operators whose MACs are not known; the counts are then a part of them.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
+        width_multiplier: what scales its channels, of a whole network.
         measured: its times.
     """
 
@@ -104,6 +105,7 @@ class Row(NamedTuple):
     crosscheck: Crosscheck = "skipped"
     unknown: tuple[str, ...] = ()
     torch_macs: int | None = None
+    width_multiplier: Fraction | None = None
     measured: "Measurement | None" = None
 
     @property

@@ -1,7 +1,7 @@
 """A list of layers in a file -> rows: each reads what the one before it leaves."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -107,13 +107,53 @@ def load_network(source: str, **scale: Any) -> list[Row]:
         DscalcError: there is no such network or file, or it cannot be read.
         FileError: names every row that is wrong.
     """
+    [rows] = load_scaled(source, [scale])
+    return rows
+
+
+def load_scaled(source: str, scales: Iterable[Mapping[str, Any]]) -> list[list[Row]]:
+    """Read a network once, for each of some scales; as `load_network`."""
     with _opened(source) as (stream, name):
-        return read_network(stream, name, **scale)
+        problems = Problems(name)
+        entries = _read(stream, problems)
+        return [_scaled_rows(entries, problems, **scale) for scale in scales]
 
 
-def read_network(
-    stream: BinaryIO,
-    name: str,
+def read_network(stream: BinaryIO, name: str, **scale: Any) -> list[Row]:
+    """Read a network, one layer a row: CSV with a header, or JSON Lines.
+
+    Args:
+        stream: UTF-8 bytes.
+        name: what errors call it.
+        scale: by keyword
+
+            - ``block``: what rows are rewritten as; as the standard block, each block becomes the
+              one plain convolution that it stands for.
+            - ``input_size`` replaces the input size of the first row.
+            - ``width_multiplier`` scales every channel count but the network's input and the
+              outputs of a linear layer that comes last.
+            - ``resolution_multiplier`` scales the input size.
+            - ``dims``: spatial dimensions that a single int stands for.
+            - ``batch_size``: samples.
+            - ``bias``: whether rows that do not say have biases.
+
+    Raises:
+        FileError: names every row that is wrong.
+    """
+    problems = Problems(name)
+    return _scaled_rows(_read(stream, problems), problems, **scale)
+
+
+def _read(stream: BinaryIO, problems: Problems) -> list[_Entry]:
+    entries = list(_entries(stream, problems))
+    if not entries and not problems.found:
+        problems.add(1, "there are no layers in it; give a header row and one row a layer")
+    return entries
+
+
+def _scaled_rows(
+    entries: list[_Entry],
+    problems: Problems,
     *,
     block: Block = STANDARD,
     input_size: Size | None = None,
@@ -123,28 +163,6 @@ def read_network(
     batch_size: int = 1,
     bias: bool = False,
 ) -> list[Row]:
-    """Read a network, one layer a row: CSV with a header, or JSON Lines.
-
-    Args:
-        stream: UTF-8 bytes.
-        name: what errors call it.
-        block: what rows are rewritten as; as the standard block, each block becomes the one plain
-            convolution that it stands for.
-        input_size: replaces the input size of the first row.
-        width_multiplier: scales every channel count but the network's input and the outputs of a
-            linear layer that comes last.
-        resolution_multiplier: scales the input size.
-        dims: spatial dimensions that a single int stands for.
-        batch_size: samples.
-        bias: whether rows that do not say have biases.
-
-    Raises:
-        FileError: names every row that is wrong.
-    """
-    problems = Problems(name)
-    entries = list(_entries(stream, problems))
-    if not entries and not problems.found:
-        problems.add(1, "there are no layers in it; give a header row and one row a layer")
     as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size, bias)
     rows = _connected(entries, as_written, block, problems, _check_said)
     problems.raise_any()

@@ -250,6 +250,9 @@ def _layer(command: Command) -> Iterator[Field]:
         ("batch_size", int, "samples"),
     ):
         yield Field(name, "", type_, doc, Path(f"layer.{name}"))
+    if command == "network":
+        doc = "what scales its channels, of a whole network"
+        yield Field("width_multiplier", "", Fraction, doc, Path("width_multiplier"))
     if command == "model":
         yield Field("calls", "", int, "how often it runs", Path("calls"))
 

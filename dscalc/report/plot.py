@@ -1,7 +1,7 @@
 """Reports -> PNG, SVG and PDF. The only importer of matplotlib."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import assert_never
@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.conv import Conv
+from dscalc.core.cost import Cost
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.record.fields import UNITS, Value
@@ -39,6 +40,8 @@ def draw(report: Report, path: Path, kind: str) -> None:
     match report.command:
         case "blocks":
             figure = _blocks(report)
+        case "network" | "model" if report.total is None:
+            figure = _totals(report)
         case "network" | "model":
             figure = _network(report)
         case "bench":
@@ -70,27 +73,12 @@ def _grid(report: Report) -> Figure:
         assert isinstance(row.layer, Conv)
         x = getattr(row.layer, across)
         name = ", ".join(f"{_short(axis)} = {_shown(getattr(row.layer, axis))}" for axis in named)
-        lines.setdefault(name, {})[x] = row.mac_ratio
+        lines.setdefault(name or f"{block.name} / standard", {})[x] = row.mac_ratio
         kernel = () if across == "kernel_size" else row.layer.kernel_size
         if limit := block.limit(row.layer):
             limits.setdefault(kernel, {})[x] = limit[1]
-    if len(lines) > len(_MARKERS):
-        raise DscalcError(
-            f"a plot shows at most {len(_MARKERS)} lines, and this grid has {len(lines)}; "
-            "vary F and OC over fewer values"
-        )
     figure, axes = _figure(7, 4.5)
-    xs = list(dict.fromkeys(getattr(row.layer, across) for row in rows))
-    places = _places(xs, axes)
-    for number, (name, line) in enumerate(lines.items()):
-        shade = str(0.1 + 0.55 * number / max(1, len(lines) - 1))
-        axes.plot(
-            [places[x] for x in line],
-            [float(ratio) for ratio in line.values()],
-            color=shade,
-            marker=_MARKERS[number],
-            label=name or f"{block.name} / standard",
-        )
+    places = _draw_lines(axes, lines, [getattr(row.layer, across) for row in rows])
     for number, limit_line in enumerate(limits.values()):
         axes.plot(
             [places[x] for x in limit_line],
@@ -112,30 +100,114 @@ def _grid(report: Report) -> Figure:
 
 def _blocks(report: Report) -> Figure:
     """MACs against params, a point a block, labelled; the standard layer is hollow."""
+    several = len({row.layer for row in report.rows}) > 1
+    names = [
+        f"{row.name} {row.layer.in_channels}->{row.layer.out_channels}" if several else row.name
+        for row in report.rows
+    ]
+    return _points(report, "rewritten", names)
+
+
+def _points(report: Report, side: str, names: Iterable[str | None]) -> Figure:
+    """MACs against params, on log axes if they span much, each point labelled."""
     label, scale = UNITS[report.unit]
     figure, axes = _figure(7, 5)
-    several = len({row.layer for row in report.rows}) > 1
-    for row in report.rows:
-        cost = row.rewritten.cost
-        hollow = row.block == STANDARD
-        axes.plot(
-            cost.params, cost.macs * scale, "o",
-            color=_DARK, markerfacecolor="white" if hollow else _DARK,
-        )  # fmt: skip
-        name = f"{row.name} {row.layer.in_channels}->{row.layer.out_channels}"
-        axes.annotate(
-            name if several else row.name or "", (cost.params, cost.macs * scale), (5, 4),
-            textcoords="offset points", fontsize="small",
-        )  # fmt: skip
+    costs: list[Cost] = [getattr(row, side).cost for row in report.rows]
+    points = [(cost.params, cost.macs * scale) for cost in costs]
+    for row, (x, y) in zip(report.rows, points, strict=True):
+        inside = "white" if row.block == STANDARD and side == "rewritten" else _DARK
+        axes.plot(x, y, "o", color=_DARK, markerfacecolor=inside)
+    xs = [x for x, _ in points]
+    if min(xs) > 0 and max(xs) > 10 * min(xs):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.margins(x=0.2, y=0.1)
+    else:
+        axes.set_xlim(left=0, right=1.25 * max(xs) or None)
+        axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.yaxis.set_major_formatter(EngFormatter())
-    axes.set_xlim(left=0, right=1.25 * max(row.rewritten.cost.params for row in report.rows))
-    axes.set_ylim(bottom=0)
     axes.set_xlabel("params")
     axes.set_ylabel(label)
     axes.set_title(report.title, loc="left", fontsize="medium")
     axes.grid(color="0.9")
+    _label(axes, points, names)
     return figure
+
+
+def _label(axes: Axes, points: Sequence[tuple[float, float]], names: Iterable[str | None]) -> None:
+    """Write each name beside its point, above those of the points that are near and below it."""
+    line, width = 12, 80  # of a label, in points of type
+    taken: list[tuple[float, float]] = []
+    for (x, y), name in sorted(zip(points, names, strict=True), key=lambda pair: pair[0][1]):
+        left, bottom = axes.transData.transform((x, y)) * 72 / axes.figure.dpi
+        up = bottom + 4
+        for other_left, other_up in sorted(taken, key=lambda place: place[1]):
+            if abs(left - other_left) < width and abs(up - other_up) < line:
+                up = other_up + line
+        taken.append((left, up))
+        axes.annotate(
+            name or "", (x, y), (6, up - bottom), textcoords="offset points", fontsize="small"
+        ).set_parse_math(False)
+
+
+def _totals(report: Report) -> Figure:
+    """MACs of several networks: over the input size or the width if one varies, else params.
+
+    Raises:
+        DscalcError: there would be more lines than can be told apart.
+    """
+    rows, (label, scale) = list(report.rows), UNITS[report.unit]
+    across: dict[str, Callable[[Row], Value]] = {
+        "input size": lambda row: row.layer.input_size,
+        "width multiplier": lambda row: row.width_multiplier and float(row.width_multiplier),
+    }
+    names = {row.name for row in rows}
+    varies = [
+        axis for axis, read in across.items() if len({(r.name, read(r)) for r in rows}) > len(names)
+    ]
+    if not varies:
+        return _points(report, "as_is", [row.name or "" for row in rows])
+    axis, rest = varies[0], varies[1:]
+    lines: dict[str, dict[Value, int]] = {}
+    for row in rows:
+        parts = [row.name or "", *(f"{name} {across[name](row)}" for name in rest)]
+        lines.setdefault(", ".join(parts), {})[across[axis](row)] = row.as_is.cost.macs * scale
+    figure, axes = _figure(7, 4.5)
+    _draw_lines(axes, lines, [across[axis](row) for row in rows])
+    axes.yaxis.set_major_formatter(EngFormatter())
+    axes.set_xlabel(axis)
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+    axes.set_title(report.title, loc="left", fontsize="medium")
+    axes.grid(color="0.9")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _draw_lines(
+    axes: Axes, lines: Mapping[str, Mapping[Value, Fraction | int]], xs: Iterable[Value]
+) -> dict[Value, float]:
+    """A line each, told apart in greyscale too; where each of the ``xs`` is on its axis.
+
+    Raises:
+        DscalcError: there are more lines than can be told apart.
+    """
+    if len(lines) > len(_MARKERS):
+        raise DscalcError(
+            f"a plot shows at most {len(_MARKERS)} lines, and here are {len(lines)}; "
+            "vary fewer values"
+        )
+    places = _places(list(dict.fromkeys(xs)), axes)
+    for number, (name, line) in enumerate(lines.items()):
+        axes.plot(
+            [places[x] for x in line],
+            [float(y) for y in line.values()],
+            color=str(0.1 + 0.55 * number / max(1, len(lines) - 1)),
+            marker=_MARKERS[number],
+            label=name,
+        )
+    return places
 
 
 def _network(report: Report) -> Figure:

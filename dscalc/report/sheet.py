@@ -60,7 +60,11 @@ class Sheet:
 def of(report: Report) -> Sheet:
     """What people read of a report."""
     rows = list(report.rows)
-    if report.command == "network":
+    if not rows and report.total is None:
+        sheet = Sheet(report.title, [], [], None, report.notes)
+    elif report.total is None and report.command in ("network", "model"):
+        sheet = _totals(report, rows)
+    elif report.command == "network":
         sheet = _network(report, rows)
     elif report.command == "model":
         sheet = _model(report, rows)
@@ -69,7 +73,7 @@ def of(report: Report) -> Sheet:
     elif report.command == "bench":
         sheet = _one_benchmark(report, rows[0]) if len(rows) == 1 else _benchmarks(report, rows)
     else:
-        sheet = one_layer(report, rows[0]) if len(rows) == 1 else _grid(report, rows)
+        sheet = one_layer(report, rows[0]) if report.total else _grid(report, rows)
     checks = [(check.holds, check.sentence) for check in report.checks]
     return replace(sheet, checks=checks)
 
@@ -263,6 +267,31 @@ def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[st
     yield f"with {report.block.name} convolutions: {known}{after.params:,} params"
     if whole.mac_ratio and whole.param_ratio and not whole.unknown:
         yield saving(whole.mac_ratio, whole.param_ratio, label, report.block.name)
+
+
+def _totals(report: Report, rows: Sequence[Row]) -> Sheet:
+    """Several networks or models, a row of totals each."""
+    label, scale = UNITS[report.unit]
+    name, plain = report.block.name, report.block == STANDARD
+    header = [report.command, "width", "input", label, name, "params", "ratio"]
+    cells = [
+        [
+            row.name or "",
+            f"{float(row.width_multiplier):.6g}" if row.width_multiplier else "",
+            times(row.layer.input_size),
+            "not known" if row.unknown else f"{row.as_is.cost.macs * scale:,}",
+            f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+            f"{row.as_is.cost.params:,}",
+            percent(1 / row.mac_ratio if plain and row.mac_ratio else row.mac_ratio),
+        ]
+        for row in rows
+    ]
+    if report.command == "model":  # what it says of sizes is of its operators
+        header, cells = [header[0], *header[3:]], [[row[0], *row[3:]] for row in cells]
+    legend = f"ratio = as it is / {name}" if plain else f"ratio = {name} / as it is"
+    notes = [legend, *report.notes, *crosschecked(rows), CONVENTION[report.unit]]
+    last = len(header) - 1
+    return Sheet(report.title, header, cells, None, notes, spare=(last - 2,), paths=True)
 
 
 def _one_benchmark(report: Report, row: Row) -> Sheet:

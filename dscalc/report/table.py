@@ -128,7 +128,7 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     box = SIMPLE_HEAD
     if console.options.ascii_only:
         sheet, box = in_ascii(sheet), _ASCII_HEAD
-    body, left_out = _fitting(sheet, console, box)
+    body, left_out = _fitting(sheet, console, box) if sheet.rows or sheet.result else (Text(), "")
     notes = [*sheet.notes, *([f"not shown at this width: {left_out}"] if left_out else [])]
     return Group(
         _sentence(sheet.title, console.width, "bold"),
