@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from dscalc.commands.options import OutputOptions
 from dscalc.commands.verdict import Verdict
@@ -17,6 +17,9 @@ from dscalc.record.fields import Command, Field, find
 from dscalc.record.report import Report
 from dscalc.report import text
 
+if TYPE_CHECKING:  # few runs have one
+    from dscalc.record.baseline import Baseline
+
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 _Any = TypeVar("_Any")
 
@@ -24,18 +27,31 @@ _Any = TypeVar("_Any")
 class Asked:
     """What a run is asked for besides its rows: the fields of --get, and the verdict."""
 
-    def __init__(self, command: Command, block: Block, output: OutputOptions) -> None:
+    def __init__(
+        self,
+        command: Command,
+        block: Block,
+        output: OutputOptions,
+        baseline: "Baseline | None" = None,
+    ) -> None:
         """Read --get and --assert, before any work is done."""
         if output.plot:
             _kind_of_picture(output.plot)
         known = partial(find, command=command, block=block, unit=output.unit)
+        if baseline:
+            from dscalc.record.baseline import find_of_total
+
+            known = partial(find_of_total, baseline, command=command, block=block, unit=output.unit)
         self.get = [known(name) for name in output.get]
         assertions = []
         if output.assertions:
             from dscalc.checks.assertion import Assertion
 
             assertions = [Assertion.parse(text, known) for text in output.assertions]
-        self.verdict = Verdict(assertions, quiet=output.quiet)
+        before = baseline.total if baseline else None
+        for assertion in assertions:
+            assertion.limit(before)  # which a baseline may not have
+        self.verdict = Verdict(assertions, before, quiet=output.quiet)
         self.fields = [*(assertion.field for assertion in assertions), *self.get]
 
 

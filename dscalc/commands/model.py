@@ -11,6 +11,7 @@ import typer
 from dscalc import words
 from dscalc.commands.answer import Asked, torch_needed, working, write
 from dscalc.commands.options import CheckOptions, OutputOptions, as_option
+from dscalc.commands.since import BaselineOptions, since
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
@@ -22,6 +23,7 @@ EXAMPLES = """
   dscalc model mypackage.models:resnet50 --input 3x224x224 --kwargs '{"classes": 10}'
   dscalc model torchvision.models:resnet50 --input 3x224x224 --sort macs --top 10
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
+  dscalc model mymodels.py:Net --input 3x224x224 --baseline main.json -f markdown
 """
 
 
@@ -36,6 +38,8 @@ def model(
     ],
     output: OutputOptions,
     check: CheckOptions,
+    held_against: BaselineOptions,
+    ctx: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Option(
@@ -137,7 +141,8 @@ def model(
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
     block = Block.parse(as_)
-    asked = Asked("model", block, output)
+    before = held_against.read(ctx, "model", block)
+    asked = Asked("model", block, output, before)
     verdict = asked.verdict
     key = find(sort, "model", block, output.unit) if sort is not None else None
     verify = check.wanted(not output.get, asked.fields)
@@ -181,6 +186,7 @@ def model(
                 operators = ", ".join(total.unknown)
                 raise DscalcError(f"{field.name} is not known: no formula for {operators}")
         rows = summed_by_path(report.rows, levels) if levels else list(report.rows)
+        report = since(replace(report, rows=rows), before)
         if key:
             rows.sort(key=lambda row: _sortable(key.read(row)), reverse=True)
         notes = report.notes

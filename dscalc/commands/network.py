@@ -3,16 +3,19 @@
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from io import BytesIO
+from typing import Annotated, Any
 
 import typer
 
 from dscalc import words
 from dscalc.commands.answer import Asked, counter, refuse_many, watched, write
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions, as_option
+from dscalc.commands.since import BaselineOptions, since
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Row, proved, total, with_shares
-from dscalc.inputs.network import load_network, shipped, source_text
+from dscalc.errors import DscalcError, FileError
+from dscalc.inputs.network import load_network, read_network, shipped, source_text
 from dscalc.record.report import Report
 
 EXAMPLES = """
@@ -20,6 +23,7 @@ EXAMPLES = """
   dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
   dscalc network mynet.csv --assert 'macs <= 600M'
   dscalc network resnet50 --as separable
+  dscalc network mynet.csv --baseline main.json --assert 'macs <= 1.05 * baseline'
   dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
@@ -47,6 +51,8 @@ def network(
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    held_against: BaselineOptions,
+    ctx: typer.Context,
     input_size: Annotated[
         str | None,
         typer.Option(
@@ -96,11 +102,12 @@ def network(
         sys.stdout.write(source_text(source))
         return 0
     block = Block.parse(as_)
-    asked = Asked("network", block, output)
     size = words.size(input_size, "--input-size") if input_size else None
-    options = scale.parsed()
+    options = scale.parsed() | {"block": block, "input_size": size, "bias": bias}
     options["dims"] = options["dims"] or 2
-    rows = load_network(source, block=block, input_size=size, bias=bias, **options)
+    before = held_against.read(ctx, "network", block, partial(_layers, options))
+    asked = Asked("network", block, output, before)
+    rows = load_network(source, **options)
     refuse_many(len(rows), output)
     with asked.verdict.held():
         if check.wanted(not output.get, asked.fields):
@@ -113,8 +120,17 @@ def network(
             asked.verdict.crosscheck(row, report, partial(str, row.name))
         asked.verdict.check(sums)
         report = replace(report, checks=asked.verdict.checks, notes=_notes(rows, block))
-        write(report, output, asked.get)
+        write(since(report, before), output, asked.get)
     return asked.verdict.conclude()
+
+
+def _layers(options: dict[str, Any], content: bytes) -> list[Row]:
+    """The rows of a baseline that is a list of layers too."""
+    try:
+        return read_network(BytesIO(content), "line", **options)
+    except FileError as error:
+        first = str(error).partition("\n")[0].replace(":", " ", 1)
+        raise DscalcError(f"is no JSON report, nor a list of layers ({first})") from None
 
 
 def _notes(rows: list[Row], block: Block) -> list[str]:

@@ -24,8 +24,11 @@ class Verdict:
     differs, and 2 where something could not be answered.
     """
 
-    def __init__(self, assertions: "Sequence[Assertion]", *, quiet: bool) -> None:
+    def __init__(
+        self, assertions: "Sequence[Assertion]", baseline: Row | None = None, *, quiet: bool
+    ) -> None:
         self.exit_code = 0
+        self._baseline = baseline
         self._quiet = quiet
         self._checks = {a: Check(a.text, True, None, 0, 0) for a in assertions}
         self._held: list[str] | None = None
@@ -79,13 +82,15 @@ class Verdict:
         for assertion, check in self._checks.items():
             value = assertion.field.read(row)
             try:
-                holds = assertion.holds(row)
+                holds = assertion.holds(row, self._baseline)
             except DscalcError as error:
                 self.refuse(str(error))
                 holds = False
             else:
                 if not holds:
                     reason = f"{assertion.field.name} is {exact(value)}"
+                    if assertion.of_baseline:
+                        reason += f"; baseline is {exact(assertion.field.read(self._baseline))}"
                     self._fail(assertion.text, name, reason)
             self._checks[assertion] = check._replace(
                 holds=check.holds and holds,

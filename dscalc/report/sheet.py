@@ -55,12 +55,17 @@ class Sheet:
     spare: Sequence[int] = ()
     checks: Sequence[tuple[bool, str]] = ()
     paths: bool = False  # whether the first column holds module paths, which may be shortened
+    result_first: bool = False  # whether a page, which is read from the top, begins with the result
 
 
 def of(report: Report) -> Sheet:
     """What people read of a report."""
     rows = list(report.rows)
-    if report.command == "network":
+    if report.baseline:
+        from dscalc.report.since import changed
+
+        sheet = changed(report, report.baseline)
+    elif report.command == "network":
         sheet = _network(report, rows)
     elif report.command == "model":
         sheet = _model(report, rows)
