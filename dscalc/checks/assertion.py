@@ -25,13 +25,15 @@ _CONDITION = r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(.*)"
 class Assertion(NamedTuple):
     """A field, a comparison and the exact number to compare with.
 
-    ``each`` says that it is of every row, even where there is a total.
+    ``each`` says that it is of every row, even where there is a total; ``of_baseline`` that the
+    number is a factor of what the field is in a baseline.
     """
 
     field: Field
     operator: str
     number: Fraction
     text: str
+    of_baseline: bool = False
     each: bool = False
 
     @classmethod
@@ -39,6 +41,8 @@ class Assertion(NamedTuple):
         cls, text: str, find: Callable[[str], Field], *, what: str = "an assertion"
     ) -> "Assertion":
         """Read ``FIELD OP NUMBER``; OP is one of ``< <= == != >= >``.
+
+        ``baseline`` and ``NUMBER * baseline`` are numbers too.
 
         Raises:
             DscalcError: it does not have that form, the field is none that ``find`` knows or has
@@ -54,26 +58,60 @@ class Assertion(NamedTuple):
         field = find(name)
         if not field.is_number:
             raise DscalcError(f"cannot check {words.shown(text)}: {name} is not a number")
-        number = words.number(right, f"the right side of {words.shown(text)}")
-        return cls(field, symbol, number, f"{name} {symbol} {right.strip()}")
+        side = f"the right side of {words.shown(text)}"
+        of_baseline = re.fullmatch(r"(?:(.*)\*)?\s*baseline\s*", right, re.DOTALL)
+        if "baseline" in right and not of_baseline:
+            raise DscalcError(f"{side} must be baseline or NUMBER * baseline")
+        factor = right if not of_baseline else "1" if of_baseline[1] is None else of_baseline[1]
+        number = words.number(factor, side)
+        return cls(field, symbol, number, f"{name} {symbol} {right.strip()}", bool(of_baseline))
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: Row, baseline: Row | None = None) -> bool:
         """Whether the row satisfies it, exactly.
 
         Raises:
-            DscalcError: the field has no value in this row.
+            DscalcError: the field has no value in this row, or in the baseline.
         """
-        value = self.field.read(row)
+        return bool(_HOLDS[self.operator](self._value(row), self.limit(baseline)))
+
+    def limit(self, baseline: Row | None) -> Fraction:
+        """What the right side comes to.
+
+        Raises:
+            DscalcError: it is of a baseline, and the field has no value there.
+        """
+        if not self.of_baseline:
+            return self.number
+        if baseline is None:
+            raise DscalcError(
+                f"cannot check {self.text!r}: baseline is not known without --baseline FILE, "
+                "which network and model take"
+            )
+        return self.number * Fraction(self._value(baseline, " in the baseline"))
+
+    def _value(self, row: Row, where: str = "") -> int | float | Fraction:
+        value: int | float | Fraction | None = self.field.read(row)
         if value is None:
-            reason = f"{self.field.name} has no value in this record"
+            reason = f"{self.field.name} has no value{where or ' in this record'}"
             if row.unknown:
-                reason = f"{self.field.name} is not known: no formula for {', '.join(row.unknown)}"
+                operators = ", ".join(row.unknown)
+                reason = f"{self.field.name} is not known{where}: no formula for {operators}"
             raise DscalcError(f"cannot check {self.text!r}: {reason}")
-        return bool(_HOLDS[self.operator](value, self.number))
+        return value
+
+    def without_baseline(self, option: str) -> "Assertion":
+        """The same, where a row has no baseline of its own.
+
+        Raises:
+            DscalcError: it reads a baseline.
+        """
+        if self.of_baseline:
+            raise DscalcError(f"{option} has no baseline, got {words.shown(self.text)}")
+        return self
 
     def distance(self, row: Row) -> Fraction | None:
         """How far the row is from the number, as a share of that; None where it has no value."""
         value = self.field.read(row)
-        return (
-            None if value is None else abs(Fraction(value) - self.number) / (abs(self.number) or 1)
-        )
+        if value is None:
+            return None
+        return abs(Fraction(value) - self.number) / (abs(self.number) or 1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from dscalc import words
 from dscalc.commands.options import OutputOptions
+from dscalc.commands.since import since
 from dscalc.commands.verdict import Verdict
 from dscalc.core.blocks import Block, Step
 from dscalc.core.row import Count, Counted, Row, proved
@@ -21,8 +22,9 @@ from dscalc.record.report import Report
 from dscalc.report import text
 from dscalc.words import plural
 
-if TYPE_CHECKING:  # few runs select
+if TYPE_CHECKING:  # few runs need them
     from dscalc.checks.selection import Selection
+    from dscalc.record.baseline import Baseline
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 _Any = TypeVar("_Any")
@@ -31,22 +33,39 @@ _Any = TypeVar("_Any")
 class Asked:
     """What a run is asked for: which rows, the fields of --get, and the verdict."""
 
-    def __init__(self, command: Command, block: Block, output: OutputOptions) -> None:
+    def __init__(
+        self,
+        command: Command,
+        block: Block,
+        output: OutputOptions,
+        baseline: "Baseline | None" = None,
+    ) -> None:
         """Read the options that name fields, before any work is done."""
         if output.plot:
             _kind_of_picture(output.plot)
         self.block = block
-        known = partial(find, command=command, block=block, unit=output.unit)
+        self.baseline = baseline
+        known = plain = partial(find, command=command, block=block, unit=output.unit)
+        if baseline:
+            from dscalc.record.baseline import find_of_total
+
+            known = partial(find_of_total, baseline, command=command, block=block, unit=output.unit)
         self.get = [known(name) for name in output.get]
         assertions = []
         if output.assertions or output.assertions_each:
             from dscalc.checks.assertion import Assertion
 
             assertions = [Assertion.parse(text, known) for text in output.assertions]
-            each = [Assertion.parse(text, known) for text in output.assertions_each]
-            assertions += [assertion._replace(each=True) for assertion in each]
-        self.selection = _selection(output, known)
-        self.verdict = Verdict(assertions, quiet=output.quiet)
+            for text in output.assertions_each:
+                assertion = Assertion.parse(text, plain, what="--assert-each")
+                assertions.append(assertion.without_baseline("--assert-each")._replace(each=True))
+        self.selection = _selection(output, plain)
+        if self.selection and baseline:
+            raise DscalcError("--baseline shows what changed; drop --where, --sort and --top")
+        before = baseline.total if baseline else None
+        for assertion in assertions:
+            assertion.limit(before)  # which a baseline may not have
+        self.verdict = Verdict(assertions, before, quiet=output.quiet)
         self.fields = [*(assertion.field for assertion in assertions), *self.get]
         if self.selection:
             self.fields += self.selection.fields
@@ -90,7 +109,10 @@ def _selection(output: OutputOptions, known: Callable[[str], Field]) -> "Selecti
     from dscalc.checks.selection import Selection
 
     return Selection(
-        [Assertion.parse(text, known, what="--where") for text in output.where],
+        [
+            Assertion.parse(text, known, what="--where").without_baseline("--where")
+            for text in output.where
+        ],
         known(output.sort) if output.sort is not None else None,
         reverse=output.reverse,
         top=words.whole(output.top, "--top") if output.top is not None else None,
@@ -188,6 +210,7 @@ def write_with_total(report: Report, asked: Asked, output: OutputOptions) -> Non
     def name(row: Row) -> str:
         return row.name or ""
 
+    report = since(report, asked.baseline)
     whole, rows, notes = report.total, list(report.rows), report.notes
     assert whole is not None
     asked.verdict.check(whole, each=False)

@@ -16,6 +16,7 @@ from dscalc.commands.answer import (
     write_with_total,
 )
 from dscalc.commands.options import CheckOptions, OutputOptions, as_option
+from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
@@ -26,6 +27,7 @@ EXAMPLES = """
   dscalc model mypackage.models:resnet50 --input 3x224x224 --kwargs '{"classes": 10}'
   dscalc model torchvision.models:resnet50 --input 3x224x224 --sort macs --top 10
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
+  dscalc model mymodels.py:Net --input 3x224x224 --baseline main.json -f markdown
 """
 
 
@@ -40,6 +42,8 @@ def model(
     ],
     output: OutputOptions,
     check: CheckOptions,
+    held_against: BaselineOptions,
+    ctx: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Option(
@@ -126,14 +130,17 @@ def model(
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
     block = Block.parse(as_)
-    asked = Asked("model", block, output)
+    before = held_against.read(ctx, "model", block)
+    asked = Asked("model", block, output, before)
     verdict = asked.verdict
     verify = check.wanted(not output.get, asked.fields)
     levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
     arguments = words.keywords(kwargs, "--kwargs")
-    if levels and len(targets) > 1:
-        raise DscalcError("--depth sums the rows of one model; give one, or drop it")
+    if len(targets) > 1:
+        if levels:
+            raise DscalcError("--depth sums the rows of one model; give one, or drop it")
+        held_against.refuse_several()
     with torch_needed():
         from dscalc.pytorch.audit import audit
         from dscalc.pytorch.crosscheck import versions

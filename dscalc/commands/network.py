@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from functools import partial
+from io import BytesIO
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +17,12 @@ from dscalc.commands.answer import (
     write_with_total,
 )
 from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions, as_option
+from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Count, Row, Shape, proved, total, with_shares
-from dscalc.errors import DscalcError
+from dscalc.errors import DscalcError, FileError
 from dscalc.inputs.grid import Axis
-from dscalc.inputs.network import load_network, load_scaled, shipped, source_text
+from dscalc.inputs.network import load_network, load_scaled, read_network, shipped, source_text
 from dscalc.record.report import Report
 from dscalc.words import Size
 
@@ -31,6 +33,7 @@ EXAMPLES = """
   dscalc network mobilenet_v1 --width-multiplier 0.25,0.5,0.75,1 --input-size 128:224:32
   dscalc network vgg16 resnet50 --sort macs
   dscalc network resnet50 --as separable
+  dscalc network mynet.csv --baseline main.json --assert 'macs <= 1.05 * baseline'
   dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
@@ -58,6 +61,8 @@ def network(
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    held_against: BaselineOptions,
+    ctx: typer.Context,
     input_size: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +116,6 @@ def network(
         sys.stdout.write(source_text(sources[0]))
         return 0
     block = Block.parse(as_)
-    asked = Asked("network", block, output)
     variants = [
         {**options, "dims": options["dims"] or 2, "block": block, "input_size": size, "bias": bias}
         for options in scale.variants()
@@ -120,6 +124,10 @@ def network(
     if sources.count("-") > 1:
         raise DscalcError("stdin can be read once; name - once")
     several = len(sources) * len(variants) > 1
+    if several:
+        held_against.refuse_several()
+    before = held_against.read(ctx, "network", block, partial(_layers, variants[0]))
+    asked = Asked("network", block, output, before)
     count = None
     if check.wanted(not output.get and not several, asked.fields):
         count = counter(asked.verdict, output.verbose)
@@ -196,6 +204,15 @@ def _show_totals(
     title = f"{len(sources) * len(variants):,} networks"
     report = Report("network", asked.block, [], title=title, unit=output.unit)
     write_alternatives(report, asked.shown(rows(), report, None, name), asked, output, name)
+
+
+def _layers(options: dict[str, Any], content: bytes) -> list[Row]:
+    """The rows of a baseline that is a list of layers too."""
+    try:
+        return read_network(BytesIO(content), "line", **options)
+    except FileError as error:
+        first = str(error).partition("\n")[0].replace(":", " ", 1)
+        raise DscalcError(f"is no JSON report, nor a list of layers ({first})") from None
 
 
 def _notes(rows: list[Row], block: Block) -> list[str]:

@@ -24,8 +24,11 @@ class Verdict:
     differs, and 2 where something could not be answered.
     """
 
-    def __init__(self, assertions: "Sequence[Assertion]", *, quiet: bool) -> None:
+    def __init__(
+        self, assertions: "Sequence[Assertion]", baseline: Row | None = None, *, quiet: bool
+    ) -> None:
         self.exit_code = 0
+        self._baseline = baseline
         self._quiet = quiet
         self._checks = {a: Check(a.text, True, None, 0, 0) for a in assertions}
         self._held: list[str] | None = None
@@ -88,13 +91,15 @@ class Verdict:
             if assertion.each and value is None and not row.unknown:
                 continue  # such as the ratio of a pool
             try:
-                holds = assertion.holds(row)
+                holds = assertion.holds(row, self._baseline)
             except DscalcError as error:
                 self.refuse(str(error))
                 holds = False
             else:
                 if not holds:
                     reason = f"{assertion.field.name} is {exact(value)}"
+                    if assertion.of_baseline:
+                        reason += f"; baseline is {exact(assertion.field.read(self._baseline))}"
                     self._fail(assertion.text, name, reason)
             self._checks[assertion] = check._replace(
                 holds=check.holds and holds,

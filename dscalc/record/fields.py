@@ -34,7 +34,7 @@ class Path:
         self.path = path
         self.get = attrgetter(path)
 
-    def __call__(self, row: Row) -> Any:
+    def __call__(self, row: Any) -> Any:
         """The value in a row."""
         return self.get(row)
 
@@ -47,7 +47,7 @@ class Field(NamedTuple):
         unit: of its number; "" where it has none.
         type: of its value, where it has one.
         doc: what it is, in a few words.
-        read: fetches it from a row.
+        read: fetches it from a row, or from a change.
         formula: what the cross-check holds it against; None where nothing counts it.
         over: of a ratio, what is divided by what, with no value where the latter is 0.
     """
@@ -56,7 +56,7 @@ class Field(NamedTuple):
     unit: str
     type: type
     doc: str
-    read: Callable[[Row], Any]
+    read: Callable[[Any], Any]
     formula: Callable[[Row], Any] | None = None
     over: tuple[Callable[[Row], int], Callable[[Row], int]] | None = None
 
@@ -112,8 +112,11 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
         label, scale = UNITS[unit]
         doc = f"{label} as torch's FlopCounterMode counts them; of the total"
         found.append(
-            Field(f"torch_{unit}", label, int, doc, _torch_macs(scale), Path("torch_macs"))
-        )
+            Field(
+                proof_name("torch", "", unit), label, int, doc, _torch_macs(scale),
+                Path("torch_macs"),
+            )
+        )  # fmt: skip
     return tuple(found)
 
 
@@ -226,8 +229,8 @@ def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:
     return names
 
 
-def values(row: Row, known: Sequence[Field]) -> dict[str, Value]:
-    """The row by the names of its fields."""
+def values(row: Any, known: Sequence[Field]) -> dict[str, Value]:
+    """The row, or the change, by the names of its fields."""
     return {field.name: field.read(row) for field in known}
 
 
@@ -268,15 +271,25 @@ def _inner(read: Callable[[Row], int]) -> Callable[[Row], int]:
     return read.get if isinstance(read, Path) else read
 
 
+def count_names(name: str, unit: Unit) -> list[str]:
+    """What the MACs, params and activations of a side or a step are called."""
+    return [f"{name}_{noun}" if name else noun for noun in (unit, "params", "activations")]
+
+
+def proof_name(counter: str, name: str, noun: str) -> str:
+    """What a counter's count of a side is called."""
+    return "_".join(filter(None, (counter, name, noun)))
+
+
 def _counts(name: str, what: str, side: str, unit: Unit) -> Iterator[Field]:
     label, scale = UNITS[unit]
-    prefix = f"{name}_" if name else ""
-    yield Field(f"{prefix}{unit}", label, int, f"{label} of {what}", _count(side, "macs", scale))
-    for noun, unit_, doc in (
-        ("params", "params", f"weights and biases of {what}"),
-        ("activations", "elements", f"output elements of {what}"),
+    macs, params, activations = count_names(name, unit)
+    yield Field(macs, label, int, f"{label} of {what}", _count(side, "macs", scale))
+    for spelled, noun, unit_, doc in (
+        (params, "params", "params", f"weights and biases of {what}"),
+        (activations, "activations", "elements", f"output elements of {what}"),
     ):
-        yield Field(f"{prefix}{noun}", unit_, int, doc, _count(side, noun))
+        yield Field(spelled, unit_, int, doc, _count(side, noun))
 
 
 def _traffic(name: str, side: str) -> Iterator[Field]:
@@ -304,8 +317,9 @@ def _step(step: str, block: str, unit: Unit) -> Iterator[Field]:
         return read
 
     what = f"the {step} step of {block}"
-    yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", of("macs", scale))
-    yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", of("params"))
+    macs, params, _ = count_names(step, unit)
+    yield Field(macs, label, int, f"{label} of {what}", of("macs", scale))
+    yield Field(params, "params", int, f"weights and biases of {what}", of("params"))
 
 
 def _ratio(
@@ -358,7 +372,7 @@ def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Ite
             costs = found(row)
             return None if costs is None else getattr(costs[""], noun) * scale
 
-        spelled = "_".join(filter(None, (counter, name, unit if noun == "macs" else noun)))
+        spelled = proof_name(counter, name, unit if noun == "macs" else noun)
         doc = f"{label} as {counter} counts them"
         yield Field(spelled, label, int, doc, counted, _count(side, noun, scale))
 

@@ -3,13 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dscalc import words
 from dscalc._version import __version__
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row
 from dscalc.record.fields import Command, Field, Unit, fields, values
+
+if TYPE_CHECKING:  # few reports have one
+    from dscalc.core.changes import Change
+    from dscalc.record.baseline import Baseline
 
 SCHEMA = "dscalc/2"
 CONVENTION = {
@@ -63,6 +67,8 @@ class Report:
         notes: what else people should know, one sentence each.
         faults: what differs in the total from what was counted, one sentence each.
         unit: of the counts that are shown, macs or flops.
+        baseline: an earlier report that this one is held against.
+        changes: what became of each row since.
     """
 
     command: Command
@@ -74,11 +80,20 @@ class Report:
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
+    baseline: "Baseline | None" = None
+    changes: "list[Change]" = field(default_factory=list)
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """What each row says."""
         return fields(self.command, self.block, self.unit)
+
+    @property
+    def change_fields(self) -> tuple[Field, ...]:
+        """What each change says."""
+        from dscalc.record.baseline import change_fields
+
+        return change_fields(self.unit)
 
     def to_records(self) -> list[dict[str, Any]]:
         """Each row by the names of its fields, with exact Fractions: rows of a DataFrame."""
@@ -97,7 +112,14 @@ class Report:
     def foot(self) -> dict[str, Any]:
         """What the JSON says after its rows."""
         total = values(self.total, self.fields) if self.total else None
-        return {"total": total, "checks": [check._asdict() for check in self.checks]}
+        foot: dict[str, Any] = {"total": total}
+        if self.baseline:
+            foot["baseline"] = {
+                "file": self.baseline.name,
+                "total": values(self.baseline.total, self.fields),
+                "changes": [values(change, self.change_fields) for change in self.changes],
+            }
+        return foot | {"checks": [check._asdict() for check in self.checks]}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON: counts as ints, ratios as floats, sizes as lists."""

@@ -55,12 +55,17 @@ class Sheet:
     spare: Sequence[int] = ()
     checks: Sequence[tuple[bool, str]] = ()
     paths: bool = False  # whether the first column holds module paths, which may be shortened
+    result_first: bool = False  # whether a page, which is read from the top, begins with the result
 
 
 def of(report: Report) -> Sheet:
     """What people read of a report."""
     rows = list(report.rows)
-    if not rows and report.total is None:
+    if report.baseline:
+        from dscalc.report.since import changed
+
+        sheet = changed(report, report.baseline)
+    elif not rows and report.total is None:
         sheet = Sheet(report.title, [], [], None, report.notes)
     elif report.total is None and report.command in ("network", "model"):
         sheet = _totals(report, rows)

@@ -34,20 +34,26 @@ def json(report: Report) -> Iterator[str]:
 
 
 def jsonl(report: Report) -> Iterator[str]:
-    """One object a row."""
+    """One object a row; or a change, since a baseline."""
     from json import dumps
 
-    for row in report.rows:
-        yield dumps(values(row, report.fields), default=float) + "\n"
+    rows = report.changes if report.baseline else report.rows
+    known = report.change_fields if report.baseline else report.fields
+    for row in rows:
+        yield dumps(values(row, known), default=float) + "\n"
 
 
 def csv(report: Report) -> Iterator[str]:
-    """A header, which names the fields, and one line a row."""
+    """A header, which names the fields, and one line a row; or a change, since a baseline."""
     from csv import writer
 
-    known = report.fields
+    known = report.change_fields if report.baseline else report.fields
     line = writer(_Returned(), lineterminator="\n").writerow
     yield line([field.name for field in known])
+    if report.baseline:
+        for change in report.changes:
+            yield line([plain(field.read(change)) for field in known])
+        return
     # One call reads all that are attributes; the others are filled in.
     paths = [field.read.path if isinstance(field.read, Path) else "name" for field in known]
     read = attrgetter(*paths)
@@ -116,10 +122,11 @@ def markdown(sheet: "Sheet") -> Iterator[str]:
     yield f"**{_literal(sheet.title)}**\n\n"
     yield _line(map(_literal, sheet.header))
     yield _line([":--", *["--:"] * (len(sheet.header) - 1)])
-    for row in sheet.rows:
-        yield _line(map(_literal, row))
+    lines = [_line(map(_literal, row)) for row in sheet.rows]
     if sheet.result:
-        yield _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])
+        result = _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])
+        lines.insert(0 if sheet.result_first else len(lines), result)
+    yield from lines
     for note in sheet.notes:
         yield f"\n{_literal(note)}\n"
     for number, (holds, sentence) in enumerate(sheet.checks):

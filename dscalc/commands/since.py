@@ -1,0 +1,98 @@
+"""``--baseline FILE``: the earlier report that ``network`` and ``model`` are held against."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dscalc.core.blocks import Block
+from dscalc.core.row import Row
+from dscalc.errors import DscalcError
+from dscalc.record.fields import Command
+from dscalc.record.report import Report
+
+if TYPE_CHECKING:  # few runs have one
+    from dscalc.record.baseline import Baseline
+
+_NO_PART_OF_IT = {"show", "list_"}  # options that change no total
+
+
+@dataclass(eq=False, repr=False)
+class BaselineOptions:
+    """What the answer is held against."""
+
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="FILE",
+            readable=False,
+            help="Show what changed since this JSON report, such as one of the main branch; "
+            "--assert 'macs <= 1.05 * baseline' reads it.",
+            rich_help_panel="Output",
+        ),
+    ] = None
+
+    def read(
+        self,
+        ctx: typer.Context,
+        command: Command,
+        block: Block,
+        otherwise: Callable[[bytes], list[Row]] | None = None,
+    ) -> "Baseline | None":
+        """The baseline, if there is one; ``otherwise`` reads a file that is no report.
+
+        Raises:
+            DscalcError: as `read_baseline`.
+        """
+        if self.baseline is None:
+            return None
+        from dscalc.record.baseline import read_baseline
+
+        return read_baseline(
+            str(self.baseline), command, block, question=_question(ctx), otherwise=otherwise
+        )
+
+    def refuse_several(self) -> None:
+        """There is no one total to hold against the baseline.
+
+        Raises:
+            DscalcError: a baseline is given.
+        """
+        if self.baseline is not None:
+            raise DscalcError("--baseline is held against one network or model; give one")
+
+
+def since(report: Report, baseline: "Baseline | None") -> Report:
+    """The report, with what changed since a baseline, if there is one."""
+    if baseline is None:
+        return report
+    from dscalc.record.baseline import compared
+
+    return compared(report, baseline)
+
+
+def _question(ctx: typer.Context) -> str:
+    """The command line that asks the same again, without how the answer is shown and checked."""
+    said = [*ctx.command_path.split()]
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        shown = getattr(parameter, "rich_help_panel", None) in ("Output", "Rows")
+        if shown or parameter.name in _NO_PART_OF_IT or value == parameter.get_default(ctx):
+            continue
+        said += _spelled(parameter, value)
+    return shlex.join(said)
+
+
+def _spelled(parameter: Any, value: Any) -> list[str]:
+    if value in (None, [], ()):
+        return []
+    if parameter.param_type_name == "argument":
+        return [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]
+    if isinstance(value, bool):
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    each = value if isinstance(value, list | tuple) else [value]
+    return [word for part in each for word in (max(parameter.opts, key=len), str(part))]

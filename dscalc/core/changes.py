@@ -1,0 +1,100 @@
+"""What changed from some rows to others: which are new, gone, dearer, cheaper, or renamed."""
+
+from collections import defaultdict, deque
+from collections.abc import Hashable, Sequence
+from typing import Literal, NamedTuple
+
+from dscalc.core.row import Row
+
+Kind = Literal["added", "removed", "dearer", "cheaper", "renamed", "same"]
+Noun = Literal["macs", "params"]
+NOUNS: tuple[Noun, ...] = ("macs", "params")
+
+
+class Change(NamedTuple):
+    """A row before and after; None where it is not there.
+
+    dearer and cheaper are of the MACs as it is, and where these are the same, of the params.
+    """
+
+    kind: Kind
+    before: Row | None
+    after: Row | None
+
+    @property
+    def row(self) -> Row:
+        """What it is now, or what it was if it is gone."""
+        row = self.after or self.before
+        assert row is not None
+        return row
+
+    @property
+    def renamed(self) -> bool:
+        """Whether it had another name."""
+        return bool(self.before and self.after and self.before.name != self.after.name)
+
+    def difference(self, noun: Noun) -> int | None:
+        """After - before; None where one of them is not known."""
+        before, after = count(self.before, noun), count(self.after, noun)
+        return None if before is None or after is None else after - before
+
+
+def count(row: Row | None, noun: Noun) -> int | None:
+    """MACs or params of a row as it is: 0 where there is none, None where they are not known."""
+    if row is None:
+        return 0
+    if noun == "macs":
+        return None if row.unknown else row.as_is.cost.macs
+    return row.as_is.cost.params
+
+
+def changes(before: Sequence[Row], after: Sequence[Row]) -> list[Change]:
+    """Each row of either, in the order of ``after``, then those that are gone.
+
+    A row is the one that was the same under its name; else one of the same kind, sizes and cost
+    under another name, as all that follow an inserted layer are; else the one of its name.
+    """
+    pairs: dict[int, int] = {}  # places in after -> before
+    left = dict(enumerate(before))
+    for key in (_all, _looks, _name_and_kind, _name):
+        waiting: dict[Hashable, deque[int]] = defaultdict(deque)
+        for place, row in left.items():
+            waiting[key(row)].append(place)
+        for place, row in enumerate(after):
+            if place not in pairs and (same := waiting.get(key(row))):
+                pairs[place] = same.popleft()
+                del left[pairs[place]]
+    found = [
+        _change(before[pairs[place]], row) if place in pairs else Change("added", None, row)
+        for place, row in enumerate(after)
+    ]
+    return found + [Change("removed", row, None) for row in left.values()]
+
+
+def _change(before: Row, after: Row) -> Change:
+    found = Change("same", before, after)
+    difference = found.difference("macs") or found.difference("params") or 0
+    if difference:
+        return found._replace(kind="dearer" if difference > 0 else "cheaper")
+    return found._replace(kind="renamed") if found.renamed else found
+
+
+def _all(row: Row) -> Hashable:
+    return row.name, _looks(row)
+
+
+def _name_and_kind(row: Row) -> Hashable:
+    return row.name, row.kind
+
+
+def _name(row: Row) -> Hashable:
+    return row.name
+
+
+def _looks(row: Row) -> Hashable:
+    layer = row.layer
+    sizes = (
+        *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.input_size),
+        *(layer.output_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias),
+    )
+    return row.kind, sizes, row.as_is.cost.macs, row.as_is.cost.params

@@ -1,0 +1,319 @@
+"""An earlier JSON report -> rows, and what changed since: what `fields` names, read back.
+
+Counts are read and ratios worked out from them again, so that no rounded float is compared.
+"""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path as File
+from typing import Any, NamedTuple, cast, get_args
+
+from dscalc import words
+from dscalc.core.blocks import Block, Step
+from dscalc.core.changes import Change, Noun, changes, count
+from dscalc.core.cost import Cost
+from dscalc.core.cost import total as summed
+from dscalc.core.row import Crosscheck, Row, Shape, Side, with_shares
+from dscalc.core.row import total as together
+from dscalc.errors import DscalcError
+from dscalc.record.fields import (
+    UNITS,
+    Command,
+    Field,
+    Path,
+    Unit,
+    count_names,
+    fields,
+    find,
+    proof_name,
+)
+from dscalc.record.report import SCHEMA, Report
+
+_LAYER = "layer."
+
+
+class Baseline(NamedTuple):
+    """What something cost before.
+
+    Args:
+        name: the file that says so.
+        rows: in order.
+        total: of all rows.
+    """
+
+    name: str
+    rows: list[Row]
+    total: Row
+
+
+def read_baseline(
+    file: str,
+    command: Command,
+    block: Block,
+    *,
+    question: str = "",
+    otherwise: Callable[[bytes], list[Row]] | None = None,
+) -> Baseline:
+    """Read an earlier report.
+
+    Args:
+        file: JSON, as ``-f json`` writes it.
+        command: that made it.
+        block: that its rows are rewritten as.
+        question: the command line that asks the same again, for errors.
+        otherwise: reads the rows of a file that is no report, or says what it is.
+
+    Raises:
+        DscalcError: it cannot be read, is no report, or not one of this command and block; it says
+            which command writes the right one.
+    """
+    advice = _Advice(file, question or f"dscalc {command} ... --as {block}")
+    try:
+        content = File(file).read_bytes()
+    except FileNotFoundError:
+        raise DscalcError(f"there is no baseline {words.printable(file)}; {advice}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DscalcError(f"cannot read the baseline {words.printable(file)}: {reason}") from None
+    name = words.printable(file)
+    try:
+        report = _report(content)
+        if report is None and otherwise:
+            rows = otherwise(content)
+            return Baseline(name, with_shares(rows), together(rows))
+        return Baseline(name, *_checked(report, command, block))
+    except DscalcError as error:
+        raise DscalcError(f"the baseline {name} {error}; {advice}") from None
+
+
+class _Advice(NamedTuple):
+    """The command that writes a baseline; over no file that is none."""
+
+    file: str
+    question: str
+
+    def __str__(self) -> str:
+        path = File(self.file)
+        target = path
+        if path.exists() and path.suffix.lower() != ".json":
+            target = path.with_suffix(".json") if path.is_file() else File("baseline.json")
+        written = f"write one with: {self.question} -f json -o {shlex.quote(str(target))}"
+        return words.printable(
+            written if target == path else f"{written}; then give --baseline {target}"
+        )
+
+
+def _report(content: bytes) -> dict[str, Any] | None:
+    """A JSON report; None if it is something else.
+
+    Raises:
+        DscalcError: it began as a report, or holds the rows of one alone.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        head = content[:200].decode(errors="replace")
+        if head.lstrip().startswith("{") and '"schema"' in head:
+            raise DscalcError(f"is not JSON ({error})") from None
+        first = content.partition(b"\n")[0]
+        if b"crosscheck" in first and b"name" in first:
+            form = "JSON Lines" if first.startswith(b"{") else "CSV"
+            raise DscalcError(f"is a report in {form}, which has no total") from None
+        return None
+    return value if isinstance(value, dict) and "schema" in value else None
+
+
+def _checked(
+    report: dict[str, Any] | None, command: Command, block: Block
+) -> tuple[list[Row], Row]:
+    """The rows and the total of a report.
+
+    Raises:
+        DscalcError: it is of another kind, or does not hold all of its rows.
+    """
+    if report is None:
+        raise DscalcError("is no JSON report of dscalc's")
+    schema, made_by, as_ = (str(report.get(key))[:60] for key in ("schema", "command", "as"))
+    if schema != SCHEMA:
+        raise DscalcError(f"has the schema {schema}, and this version reads {SCHEMA}")
+    if made_by != command:
+        raise DscalcError(f"is a report of dscalc {made_by}, and this is dscalc {command}")
+    if as_ != str(block):
+        raise DscalcError(f"was written with --as {as_}, and this is --as {block}")
+    whole, rows = report.get("total"), report.get("rows")
+    if not isinstance(whole, dict) or not isinstance(rows, list):
+        raise DscalcError("has no total: it holds several networks or models")
+    unit: Unit = "flops" if count_names("", "flops")[0] in whole else "macs"
+    total = _Written(whole, "the total", command, block, unit).row()
+    read = [
+        _Written(row, f"row {number}", command, block, unit).row()
+        for number, row in enumerate(rows, 1)
+    ]
+    found = summed(row.as_is.cost for row in read)
+    macs = found.macs if total.unknown else total.as_is.cost.macs  # then none to compare with
+    if (found.macs, found.params) != (macs, total.as_is.cost.params):
+        raise DscalcError("lacks some rows of its total; leave out what picks rows, such as --top")
+    return with_shares(read), total._replace(share=together(read).share)
+
+
+class _Written:
+    """What a report says of a row, by the names of its fields."""
+
+    def __init__(self, values: Any, where: str, command: Command, block: Block, unit: Unit) -> None:
+        self._values = values if isinstance(values, dict) else {}
+        self._where, self._command, self._block, self._unit = where, command, block, unit
+        self._scale = UNITS[unit][1]
+
+    def row(self) -> Row:
+        """The row that it was written from.
+
+        Raises:
+            DscalcError: a count is missing, or a value is none that is ever written.
+        """
+        macs = count_names("", self._unit)[0]
+        unknown = self._command == "model" and self._values.get(macs, 0) is None
+        if not unknown and self._count(macs) is None:
+            raise self._wrong(macs)
+        torch_macs = self._count(proof_name("torch", "", self._unit), self._scale)
+        return Row(
+            self._word("name"),
+            self._word("kind"),
+            Shape(**self._layer()),
+            self._side("", ()),
+            self._side(self._block.name, self._block.step_names),
+            self._word("kept"),
+            self._block,
+            calls=self._count("calls"),
+            crosscheck=self._crosscheck(),
+            unknown=("some operators",) if unknown else (),
+            torch_macs=torch_macs,
+        )
+
+    def _layer(self) -> dict[str, Any]:
+        """The sizes, by the names of `Conv`."""
+        return {
+            field.read.path.removeprefix(_LAYER): self._size(field.name)
+            for field in fields(self._command, self._block, self._unit)
+            if isinstance(field.read, Path) and field.read.path.startswith(_LAYER)
+        }
+
+    def _side(self, name: str, step_names: tuple[str, ...]) -> Side:
+        cost = self._cost(name)
+        if cost is None:
+            raise self._wrong(count_names(name, self._unit)[1])
+        steps = [Step(step, None, part) for step in step_names if (part := self._cost(step))]
+        macs = self._count(proof_name("fvcore", name, self._unit), self._scale)
+        params = self._count(proof_name("torch", name, "params"))
+        counted = None if macs is None or params is None else {"": Cost(macs, params)}
+        return Side(cost, tuple(steps), counted)
+
+    def _cost(self, name: str) -> Cost | None:
+        macs, params, activations = count_names(name, self._unit)
+        held = self._count(params)
+        if held is None:
+            return None
+        return Cost(self._count(macs, self._scale) or 0, held, self._count(activations) or 0)
+
+    def _count(self, name: str, scale: int = 1) -> int | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if type(value) is not int or value < 0 or value % scale:
+            raise self._wrong(name)
+        return value // scale
+
+    def _size(self, name: str) -> Any:
+        value = self._values.get(name)
+        if isinstance(value, list) and all(type(part) is int for part in value):
+            return tuple(value)
+        if value is not None and not isinstance(value, int | str):
+            raise self._wrong(name)
+        return value
+
+    def _word(self, name: str) -> str:
+        value = self._values.get(name)
+        if not isinstance(value, str):
+            raise self._wrong(name)
+        return words.printable(value)
+
+    def _crosscheck(self) -> Crosscheck:
+        for known in get_args(Crosscheck):
+            if self._values.get("crosscheck") == known:
+                return cast(Crosscheck, known)
+        raise self._wrong("crosscheck")
+
+    def _wrong(self, name: str) -> DscalcError:
+        value = f"is {self._values[name]!r:.60}" if name in self._values else "is missing"
+        return DscalcError(f"is not as it was written: {name} of {self._where} {value}")
+
+
+def compared(report: Report, baseline: Baseline) -> Report:
+    """The report with what changed since a baseline."""
+    found = changes(baseline.rows, list(report.rows))
+    return replace(report, baseline=baseline, changes=found)
+
+
+@lru_cache
+def change_fields(unit: Unit) -> tuple[Field, ...]:
+    """What each change says."""
+    label, scale = UNITS[unit]
+
+    def counted(side: str, noun: Noun, by: int) -> Callable[[Change], int | None]:
+        def read(change: Change) -> int | None:
+            number = count(getattr(change, side), noun)
+            return None if number is None else number * by
+
+        return read
+
+    def difference(noun: Noun, by: int) -> Callable[[Change], int | None]:
+        def read(change: Change) -> int | None:
+            number = change.difference(noun)
+            return None if number is None else number * by
+
+        return read
+
+    found = [
+        Field("change", "", str, "added, removed, dearer, cheaper, renamed or same", Path("kind")),
+        Field("name", "", str, "its name now; of a removed row, before", Path("row.name")),
+        Field("kind", "", str, "the same of its kind", Path("row.kind")),
+        Field(
+            "baseline_name", "", str, "its name in the baseline; none if it was added",
+            lambda change: change.before and change.before.name,
+        ),
+    ]  # fmt: skip
+    nouns: list[tuple[Noun, str, str, int]] = [
+        ("macs", unit, label, scale),
+        ("params", "params", "params", 1),
+    ]
+    for noun, name, shown, by in nouns:
+        found += [
+            Field(
+                name, shown, int, f"{shown} now; 0 if it was removed", counted("after", noun, by)
+            ),
+            Field(
+                f"baseline_{name}", shown, int, f"{shown} in the baseline; 0 if it was added",
+                counted("before", noun, by),
+            ),
+            Field(f"{name}_difference", shown, int, "now - in the baseline", difference(noun, by)),
+        ]  # fmt: skip
+    return tuple(found)
+
+
+def find_of_total(
+    baseline: Baseline, name: str, command: Command, block: Block, unit: Unit = "macs"
+) -> Field:
+    """The field of that name of a total, or of what changed in it since a baseline.
+
+    Raises:
+        DscalcError: there is none, as `find`; or the baseline does not know it.
+    """
+    known = {field.name: field for field in change_fields(unit) if field.is_number}
+    if name not in known or name in count_names("", unit):
+        return find(name, command, block, unit)
+    field = known[name]
+    if field.read(Change("same", baseline.total, baseline.total)) is None:
+        raise DscalcError(f"{name} is not known: the baseline has operators without a formula")
+    return field._replace(read=lambda total: field.read(Change("same", baseline.total, total)))
