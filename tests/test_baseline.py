@@ -117,6 +117,22 @@ def test_a_report_is_read_back_as_it_was(rewritten, unit, tmp_path_factory):
     holds_against_itself(report, baseline)
 
 
+@given(st.data())
+def test_a_damaged_report_is_read_or_named_in_one_line(data, tmp_path_factory):
+    report = network("alexnet")
+    content = bytearray("".join(text.json(report)).encode())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+        content[place] = data.draw(st.sampled_from(b'0123456789,:"[]{}-.ex\n\x00\xff'))
+    path = tmp_path_factory.getbasetemp() / "damaged.json"
+    path.write_bytes(content)
+    try:
+        since = compared(report, read_baseline(str(path), "network", report.block))
+    except DscalcError as error:
+        assert str(error).isprintable()
+    else:
+        assert "".join(text.json(since))
+
+
 @pytest.mark.parametrize("name", shipped())
 @pytest.mark.parametrize("as_", ["standard", "separable", "bottleneck"])
 def test_a_network_costs_what_it_cost(name, as_, tmp_path):
