@@ -35,6 +35,7 @@ from published import with_stride_in_first_1x1
 
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE
+from dscalc.record.baseline import change_fields
 from dscalc.record.fields import DEFAULT, Command, Field, fields
 
 IMAGES = ROOT / "docs/images"
@@ -236,6 +237,7 @@ def _fields(shell: Shell) -> Iterator[str]:
     for command in COMMANDS:
         own = [field for field in known(command) if (field.name, field.doc) not in shared]
         yield from ("", f"### Fields of {command}", "", *_rows(own))
+    yield from ("", "### Fields of a change", "", *_rows(change_fields("macs")))
 
 
 def _rows(told: Iterable[Field]) -> Iterator[str]:

@@ -33,6 +33,7 @@ from dscalc.record.fields import (
 from dscalc.record.report import SCHEMA, Report
 
 _LAYER = "layer."
+_MOST = 10**300  # so that no ratio of two counts is too large for a float
 
 
 class Baseline(NamedTuple):
@@ -86,7 +87,7 @@ def read_baseline(
             return Baseline(name, with_shares(rows), together(rows))
         return Baseline(name, *_checked(report, command, block))
     except DscalcError as error:
-        raise DscalcError(f"the baseline {name} {error}; {advice}") from None
+        raise DscalcError(f"the baseline {name} {words.printable(str(error))}; {advice}") from None
 
 
 class _Advice(NamedTuple):
@@ -221,7 +222,7 @@ class _Written:
         value = self._values.get(name)
         if value is None:
             return None
-        if type(value) is not int or value < 0 or value % scale:
+        if type(value) is not int or not 0 <= value < _MOST or value % scale:
             raise self._wrong(name)
         return value // scale
 
@@ -278,7 +279,7 @@ def change_fields(unit: Unit) -> tuple[Field, ...]:
     found = [
         Field("change", "", str, "added, removed, dearer, cheaper, renamed or same", Path("kind")),
         Field("name", "", str, "its name now; of a removed row, before", Path("row.name")),
-        Field("kind", "", str, "the same of its kind", Path("row.kind")),
+        Field("kind", "", str, "its kind now; of a removed row, before", Path("row.kind")),
         Field(
             "baseline_name", "", str, "its name in the baseline; none if it was added",
             lambda change: change.before and change.before.name,
