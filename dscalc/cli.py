@@ -24,6 +24,7 @@ _SUMMARIES = {
     "network": "A list of layers, with totals.",
     "model": "Audit a torch model of your own.",
     "bench": "Time both on this machine.",
+    "check": "Every budget of a project, in one run.",
 }
 _EXAMPLES = """\b
 Examples:
@@ -33,6 +34,7 @@ Examples:
   dscalc network mobilenet_v1
   dscalc model mymodels.py:Net --input 3x224x224
   dscalc bench 512 512 3 14
+  dscalc check
 """
 _EXIT_CODES = """\b
 Exit codes:
@@ -64,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else list(argv)
     gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
-        code: int = _app(args)(args or ["--help"], prog_name="dscalc", standalone_mode=False)
+        code: int = _app(args)(
+            args or ["--help"], prog_name="dscalc", standalone_mode=False, obj=main
+        )
         sys.stdout.flush()
         return code if args else 2
     except KeyboardInterrupt:

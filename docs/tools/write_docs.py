@@ -238,6 +238,7 @@ def _fields(shell: Shell) -> Iterator[str]:
         own = [field for field in known(command) if (field.name, field.doc) not in shared]
         yield from ("", f"### Fields of {command}", "", *_rows(own))
     yield from ("", "### Fields of a change", "", *_rows(change_fields("macs")))
+    yield from ("", "### Fields of check", "", *_rows(known("check")))
 
 
 def _rows(told: Iterable[Field]) -> Iterator[str]:

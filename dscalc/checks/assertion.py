@@ -74,20 +74,20 @@ class Assertion(NamedTuple):
         """
         return bool(_HOLDS[self.operator](self._value(row), self.limit(baseline)))
 
-    def limit(self, baseline: Row | None) -> Fraction:
-        """What the right side comes to.
+    def limit(self, baseline: Row | None) -> int | Fraction:
+        """What the right side comes to; an int if it is whole.
 
         Raises:
             DscalcError: it is of a baseline, and the field has no value there.
         """
         if not self.of_baseline:
-            return self.number
+            return _whole(self.number)
         if baseline is None:
             raise DscalcError(
                 f"cannot check {self.text!r}: baseline is not known without --baseline FILE, "
                 "which network and model take"
             )
-        return self.number * Fraction(self._value(baseline, " in the baseline"))
+        return _whole(self.number * Fraction(self._value(baseline, " in the baseline")))
 
     def _value(self, row: Row, where: str = "") -> int | float | Fraction:
         value: int | float | Fraction | None = self.field.read(row)
@@ -115,3 +115,7 @@ class Assertion(NamedTuple):
         if value is None:
             return None
         return abs(Fraction(value) - self.number) / (abs(self.number) or 1)
+
+
+def _whole(number: Fraction) -> int | Fraction:
+    return number.numerator if number.denominator == 1 else number

@@ -63,8 +63,6 @@ class Asked:
         if self.selection and baseline:
             raise DscalcError("--baseline shows what changed; drop --where, --sort and --top")
         before = baseline.total if baseline else None
-        for assertion in assertions:
-            assertion.limit(before)  # which a baseline may not have
         self.verdict = Verdict(assertions, before, quiet=output.quiet)
         self.fields = [*(assertion.field for assertion in assertions), *self.get]
         if self.selection:

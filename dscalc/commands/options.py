@@ -237,8 +237,8 @@ class CheckOptions:
 
 
 @dataclass(eq=False, repr=False)
-class OutputOptions:
-    """How the answer is shown and checked."""
+class ReportOptions:
+    """How a report is written."""
 
     format: Annotated[Format, _output("-f", "--format", help="How the report is written.")] = (
         "table"
@@ -253,6 +253,18 @@ class OutputOptions:
             help="Write the report to FILE, whole or not at all.",
         ),
     ] = None
+    quiet: Annotated[
+        bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
+    ] = False
+    verbose: Annotated[
+        bool, _output("-v", "--verbose", help="Say on stderr what was counted; show tracebacks.")
+    ] = False
+
+
+@dataclass(eq=False, repr=False)
+class OutputOptions(ReportOptions):
+    """How the answer is shown and checked."""
+
     plot: Annotated[
         Path | None,
         _output(
@@ -318,12 +330,6 @@ class OutputOptions:
         None
     )
     unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
-    quiet: Annotated[
-        bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
-    ] = False
-    verbose: Annotated[
-        bool, _output("-v", "--verbose", help="Say on stderr what was counted; show tracebacks.")
-    ] = False
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:

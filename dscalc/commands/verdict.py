@@ -27,10 +27,15 @@ class Verdict:
     def __init__(
         self, assertions: "Sequence[Assertion]", baseline: Row | None = None, *, quiet: bool
     ) -> None:
+        """Nothing is checked yet.
+
+        Raises:
+            DscalcError: an assertion reads a baseline that there is not, or lacks the field.
+        """
         self.exit_code = 0
         self._baseline = baseline
         self._quiet = quiet
-        self._checks = {a: Check(a.text, True, None, 0, 0) for a in assertions}
+        self._checks = {a: Check(a.text, True, None, 0, 0, a.limit(baseline)) for a in assertions}
         self._held: list[str] | None = None
         self._failed: Counter[str] = Counter()
 
@@ -101,9 +106,16 @@ class Verdict:
                     if assertion.of_baseline:
                         reason += f"; baseline is {exact(assertion.field.read(self._baseline))}"
                     self._fail(assertion.text, name, reason)
+            nearest = check.value
+            if (
+                not holds
+                or nearest is None
+                or abs(value - check.limit) < abs(nearest - check.limit)
+            ):
+                nearest = value
             self._checks[assertion] = check._replace(
                 holds=check.holds and holds,
-                value=value if check.holds else check.value,  # of the last, or the first that fails
+                value=nearest if check.holds else check.value,
                 rows=check.rows + 1,
                 failed=check.failed + (not holds),
             )

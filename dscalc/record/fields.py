@@ -20,7 +20,7 @@ from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Counted, Row
 from dscalc.errors import DscalcError
 
-Command = Literal["compare", "blocks", "network", "model", "bench"]
+Command = Literal["compare", "blocks", "network", "model", "bench", "check"]
 Unit = Literal["macs", "flops"]
 Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | None
 DEFAULT: dict[str, Block] = {"network": STANDARD}  # else separable: what rows are rewritten as
@@ -71,6 +71,8 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
     """The fields of a command's rows where they are rewritten as a block."""
     if command == "blocks":
         return tuple(_block_fields(unit))
+    if command == "check":
+        return _OUTCOME
     bench = command == "bench"
     named = STANDARD.name if command in ("compare", "bench") else ""
     found = [
@@ -354,6 +356,16 @@ _RATIOS = (
     ),
 )  # fmt: skip
 
+
+_OUTCOME = (
+    Field("budget", "", str, "the name of the budget", Path("budget")),
+    Field("assertion", "", str, "as it is written", Path("assertion")),
+    Field("holds", "", bool, "whether it holds, if there is an answer", Path("holds")),
+    Field("value", "", Fraction, "of its field, or of the first row that fails", Path("value")),
+    Field("limit", "", Fraction, "what the value is held against", Path("limit")),
+    Field("left", "", Fraction, "how much of the limit is left; below 0: over", Path("left")),
+    Field("error", "", str, "why there is no answer", Path("error")),
+)
 
 _CROSSCHECK = Field(
     "crosscheck", "", str,

@@ -30,9 +30,10 @@ class Check(NamedTuple):
     Args:
         assertion: as it is written.
         holds: whether it holds in every row that it was checked in.
-        value: of its field, in that row or in the first that fails.
+        value: of its field, in the row that is nearest to the limit or in the first that fails.
         rows: how many rows it was checked in.
         failed: how many of them it fails in.
+        limit: what the value is held against.
     """
 
     assertion: str
@@ -40,6 +41,7 @@ class Check(NamedTuple):
     value: int | float | Fraction | None
     rows: int
     failed: int
+    limit: int | float | Fraction = 0
 
     @property
     def sentence(self) -> str:
@@ -51,6 +53,43 @@ class Check(NamedTuple):
             where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
             return f"{self.assertion}: holds{where or f', {words.exact(self.value)}'}"
         return f"{self.assertion}: fails{where}: {words.exact(self.value)}"
+
+
+class Outcome(NamedTuple):
+    """A check of a budget, or why there is none: a row of ``dscalc check``.
+
+    Args:
+        budget: the name of the budget.
+        assertion: as it is written.
+        holds: whether it holds; None where there is no answer.
+        value: of its field, as in `Check`.
+        limit: what the value is held against.
+        left: how much of the limit is left; below 0 it is exceeded; None where it is no limit.
+        error: why there is no answer.
+    """
+
+    budget: str
+    assertion: str = ""
+    holds: bool | None = None
+    value: int | float | Fraction | None = None
+    limit: int | float | Fraction | None = None
+    left: int | float | Fraction | None = None
+    error: str = ""
+
+    @classmethod
+    def of(cls, budget: str, check: Check) -> "Outcome":
+        """What became of an assertion of a budget."""
+        if check.value is None:
+            return cls(budget, check.assertion, error=check.sentence)
+        symbol = check.assertion.split()[1]
+        room = check.limit - check.value if symbol[0] == "<" else check.value - check.limit
+        left = room if symbol[0] in "<>" else None
+        return cls(budget, check.assertion, check.holds, check.value, check.limit, left)
+
+    @property
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        return self.error or f"{self.assertion}: {words.exact(self.value)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,13 +140,9 @@ class Report:
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""
-        return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "convention": CONVENTION[self.unit],
-            "command": self.command,
-            "as": str(self.block),
-        }
+        head = {"schema": SCHEMA, "version": __version__, "convention": CONVENTION[self.unit]}
+        head["command"] = self.command
+        return head if self.command == "check" else head | {"as": str(self.block)}
 
     def foot(self) -> dict[str, Any]:
         """What the JSON says after its rows."""

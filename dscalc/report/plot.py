@@ -48,6 +48,8 @@ def draw(report: Report, path: Path, kind: str) -> None:
             figure = _benchmarks(report)
         case "compare":
             figure = _grid(report)
+        case "check":
+            raise DscalcError("there is no picture of checks")
         case _:
             assert_never(report.command)
     _save(figure, path, kind)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
@@ -65,6 +66,8 @@ def of(report: Report) -> Sheet:
         from dscalc.report.since import changed
 
         sheet = changed(report, report.baseline)
+    elif report.command == "check":
+        sheet = _checks(report, rows)
     elif not rows and report.total is None:
         sheet = Sheet(report.title, [], [], None, report.notes)
     elif report.total is None and report.command in ("network", "model"):
@@ -341,6 +344,26 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
     notes = [f"fewer MACs, faster: standard / {name}; below 1x {name} is the larger"]
     notes += _measured_on(rows[0]) if rows else []
     return Sheet(f"{len(rows):,} layers measured", header, cells, None, notes)
+
+
+def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
+    """The budgets of a project, an assertion a row."""
+    header = ["budget", "assertion", "value", "limit", "left"]
+    cells = []
+    for row in rows:
+        mark = {True: f" {SAME}", False: f" {DIFFERENT}", None: ""}[row.holds]
+        numbers = [_number(row.value), _number(row.limit), _number(row.left)]
+        if row.holds is None:
+            numbers = ["not answered", "", ""]
+        cells.append([row.budget, f"{row.assertion}{mark}", *numbers])
+    notes = [f"{row.budget}: {row.error}" for row in rows if row.error]
+    return Sheet(report.title, header, cells, None, notes, spare=(3,), paths=True)
+
+
+def _number(value: float | Fraction | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{float(value):.6g}"
 
 
 def _measured_on(row: Row) -> list[str]:

@@ -1,0 +1,121 @@
+"""``dscalc check``: every budget of a project, in one run."""
+
+import sys
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from dscalc.commands.answer import write
+from dscalc.commands.options import OutputOptions, ReportOptions
+from dscalc.core.blocks import STANDARD
+from dscalc.inputs.budgets import Budget, find_budgets, read_budgets
+from dscalc.record.report import Check, Outcome, Report
+from dscalc.words import plural, printable
+
+EXAMPLES = """
+  dscalc check
+  dscalc check budgets.toml -f markdown
+
+\b
+budgets.toml, or a pyproject.toml with [[tool.dscalc.check]]:
+  [[check]]
+  name = "small"
+  run = "network mobilenet_v1 --width-multiplier 0.5"
+  assert = ["macs <= 150M", "params <= 1.4M"]
+"""
+
+Run = Callable[[list[str]], int]
+
+
+def check(
+    ctx: typer.Context,
+    output: ReportOptions,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            show_default=False,
+            help="TOML with [[check]]; else the nearest pyproject.toml, here or above, that has "
+            "[[tool.dscalc.check]].",
+        ),
+    ] = None,
+) -> int:
+    """Check every budget of a project in one process, whatever fails.
+
+    Each budget has run, a command line; assert or assert-each, a condition or a list of them; and
+    if wanted name, and baseline, an earlier JSON report. Paths are relative to the file. The
+    report has a row for each assertion; the exit code is the worst of all.
+    """
+    found = source or find_budgets(Path.cwd())
+    budgets = read_budgets(found)
+    worst, outcomes = 0, list[Outcome]()
+    with chdir(found.resolve().parent):
+        for budget in budgets:
+            code, rows = _checked(budget, ctx.obj, verbose=output.verbose)
+            if code == 130:
+                return code
+            worst = max(worst, code)
+            outcomes += rows
+    for outcome in outcomes:
+        if outcome.holds is None or (outcome.holds is False and not output.quiet):
+            kind = "error" if outcome.holds is None else "failed"
+            sys.stderr.write(f"{kind}: {printable(f'{outcome.budget}: {outcome.sentence}')}\n")
+    report = Report("check", STANDARD, cast(Any, outcomes), title=_title(outcomes))
+    write(report, OutputOptions(format=output.format, file=output.file))
+    return worst
+
+
+def _checked(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outcome]]:
+    """The exit code of a budget, and what became of each of its assertions."""
+    more = ["-v"] if verbose else []
+    code, stdout, stderr = _captured(run, [*budget.run, "-f", "json", *more])
+    if verbose:
+        sys.stderr.write(stderr)
+    report = _report(stdout)
+    if report is None:
+        errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        reason = "; ".join(errors or stderr.splitlines()).replace("error: ", "")
+        return max(code, 2), [Outcome(budget.name, error=reason or "run printed no report")]
+    checks = [Outcome.of(budget.name, Check(**check)) for check in report["checks"]]
+    faults = [
+        Outcome(budget.name, error=line.removeprefix("error: "))
+        for line in stderr.splitlines()
+        if line.startswith(("error: ", "failed: mismatch", "failed: no row"))
+    ]
+    return code, [*checks, *faults]
+
+
+def _captured(run: Run, args: list[str]) -> tuple[int, str, str]:
+    """The exit code of a command line, and what it wrote."""
+    streams = [TextIOWrapper(BytesIO(), encoding="utf-8") for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        code = run(args)
+    for stream in streams:
+        stream.seek(0)
+    return code, streams[0].read(), streams[1].read()
+
+
+def _report(text: str) -> dict[str, Any] | None:
+    from json import loads
+
+    try:
+        report = loads(text)
+    except ValueError:
+        return None
+    return report if isinstance(report, dict) and "checks" in report else None
+
+
+def _title(outcomes: list[Outcome]) -> str:
+    holding = sum(outcome.holds is True for outcome in outcomes)
+    failing = sum(outcome.holds is False for outcome in outcomes)
+    unknown = len(outcomes) - holding - failing
+    parts = [f"{holding:,} {'holds' if holding == 1 else 'hold'}"]
+    if failing:
+        parts.append(f"{failing:,} {'fails' if failing == 1 else 'fail'}")
+    if unknown:
+        parts.append(f"{unknown:,} not answered")
+    return f"{len(outcomes):,} {plural('check', len(outcomes))}: {', '.join(parts)}"

@@ -1,0 +1,147 @@
+"""TOML -> the budgets of a project: what is to be run, and what must hold of it."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dscalc import words
+from dscalc.errors import DscalcError, FileError
+from dscalc.inputs.rows import suggestion
+
+_KEYS = ("name", "run", "assert", "assert-each", "baseline")
+_ELSEWHERE = (
+    *("--format", "--output", "--plot", "--get", "--rows", "--show", "--list", "--help"),
+    *("--quiet", "--verbose"),
+)
+_EXAMPLE = 'run = "network mobilenet_v1" and assert = "macs <= 600M"'
+
+
+class Budget(NamedTuple):
+    """A command line, and what must hold of what it answers.
+
+    Args:
+        name: what the report calls it.
+        run: the arguments of dscalc, with those of its assertions and its baseline.
+    """
+
+    name: str
+    run: list[str]
+
+
+def find_budgets(folder: Path) -> Path:
+    """The nearest pyproject.toml, from a folder upward, that has budgets.
+
+    Raises:
+        DscalcError: there is none.
+    """
+    for above in (folder, *folder.parents):
+        file = above / "pyproject.toml"
+        if file.is_file() and _tables(file):
+            return file
+    raise DscalcError(
+        "no pyproject.toml here or above has [[tool.dscalc.check]]; "
+        f"add one with {_EXAMPLE}, or name a file"
+    )
+
+
+def read_budgets(file: Path) -> list[Budget]:
+    """The ``[[check]]`` of a file, or its ``[[tool.dscalc.check]]``.
+
+    Raises:
+        DscalcError: the file cannot be read, or has none.
+        FileError: names all that is wrong with them.
+    """
+    tables = _tables(file)
+    if not tables:
+        raise DscalcError(
+            f"{file} has no [[check]] or [[tool.dscalc.check]]; add one with {_EXAMPLE}"
+        )
+    budgets, problems = [], []
+    for number, table in enumerate(tables, 1):
+        where = f"{words.printable(str(file))}: check {number}"
+        reasons = [*_problems(table)] if isinstance(table, dict) else ["it must be a table"]
+        if reasons:
+            problems += [f"{where}: {words.printable(reason)}" for reason in reasons]
+        else:
+            budgets.append(_budget(table))
+    if problems:
+        raise FileError("\n".join(problems))
+    return budgets
+
+
+def _tables(file: Path) -> list[Any]:
+    import tomllib
+
+    try:
+        data = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise DscalcError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DscalcError(f"cannot read {file}: it is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error)
+        place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", reason, re.DOTALL)
+        line = f"{file}:{place[2]}: {place[1]}" if place else f"{file}: {reason}"
+        raise FileError(words.printable(line)) from None
+    for key in ("tool", "dscalc"):
+        inner = data.get(key)
+        data = inner if isinstance(inner, dict) and "check" not in data else data
+    tables = data.get("check", [])
+    return tables if isinstance(tables, list) else [tables]
+
+
+def _problems(table: Mapping[str, Any]) -> Iterator[str]:
+    """All that is wrong with a budget."""
+    for key, value in table.items():
+        if key not in _KEYS:
+            yield f"unknown key {words.shown(key)}; {suggestion(key, _KEYS)}"
+        elif key in ("assert", "assert-each"):
+            if not all(isinstance(text, str) for text in _listed(value)):
+                yield f"{key} must be a string or a list of strings, got {value!r}"
+        elif not isinstance(value, str):
+            yield f"{key} must be a string, got {value!r}"
+    if "run" not in table:
+        yield 'run is missing; it is a command line such as "network mobilenet_v1"'
+    elif isinstance(table["run"], str):
+        yield from _problems_of_run(table["run"])
+    if not _listed(table.get("assert", [])) and not _listed(table.get("assert-each", [])):
+        yield 'assert is missing; it is what must hold, such as "macs <= 600M"'
+
+
+def _problems_of_run(text: str) -> Iterator[str]:
+    try:
+        run = _split(text)
+    except ValueError as error:
+        yield f"run {words.shown(text)} is no command line: {str(error).lower()}"
+        return
+    if not run:
+        yield 'run is empty; it is a command line such as "network mobilenet_v1"'
+    elif run[0] == "check":
+        yield "run cannot be another check"
+    for word in run:
+        option = word.partition("=")[0]
+        short = re.match(r"-[foqvh]", word)
+        if option in _ELSEWHERE or short:
+            yield f"run answers the assertions alone; drop {short[0] if short else option}"
+
+
+def _budget(table: Mapping[str, Any]) -> Budget:
+    run = _split(table["run"])
+    for key in ("assert", "assert-each"):
+        for text in _listed(table.get(key, [])):
+            run += [f"--{key}", text]
+    if "baseline" in table:
+        run += ["--baseline", table["baseline"]]
+    return Budget(table.get("name", table["run"].strip()), run)
+
+
+def _split(text: str) -> list[str]:
+    """The words of a command line; that it is one of dscalc goes without saying."""
+    said = shlex.split(text)
+    return said[1:] if said[:1] == ["dscalc"] else said
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

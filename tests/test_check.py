@@ -1,0 +1,232 @@
+"""``dscalc check``: every budget of a project, in one run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dscalc.commands.check import _checked as checked
+from dscalc.inputs.budgets import Budget
+
+BUDGETS = """
+[[check]]
+name = "half"
+run = "network mobilenet_v1 --width-multiplier 0.5"
+assert = ["macs <= 150M", "params <= 1.3M", "mac_reduction >= 0"]
+
+[[check]]
+run = "dscalc 64 8:64:8 3 56"
+assert-each = "separable_macs <= 20M"
+
+[[check]]
+name = "gone"
+run = "network nothere"
+assert = "macs <= 3"
+"""
+# By hand: mobilenet_v1 at half its width has 149,497,088 MACs and 1,319,648 params.
+HALF = [
+    {"assertion": "macs <= 150M", "holds": True, "value": 149497088, "left": 502912},
+    {"assertion": "params <= 1.3M", "holds": False, "value": 1319648, "left": -19648},
+]
+
+
+@pytest.fixture
+def check(run, tmp_path, monkeypatch):
+    """Run dscalc check on a text, from another folder than its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").mkdir()
+
+    def check(text, *args, name="project/budgets.toml"):
+        Path(name).write_text(text, "utf-8")
+        return run("check", name, *args)
+
+    return check
+
+
+def test_each_assertion_is_a_row_and_the_worst_code_is_the_answer(check):
+    result = check(BUDGETS, "-f", "json")
+    assert result.code == 2
+    report = json.loads(result.stdout)
+    assert (report["command"], "as" in report) == ("check", False)
+    *rows, last = report["rows"]
+    assert [row["budget"] for row in rows] == ["half"] * 3 + ["dscalc 64 8:64:8 3 56"]
+    for row, expected in zip(rows, HALF, strict=False):
+        assert {key: row[key] for key in expected} == expected
+    assert rows[3]["value"] == 64 * 56 * 56 * (9 + 64)
+    assert (last["budget"], last["holds"]) == ("gone", None)
+    assert last["error"].startswith("no network or file named 'nothere'")
+    assert result.stderr == (
+        "failed: half: params <= 1.3M: 1,319,648\n"
+        "error: gone: no network or file named 'nothere'; see dscalc network --list\n"
+    )
+
+
+def test_the_verdicts_are_those_of_one_command_each(check, run):
+    lines = [
+        ("3 64 3 224", "mac_ratio <= 1/8", 1),
+        ("3 64 3 224", "mac_ratio == 73/576", 0),
+        ("blocks 64 64 3 28 --only separable", "macs <= 200M", 0),
+        ("network resnet50 --as separable", "mac_ratio <= 0.4", 1),
+        ("network resnet50", "nothing <= 0.4", 2),
+        ("3 64 3 0", "mac_ratio <= 1", 2),
+    ]
+    for command, assertion, code in lines:
+        assert run(*command.split(), "--assert", assertion).code == code
+        budget = f"[[check]]\nrun = '{command}'\nassert = '{assertion}'\n"
+        result = check(budget, "-f", "json")
+        assert result.code == code
+        [row] = json.loads(result.stdout)["rows"]
+        assert row["holds"] == {0: True, 1: False, 2: None}[code]
+
+
+def test_the_value_of_many_rows_is_the_one_nearest_to_the_limit(check):
+    budget = "[[check]]\nrun = '64 {} 3 56'\nassert = 'out_channels <= {}'\n"
+    for values, limit, nearest in [("8,64,16", 100, 64), ("64,8,16", 100, 64), ("8,64,16", 10, 64)]:
+        result = check(budget.format(values, limit), "-f", "json")
+        [row] = json.loads(result.stdout)["rows"]
+        assert (row["value"], row["left"]) == (nearest, limit - nearest)
+
+
+def test_tables_name_what_is_left_and_what_has_no_answer(check):
+    shown = check(BUDGETS).stdout
+    assert shown.startswith("5 checks: 3 hold, 1 fails, 1 not answered\n")
+    [line] = [line for line in shown.splitlines() if "params" in line]
+    assert line.split() == ["half", "params", "<=", "1.3M", "✗", "1,319,648", "-19,648"]
+    assert "gone: no network or file named 'nothere'" in shown
+    assert "| half | params \\<= 1.3M ✗ | 1,319,648 | 1,300,000 | -19,648 |" in (
+        check(BUDGETS, "-f", "markdown").stdout
+    )
+    lines = check(BUDGETS, "-f", "csv", "-q").stdout.splitlines()
+    assert lines[0] == "budget,assertion,holds,value,limit,left,error"
+    assert lines[2] == "half,params <= 1.3M,false,1319648,1300000,-19648,"
+    assert json.loads(check(BUDGETS, "-f", "jsonl").stdout.splitlines()[0])["limit"] == 150000000
+
+
+def test_the_nearest_pyproject_with_budgets_is_read(run, tmp_path, monkeypatch):
+    inner = tmp_path / "package" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "package" / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    text = BUDGETS.replace("[[check]]", "[[tool.dscalc.check]]")
+    (tmp_path / "pyproject.toml").write_text(f"[project]\nname = 'x'\n{text}")
+    monkeypatch.chdir(inner)
+    assert run("check -f json").code == 2
+    assert len(json.loads(run("check -f json").stdout)["rows"]) == 5
+
+
+def test_paths_are_relative_to_the_file(check, tmp_path, run):
+    project = tmp_path / "project"
+    (project / "net.csv").write_text(
+        "kind,in_channels,out_channels,kernel_size,input_size\nconv,1,1,3,8\n"
+    )
+    budget = (
+        "[[check]]\nrun = 'network net.csv'\nassert = 'macs <= baseline'\nbaseline = 'a.json'\n"
+    )
+    missing = check(budget)
+    assert missing.code == 2
+    assert missing.stderr.startswith("error: network net.csv: there is no baseline a.json; write ")
+    run("network", str(project / "net.csv"), "-f", "json", "-o", str(project / "a.json"))
+    result = check(budget, "-f", "json", "-o", "out.json")
+    assert result.code == 0
+    [row] = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert (row["value"], row["limit"], row["left"]) == (576, 576, 0)
+
+
+def test_a_count_that_differs_fails_its_budget():
+    def run(args):
+        assert args == ["3", "64", "-f", "json"]
+        sys.stdout.write('{"checks": []}')
+        sys.stderr.write("holds: this\nfailed: mismatch: a step differs\n")
+        return 1
+
+    code, [outcome] = checked(Budget("b", ["3", "64"]), run, verbose=False)
+    assert (code, outcome.holds, outcome.error) == (1, None, "failed: mismatch: a step differs")
+
+
+def test_an_interrupt_ends_the_run(check, monkeypatch):
+    ran = []
+    monkeypatch.setattr(
+        "dscalc.commands.check._checked", lambda *_, **__: ran.append(1) or (130, [])
+    )
+    result = check(BUDGETS)
+    assert (result.code, result.stdout, len(ran)) == (130, "", 1)
+
+
+def test_a_run_that_prints_no_report_is_said(check):
+    result = check("[[check]]\nrun = '-V network vgg16'\nassert = 'macs <= 3'\n", "-q")
+    assert result.code == 2
+    assert result.stderr == "error: -V network vgg16: run printed no report\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("", ["error: project/budgets.toml has no [[check]] or [[tool.dscalc.check]]; add one"]),
+        ("[[check\n", ["project/budgets.toml:1: Expected ']]' at the end of an array"]),
+        ("a = 1\nb = \n", ["project/budgets.toml:2: Invalid value"]),
+        ("check = 3", ["project/budgets.toml: check 1: it must be a table"]),
+        (
+            "[[check]]\nrun = '3 4 5 6'\nasert = 'macs <= 3'\n",
+            [
+                "project/budgets.toml: check 1: unknown key 'asert'; did you mean assert?",
+                "project/budgets.toml: check 1: assert is missing; it is what must hold, such as",
+            ],
+        ),
+        (
+            "[[check]]\nassert = 3\n[[check]]\nrun = 3\nassert = 'x'\n",
+            [
+                "project/budgets.toml: check 1: assert must be a string or a list of strings, ",
+                "project/budgets.toml: check 1: run is missing; it is a command line such as",
+                "project/budgets.toml: check 2: run must be a string, got 3",
+            ],
+        ),
+        (
+            "[[check]]\nrun = 'check'\nassert = 'x'\n[[check]]\nrun = \"3 '4\"\nassert = 'x'\n",
+            [
+                "project/budgets.toml: check 1: run cannot be another check",
+                'project/budgets.toml: check 2: run "3 \'4" is no command line: no closing quot',
+            ],
+        ),
+        ("[[check]]\nrun = ''\nassert = 'x'\n", ["project/budgets.toml: check 1: run is empty; "]),
+        *(
+            (
+                f"[[check]]\nrun = '3 64 3 8 {option}'\nassert = 'mac_ratio < 1'\n",
+                [f"project/budgets.toml: check 1: run answers the assertions alone; drop {shown}"],
+            )
+            for option, shown in [
+                ("-f csv", "-f"),
+                ("-fcsv", "-f"),
+                ("--format=csv", "--format"),
+                ("-o x", "-o"),
+                ("--plot x.png", "--plot"),
+                ("--get macs", "--get"),
+                ("-q", "-q"),
+            ]
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_at_once(text, problems, check):
+    result = check(text)
+    assert (result.code, result.stdout) == (2, "")
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(problems)
+    for line, problem in zip(lines, problems, strict=True):
+        assert line.startswith(problem)
+
+
+def test_files_that_are_none(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("check no.toml").error == "cannot read no.toml: No such file or directory"
+    assert run("check").error.startswith(
+        "no pyproject.toml here or above has [[tool.dscalc.check]]"
+    )
+    Path("latin.toml").write_bytes(b"a = '\xff'")
+    assert run("check latin.toml").error == "cannot read latin.toml: it is not UTF-8 text"
+
+
+def test_the_example_of_the_help_works_as_it_stands(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = run("check --help").stdout
+    example = shown.partition("[[tool.dscalc.check]]:\n")[2].partition("\n\n")[0]
+    Path("budgets.toml").write_text(example)
+    assert run("check budgets.toml -f markdown").code == 0
