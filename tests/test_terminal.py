@@ -240,7 +240,7 @@ def test_a_verdict_follows_the_table_on_a_terminal(start):
     terminal = Terminal(start, f"{LAYER} --assert mac_ratio<=1/8")
     assert terminal.finish() == 1
     assert terminal.screen()[-3:] == [
-        "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
+        "1 MAC = 1 multiply-accumulate = 2 FLOPs; other or more layers: dscalc network",
         "failed: mac_ratio <= 1/8: mac_ratio is 0.126736 (73/576)",
         "",
     ]

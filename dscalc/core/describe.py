@@ -1,7 +1,7 @@
 """A layer in words, for titles, verdicts and errors."""
 
 from dscalc.core.blocks import Block
-from dscalc.core.conv import Conv
+from dscalc.core.conv import Conv, span
 from dscalc.words import times
 
 
@@ -10,9 +10,11 @@ def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
 
     ``one_position`` says that its map was left out.
     """
+    reach = span(conv.kernel_size, conv.dilation)
+    spanning = f" spanning {times(reach)}" if reach != conv.kernel_size else ""
     words = [
         f"{conv.in_channels} -> {conv.out_channels} channels",
-        f"{times(conv.kernel_size)} kernel",
+        f"{times(conv.kernel_size)} kernel{spanning}",
         "one output position" if one_position else f"{times(conv.input_size)} map",
         *([] if one_position else [f"padding {_padding(conv)}"]),
     ]

@@ -23,9 +23,10 @@ from dscalc.report.sentences import (
     PENDING,
     SAME,
     bar,
-    bias_note,
     crosschecked,
     factor,
+    layer_convention,
+    layer_options,
     layer_saving,
     measured,
     percent,
@@ -103,9 +104,8 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         *report.notes,
         f"{report.block.name} / standard = {ratio_in_full(row, row.layer, report.block)}",
         layer_saving(row, row.layer, report.block, label),
-        *bias_note(row, report.block),
         *crosschecked([row]),
-        CONVENTION[report.unit],
+        *layer_options(row, row.layer, report.block, report.unit),
     ]
     return Sheet(report.title, header, cells[:-1], cells[-1], notes)
 
@@ -175,8 +175,9 @@ def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
         for row in rows
     ]
     legend = f"ratio = {name} / standard; fewer = standard / {name}"
-    notes = [legend, *crosschecked(rows)]
-    notes += [*report.notes, CONVENTION[report.unit]]
+    biased = any(row.layer.bias for row in rows)
+    notes = [legend, *crosschecked(rows), *report.notes]
+    notes.append(layer_convention(report.unit, biased=biased))
     return Sheet(report.title, header, cells, None, notes, bar=7, spare=(5, 7))
 
 
