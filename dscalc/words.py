@@ -24,7 +24,7 @@ _SUFFIXES = {
 }
 
 
-def whole(text: str, name: str, least: int = 1) -> int:
+def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
     """A whole number such as 64.
 
     Raises:
@@ -32,7 +32,7 @@ def whole(text: str, name: str, least: int = 1) -> int:
     """
     text = text.strip()
     if not _WHOLE.fullmatch(text):
-        raise DscalcError(f"{name} must be a whole number such as 64, got {shown(text)}")
+        raise DscalcError(f"{name} must be a whole number such as {such_as}, got {shown(text)}")
     if len(text) > _MOST_DIGITS:
         raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {len(text)}")
     if int(text) < least:

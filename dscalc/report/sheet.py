@@ -44,7 +44,8 @@ class Sheet:
 
     The first column names its row and is aligned left, the others right. ``bar`` is the column
     that holds bars, if there is one. ``spare`` are columns that a narrow table can do without,
-    the first of them first. ``checks`` are sentences, and whether each holds.
+    the first of them first; ``listed`` is the one whose cells then stand below the table.
+    ``checks`` are sentences, and whether each holds.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Sheet:
     notes: Sequence[str]
     bar: int | None = None
     spare: Sequence[int] = ()
+    listed: int | None = None
     checks: Sequence[tuple[bool, str]] = ()
     paths: bool = False  # whether the first column holds module paths, which may be shortened
 
@@ -154,7 +156,7 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     notes = ["* the standard convolution, which each of the others stands in place of"]
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     spare = (first + 4, first, first + 2)
-    return Sheet(report.title, header, cells, None, notes, spare=spare)
+    return Sheet(report.title, header, cells, None, notes, spare=spare, listed=first)
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
