@@ -124,6 +124,8 @@ def _explained(error: Exception, args: list[str]) -> str:
             reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}"
             if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
                 reason += "; a layer is IC OC F [D], such as 3 64 3 224"
+            if reason.startswith("no such command") and not reason.endswith("?"):
+                reason += f"; {_meant(args[0])}"
             if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
                 reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
             reason += (
@@ -135,6 +137,17 @@ def _explained(error: Exception, args: list[str]) -> str:
     else:
         reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
     return f"error: {printable(reason)}\n"
+
+
+def _meant(word: str) -> str:
+    """What a first word that is no command was probably meant as."""
+    from dscalc.inputs.network import shipped
+
+    if word in shipped() or word.endswith((".csv", ".jsonl")):
+        return f"did you mean dscalc network {word}?"
+    if ":" in word:
+        return f"did you mean dscalc model {word}?"
+    return "a layer is IC OC F [D], such as 3 64 3 224"
 
 
 def _print_version(wanted: bool) -> None:

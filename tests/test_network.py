@@ -669,7 +669,7 @@ KINDS = (
 )
 NO_FIT = "the kernel spans 9x9, but the padded input is 7x7; use a smaller kernel or "
 LINEAR_FIRST = "a linear layer that comes first has its features as in_channels and no input_size"
-PADDING = "must be same, valid or a size of 0 or more, such as 1 or 1x2, got"
+PADDING = "must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, got"
 SECOND = {  # the row after the header and the first row: what is said of it
     "b,conv,,8,3,,,,,": "10 values for the 9 columns of the header",
     "b,conv,,8,3": "5 values for the 9 columns of the header",

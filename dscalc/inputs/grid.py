@@ -117,6 +117,7 @@ class Grid:
         self.one_position = d is None
         if d is None:  # then any map will do: of one position, whatever the padding
             d, options["padding"] = "1", "same"
+        ic, oc, f, d = map(words.with_x, (ic, oc, f, d))
         if dims is None:
             _refuse_channels(ic, f, d)
         written = _axes(f, d)

@@ -180,7 +180,7 @@ def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
     biased = any(row.layer.bias for row in rows)
     notes = [legend, *crosschecked(rows), *report.notes]
     notes.append(layer_convention(report.unit, biased=biased))
-    return Sheet(report.title, header, cells, None, notes, bar=7, spare=(5, 7))
+    return Sheet(report.title, header, cells, None, notes, bar=7, spare=(7, 5))
 
 
 def _network(report: Report, rows: Sequence[Row]) -> Sheet:
