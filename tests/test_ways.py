@@ -12,10 +12,13 @@ from strategies import geometries
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dscalc import Block, Conv, DscalcError
+from dscalc import Block, Conv, DscalcError, compare
 from dscalc.core.cost import total
+from dscalc.core.describe import beyond_one_position
+from dscalc.core.row import layer_row
 from dscalc.core.transposed import TransposedConv
 from dscalc.core.work import worked
+from dscalc.inputs.grid import Grid
 from dscalc.inputs.network import load_network
 
 
@@ -99,6 +102,26 @@ def test_closed_forms_are_true_where_the_map_keeps_its_size(sizes, in_channels, 
     for name in ("separable", "separable:3", "blueprint", "grouped:4"):
         form = Block.parse(name).closed_form(conv)
         assert form[2] == Fraction(cost_of(conv, name).macs, conv.cost.macs), name
+
+
+WAYS = ("separable", "separable:2", "blueprint", "grouped:2", "spatial", "bottleneck", "convnext")
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 12), st.sampled_from(WAYS))
+def test_what_is_said_of_one_output_position_holds_for_every_map(stride, kernel, size, way):
+    """The ratio where it says so, and else for maps that the stride divides; params always."""
+    block = Block.parse(way)
+    [one] = Grid("4", "8", str(kernel), stride=stride)
+    assert one.output_size == (1, 1)
+    sentence = beyond_one_position(one, block, "same")
+    map_size = size if "ratio" in sentence else size * stride
+    found = [layer_row(conv, block) for conv in (one, Conv(4, 8, kernel, map_size, stride))]
+    assert found[0].mac_ratio == found[1].mac_ratio
+    assert found[0].param_ratio == found[1].param_ratio
+    library = compare(4, 8, kernel, stride=stride, block=block, resolution_multiplier=0.5)
+    assert library.total.mac_ratio == found[0].mac_ratio
+    assert ("ratio" in sentence) or (stride > 1 and "separable" not in way)
+    assert "ratio" not in beyond_one_position(one, block, "valid")
 
 
 # Transposed convolutions.

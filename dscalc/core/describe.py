@@ -2,7 +2,7 @@
 
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv, span
-from dscalc.words import times
+from dscalc.words import Padding, times
 
 
 def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
@@ -25,6 +25,19 @@ def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[s
     """What all layers of a grid have in common: the padding, and what is not as usual."""
     padding = "one output position" if one_position else f"padding {_padding(conv)}"
     return [padding, *unusual_options(conv, block)]
+
+
+def beyond_one_position(conv: Conv, block: Block, padding: Padding) -> str:
+    """What an answer for one output position says of all maps, where that padding is asked for.
+
+    The ratio too, if each step leaves a map of the output's size.
+    """
+    at_output = all(
+        isinstance(step.layer, Conv) and step.layer.output_size == conv.output_size
+        for step in block.steps(conv)
+    )
+    known = "params and ratio" if at_output and padding == "same" else "params"
+    return f"for one output position: {known} do not depend on D"
 
 
 def unusual_options(conv: Conv, block: Block) -> list[str]:
