@@ -167,5 +167,5 @@ def _group(
     """What a convolution costs, and what it costs as a depthwise separable convolution.
 
     dscalc IC OC F D is short for dscalc compare IC OC F D, as in dscalc 3 64 3 224:
-    input channels, output channels, filter size, feature map size.
+    input channels, output channels, filter size, input feature map size.
     """

@@ -117,11 +117,8 @@ class Grid:
         self.one_position = d is None
         if d is None:  # then the map that one output position stands on, whatever the padding
             stride = options.get("stride", 1)
-            d, options["padding"] = (
-                str(stride) if isinstance(stride, int) else times(stride),
-                "same",
-            )
-            resolution_multiplier = 1
+            d = times(stride) if isinstance(stride, tuple) else str(stride)
+            options["padding"], resolution_multiplier = "same", 1
         ic, oc, f, d = map(words.with_x, (ic, oc, f, d))
         if dims is None:
             _refuse_channels(ic, f, d)
