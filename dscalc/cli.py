@@ -128,6 +128,8 @@ def _explained(error: Exception, args: list[str]) -> str:
             reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}"
             if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
                 reason += "; a layer is IC OC F [D], such as 3 64 3 224"
+            if reason.startswith("no such command") and not reason.endswith("?"):
+                reason += f"; {_meant(args[0])}"
             if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
                 reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
             reason += (
@@ -139,6 +141,17 @@ def _explained(error: Exception, args: list[str]) -> str:
     else:
         reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
     return f"error: {printable(reason)}\n"
+
+
+def _meant(word: str) -> str:
+    """What a first word that is no command was probably meant as."""
+    from dscalc.inputs.network import shipped
+
+    if word in shipped() or word.endswith((".csv", ".jsonl")):
+        return f"did you mean dscalc network {word}?"
+    if ":" in word:
+        return f"did you mean dscalc model {word}?"
+    return "a layer is IC OC F [D], such as 3 64 3 224"
 
 
 def _print_version(wanted: bool) -> None:
@@ -158,5 +171,5 @@ def _group(
     """What a convolution costs, and what it costs as a depthwise separable convolution.
 
     dscalc IC OC F D is short for dscalc compare IC OC F D, as in dscalc 3 64 3 224:
-    input channels, output channels, filter size, feature map size.
+    input channels, output channels, filter size, input feature map size.
     """

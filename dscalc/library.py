@@ -54,7 +54,7 @@ def compare(
         out_channels = scaled_channels(out_channels, width_multiplier)
     one_position = input_size is None
     if input_size is None:
-        input_size, padding = 1, "same"
+        input_size, padding, resolution_multiplier = stride, "same", 1
     if resolution_multiplier != 1:
         input_size = scaled_size(input_size, resolution_multiplier)
     block = _block(block)

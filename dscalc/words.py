@@ -24,7 +24,7 @@ _SUFFIXES = {
 }
 
 
-def whole(text: str, name: str, least: int = 1) -> int:
+def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
     """A whole number such as 64.
 
     Raises:
@@ -32,7 +32,7 @@ def whole(text: str, name: str, least: int = 1) -> int:
     """
     text = text.strip()
     if not _WHOLE.fullmatch(text):
-        raise DscalcError(f"{name} must be a whole number such as 64, got {shown(text)}")
+        raise DscalcError(f"{name} must be a whole number such as {such_as}, got {shown(text)}")
     if len(text) > _MOST_DIGITS:
         raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {len(text)}")
     if int(text) < least:
@@ -46,11 +46,16 @@ def size(text: str, name: str, least: int = 1) -> Size:
     Raises:
         DscalcError: a part is not a whole number of at least ``least``.
     """
-    parts = text.strip().replace("\N{MULTIPLICATION SIGN}", "x").split("x")
+    parts = with_x(text.strip()).split("x")
     if not all(_WHOLE.fullmatch(part) for part in parts):
         raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
     sizes = tuple(whole(part, name, least) for part in parts)
     return sizes if len(sizes) > 1 else sizes[0]
+
+
+def with_x(text: str) -> str:
+    """The text with the signs that pages write between sizes as x."""
+    return text.replace("\N{MULTIPLICATION SIGN}", "x").replace("X", "x")
 
 
 def shape(text: str, name: str) -> tuple[int, ...]:
@@ -87,7 +92,7 @@ def padding(text: str, name: str = "padding") -> Padding:
         return size(text, name, least=0)
     except DscalcError:
         raise DscalcError(
-            f"{name} must be same, valid or a size of 0 or more, such as 1 or 1x2, "
+            f"{name} must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, "
             f"got {shown(text)}"
         ) from None
 

@@ -2,10 +2,12 @@
 
 Where they stand: layers and whole networks in ``data/published_*.json``, each with its source. A
 figure is a string as it is printed, such as ``4.24M``, or a number that is printed in full.
+``data/worked_examples.json`` has what pages work out, ``data/slips.json`` where they are wrong.
 """
 
 import json
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +20,43 @@ _UNITS = {"": 1, "M": 10**6, "G": 10**9}
 
 def figures(of: Literal["layers", "networks"]) -> list[dict[str, Any]]:
     """What is published of layers or of networks."""
-    found: list[dict[str, Any]] = json.loads((_DATA / f"published_{of}.json").read_text("utf-8"))
+    return _read(f"published_{of}")
+
+
+def worked_examples() -> list[dict[str, Any]]:
+    """What pages work out, the command typed first and the one that a line of it points to.
+
+    ``on`` tells for each number that a page prints which words stand on one line of the screen;
+    ``left`` why a number stands on none.
+    """
+    return _read("worked_examples")
+
+
+def slips() -> list[dict[str, Any]]:
+    """Numbers in pages that are wrong, and the commands that give the right ones.
+
+    With two commands it is the ratio of their answers; ``sum`` is what was added up instead.
+    """
+    return _read("slips")
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((_DATA / f"{name}.json").read_text("utf-8"))
     return found
+
+
+def save_files(example: dict[str, Any]) -> None:
+    """Put the network files of an example into the working folder."""
+    for name, text in example.get("files", {}).items():
+        Path(name).write_text(text, encoding="utf-8")
+
+
+def right_number(slip: dict[str, Any], answer: Callable[[str], str]) -> int | float:
+    """What the program answers where a page is wrong."""
+    save_files(slip)
+    first, *others = [Fraction(answer(command)) for command in slip["from"]]
+    value = first / others[0] if others else first
+    return int(value) if value == int(value) else float(f"{float(value):.4g}")
 
 
 def read(printed: str) -> tuple[int, Fraction]:

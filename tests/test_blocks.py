@@ -210,9 +210,9 @@ def test_a_block_is_read_and_written_by_its_name_and_numbers(text, block, writte
         ("separable:0", "separable depth multiplier must be at least 1, got 0"),
         (
             "separable:1.5",
-            "separable depth multiplier must be a whole number such as 64, got '1.5'",
+            "separable depth multiplier must be a whole number such as 1, got '1.5'",
         ),
-        ("separable:", "separable depth multiplier must be a whole number such as 64, got ''"),
+        ("separable:", "separable depth multiplier must be a whole number such as 1, got ''"),
     ],
 )
 def test_what_is_no_block_is_refused_with_a_hint(text, message):

@@ -157,6 +157,26 @@ def test_a_layer_is_cross_checked_and_a_grid_only_on_request(args, verified, run
         ("1 3 7x1 9 -m 2 --depthwise-bias", "1.05x fewer MACs, but 1.05x the params"),
         ("1 1000 50 9", "714x fewer MACs and params"),
         ("1 2 1x2 9", "separable costs the same MACs here"),
+        (
+            "64 64 1 28",
+            "a 1x1 convolution is already pointwise: a depthwise step adds to it, 1.02x ",
+        ),
+        ("1 1 3 5", "1.11x the MACs in all; for\nFx1, then 1xF: --as spatial"),
+        # What pages often take for granted.
+        (
+            "3 256 5 12",
+            "-p valid gives 8x8; --bias adds 256 params to standard, 259 to separable\n",
+        ),
+        ("3 1 5 12 -p 1", "\n--bias adds 1 param to standard, 4 to separable\n"),
+        (
+            "3 256 5 12 --bias",
+            "\n-p valid gives 8x8\n1 MAC = 1 multiply-accumulate = 2 FLOPs; adding ",
+        ),
+        ("3 256 5", "\n--bias adds 256 params"),
+        ("3 256 5", "for one output position: params and ratio do not depend on D\n"),
+        ("3 256 5", "= 2 FLOPs; other or more layers: dscalc network\n"),
+        ("1 1 3 --dilation 2", "3x3 kernel spanning 5x5, one output position, dilation 2\n"),
+        ("1 1 3x1 9 --dilation 2", "3x1 kernel spanning 5x1, 9x9 map, padding same, dilation 2\n"),
         # The closed form, with its numbers, wherever it is true.
         (LAYER, "= 1/OC + 1/F^2 = 1/64 + 1/9 = 73/576 = 0.126736\n"),
         ("3 64 3 224 --dims 1", "= 1/OC + 1/F = 1/64 + 1/3 = 67/192 = 0.348958\n"),
@@ -279,7 +299,7 @@ BAD_INPUT = [
     ),
     (
         "3 64 3 224 -p -1",
-        "--padding must be same, valid or a size of 0 or more, such as 1 or 1x2, ",
+        "--padding must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, ",
     ),
     ("3 64 3 224 --dilation 0", "--dilation must be at least 1, got 0"),
     ("3 64 3 224 -b 0", "--batch must be at least 1, got 0"),
@@ -325,7 +345,39 @@ BAD_INPUT = [
         "got unexpected extra argument(s) (5); a map that is not square is one argument, such as "
         "224x5; see dscalc compare --help",
     ),
-    ("compute 3 64 3 224", "no such command 'compute'"),
+    # As pages write layers.
+    (
+        "3 256 5x5x3 12x12x3",
+        "channels are IC: write 5 for F and 12 for D, got 5x5x3 and 12x12x3; if",
+    ),
+    (
+        "3 256 5\N{MULTIPLICATION SIGN}5\N{MULTIPLICATION SIGN}3 12",
+        "channels are IC: write 5 for F, got 5x5x3; if the layer is 3-D, add --dims 3",
+    ),
+    (
+        "3 64 3 5x7x3",
+        "channels are IC: write 5x7 for D, got 5x7x3; if the layer is 3-D, add --dims",
+    ),
+    (
+        "12x12 256 5 12",
+        "IC is a number of channels, got '12x12'; the order is IC OC F D, and sizes",
+    ),
+    (
+        "12X12\N{MULTIPLICATION SIGN}3 256 5",
+        "IC is a number of channels, got '12x12x3'; the order is IC OC F D, and sizes",
+    ),
+    ("3 1,000 3 14", "OC 1,000 is a list of numbers; write 1000 for one number"),
+    ("3 64 3 1,024,000", "D 1,024,000 is a list of numbers; write 1024000 for one number"),
+    ("3 b 3 14", "OC must be a whole number such as 64, got 'b'"),
+    (
+        "3 64 3 14 -p none",
+        "--padding must be same, valid (none) or a size of 0 or more, such as 1 or",
+    ),
+    ("compute 3 64 3 224", "no such command 'compute'. Did you mean 'compare'? See dscalc --help"),
+    ("three 64 3 224", "no such command 'three'; a layer is IC OC F [D], such as 3 64 3 224; see"),
+    ("resnet50", "no such command 'resnet50'; did you mean dscalc network resnet50? See"),
+    ("mynet.csv", "no such command 'mynet.csv'; did you mean dscalc network mynet.csv? See"),
+    ("unet.py:UNet", "no such command 'unet.py:UNet'; did you mean dscalc model unet.py:UNet? See"),
     ("3 64 3 224 --strides 2", "no such option: --strides"),
     ("3 64 3 224 -f xml", "invalid value for '-f' / '--format': 'xml'"),
     ("3 64 3 224 -s", "option '-s' requires an argument"),

@@ -669,7 +669,7 @@ KINDS = (
 )
 NO_FIT = "the kernel spans 9x9, but the padded input is 7x7; use a smaller kernel or "
 LINEAR_FIRST = "a linear layer that comes first has its features as in_channels and no input_size"
-PADDING = "must be same, valid or a size of 0 or more, such as 1 or 1x2, got"
+PADDING = "must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, got"
 SECOND = {  # the row after the header and the first row: what is said of it
     "b,conv,,8,3,,,,,": "10 values for the 9 columns of the header",
     "b,conv,,8,3": "5 values for the 9 columns of the header",
@@ -678,9 +678,9 @@ SECOND = {  # the row after the header and the first row: what is said of it
     "b,conv\rv,,8,3,,,,": "malformed CSV: new-line character seen in unquoted field",
     "b,,,8,3,,,,": f"kind is missing; it is one of {KINDS}",
     "b,seperable,,8,3,,,,": "unknown kind 'seperable'; did you mean separable?",
-    "b,attention,,8,3,,,,": f"unknown kind 'attention'; known are {KINDS}",
+    "b,attention,,8,3,,,,": f"unknown kind 'attention'; choose from {KINDS}",
     "b,con\0v,,8,3,,,,": r"unknown kind 'con\x00v'; did you mean conv?",
-    "b,\x1b[31m,,8,3,,,,": r"unknown kind '\x1b[31m'; known are",
+    "b,\x1b[31m,,8,3,,,,": r"unknown kind '\x1b[31m'; choose from",
     "b,conv,,8,,,,,": "conv needs a kernel_size",
     "b,pool,,,,,,,": "pool needs a kernel_size or global",
     "b,conv,,,3,,,,": "conv needs either out_channels or expansion",
@@ -701,7 +701,7 @@ SECOND = {  # the row after the header and the first row: what is said of it
     f"b,conv,{'9' * 101},8,3,,9,,": "in_channels must have at most 100 digits, got 101",
     f"b,conv,,{'7' * 2**17},3,,,,": "out_channels must have at most 100 digits, got 131072",
     f"b,{'x' * 2**20}": "the line is longer than 1,048,576 bytes",
-    "b,conv,,8,3,,,alas,": "from names 'alas', but there is no such row; known are input, a",
+    "b,conv,,8,3,,,alas,": "from names 'alas', but there is no such row; choose from input, a",
     "b,conv,,8,3,,,b,": "from names 'b', but it must come before",
     "b,norm,,,,,,\x1b]0;x\x07\u202e,": r"from names '\\x1b]0;x\\x07\\u202e', but there is no such",
     "b,conv,9,8,3,,,,": "in_channels is 9, but the input has 8",
@@ -742,7 +742,7 @@ OBJECTS = {  # a line of JSON: what is said of it
     + "}": "in_channels must have at most 100 digit",
     '{"kind": "norm", "kind": "norm"}': "'kind' is there twice",
     '{"kind": "norm", "in_channel": 3}': "unknown field 'in_channel'; did you mean in_channels?",
-    '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1}': r"unknown field '\x1b[31m\n\u202e'; known are ",
+    '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1}': r"unknown field '\x1b[31m\n\u202e'; choose ",
     '{"kind": {"conv": 1}}': f"kind {ELSE} {{'conv': '1'}}",
     '{"kind": NaN}': f"kind {ELSE} nan",
     '{"kind": "conv", "kernel_size": [3, true]}': f"kernel_size {ELSE} ['3', True]",
@@ -750,19 +750,28 @@ OBJECTS = {  # a line of JSON: what is said of it
 }
 HEADERS = {  # a first line: what is said of it
     TOP.replace("stride", "strides"): "1: unknown column 'strides'; did you mean stride?",
-    TOP.replace("stride", "zzz"): "1: unknown column 'zzz'; known are bias, depth_multiplier, dila",
+    TOP.replace("stride", "zzz"): "1: unknown column 'zzz'; choose from bias, depth_multiplier, ",
     TOP.replace("stride", "kind"): "1: the column 'kind' is there twice",
     TOP.replace(",kind", ""): NO_KIND,
     "name;kind;in_channels\n": "1: there is one column; separate columns with commas",
     "[\n": "1: it begins like a JSON array; write one JSON object a line instead",
     'name,"kind\x00"x,in_channels\n': "1: malformed CSV: ",
 }
+SYMBOLS = {"IC": "in_channels", "oc": "out_channels", "F": "kernel_size", "D": "input_size"}
 SEVERAL = [
     ("", EMPTY),
+    (
+        f"kind,{','.join(SYMBOLS)}\n",
+        *(f"1: unknown column '{s}'; did you mean {name}?" for s, name in SYMBOLS.items()),
+    ),
     ("\n \n# comment\n", EMPTY),
     (TOP, EMPTY),
-    (bytes(2000), "1: unknown column '" + r"\x00" * 57 + "...'; known are", NO_KIND),
-    ("3,conv,8\n", *(f"1: unknown column '{cell}'; known" for cell in ("3", "conv", "8")), NO_KIND),
+    (bytes(2000), "1: unknown column '" + r"\x00" * 57 + "...'; choose from", NO_KIND),
+    (
+        "3,conv,8\n",
+        *(f"1: unknown column '{cell}'; choose" for cell in ("3", "conv", "8")),
+        NO_KIND,
+    ),
     (
         f"{SIZED},repeat,depth_multiplier\nnorm,4,,,9,,\ndepthwise,,,3,,5000,10\n",
         "3: its channels have more than 100 digits",
@@ -959,3 +968,20 @@ def test_a_table_of_more_rows_than_can_be_read_is_refused(run, written):
         assert (result.code, result.stdout) == (2, "")
         assert result.error.startswith(f"{form} holds at most 10,000 rows, and there are 10,001; ")
     assert len(run("network", path, "--no-verify", "-f", "csv").stdout.splitlines()) == 10_002
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    "args", ["3 64 3,5 14", "blocks 3 64 3 14", "network alexnet --unit flops", "network alexnet"]
+)
+def test_a_report_is_no_list_of_layers(args, form, run, tmp_path):
+    run(f"{args} --no-verify -f {form} -o {tmp_path / 'report'}")
+    result = run(f"network {tmp_path / 'report'}")
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / 'report'}:1: it is a report of dscalc's own, not a list")
+    assert result.code == 2
+
+
+@pytest.mark.parametrize("command", ["compare", "blocks", "network", "model", "bench"])
+def test_every_report_has_the_field_that_tells_it(command):
+    assert "mac_ratio" in {field.name for field in fields(command, SEPARABLE)}

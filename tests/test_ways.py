@@ -12,10 +12,13 @@ from strategies import geometries
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dscalc import Block, Conv, DscalcError
+from dscalc import Block, Conv, DscalcError, compare
 from dscalc.core.cost import total
+from dscalc.core.describe import beyond_one_position
+from dscalc.core.row import layer_row
 from dscalc.core.transposed import TransposedConv
 from dscalc.core.work import worked
+from dscalc.inputs.grid import Grid
 from dscalc.inputs.network import load_network
 
 
@@ -101,6 +104,26 @@ def test_closed_forms_are_true_where_the_map_keeps_its_size(sizes, in_channels, 
         assert form[2] == Fraction(cost_of(conv, name).macs, conv.cost.macs), name
 
 
+WAYS = ("separable", "separable:2", "blueprint", "grouped:2", "spatial", "bottleneck", "convnext")
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 12), st.sampled_from(WAYS))
+def test_what_is_said_of_one_output_position_holds_for_every_map(stride, kernel, size, way):
+    """The ratio where it says so, and else for maps that the stride divides; params always."""
+    block = Block.parse(way)
+    [one] = Grid("4", "8", str(kernel), stride=stride)
+    assert one.output_size == (1, 1)
+    sentence = beyond_one_position(one, block, "same")
+    map_size = size if "ratio" in sentence else size * stride
+    found = [layer_row(conv, block) for conv in (one, Conv(4, 8, kernel, map_size, stride))]
+    assert found[0].mac_ratio == found[1].mac_ratio
+    assert found[0].param_ratio == found[1].param_ratio
+    library = compare(4, 8, kernel, stride=stride, block=block, resolution_multiplier=0.5)
+    assert library.total.mac_ratio == found[0].mac_ratio
+    assert ("ratio" in sentence) or (stride > 1 and "separable" not in way)
+    assert "ratio" not in beyond_one_position(one, block, "valid")
+
+
 # Transposed convolutions.
 
 
@@ -148,6 +171,24 @@ def test_blocks_are_shown_cheapest_first_with_the_standard_layer_marked(run):
     assert [line[:2] for line in lines if line[1] == "*"] == [["standard", "*"]]
 
 
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_steps_of_each_block_are_shown_at_any_width(columns, run):
+    """Beside its numbers, or below the table where there is no room."""
+    report = run("blocks 256 256 3 56 --no-verify", columns=columns).stdout
+    words = " ".join(report.split())
+    for line in (
+        *(
+            "separable: depthwise 3x3, pointwise 1x1",
+            "bottleneck: reduce 1x1, conv 3x3, expand 1x1",
+        ),
+        *("grouped:8: conv 3x3", "convnext: depthwise 3x3, expand 1x1, project 1x1"),
+    ):
+        assert (line if columns < 120 else line.replace(": ", " ")) in words
+    hidden = report.partition("not shown at this width: ")[2].split()
+    assert "steps," not in hidden
+    assert "steps" not in hidden
+
+
 def test_blocks_are_data_with_their_steps(run):
     report = json.loads(run("blocks 64 64 3 28 --only inverted,separable -f json").stdout)
     assert report["total"] is None
@@ -164,8 +205,8 @@ def test_blocks_are_data_with_their_steps(run):
 def test_a_block_that_does_not_exist_is_left_out_unless_it_is_asked_for(run):
     why = "8 groups do not divide 3 channels"
     assert f"left out: grouped:8: {why}" in run("blocks 3 64 3 28 --no-verify").stdout
-    assert run("blocks 3 64 3 28 --only grouped:8").error == why
-    assert run("3 64 3 28 --as grouped:8").error == why
+    assert run("blocks 3 64 3 28 --only grouped:8").error == f"grouped:8: {why}"
+    assert run("3 64 3 28 --as grouped:8").error == f"grouped:8: {why}"
     result = run("3,8,16 64 3 28 --as grouped:8 -f csv")
     assert len(result.stdout.splitlines()) == 3
     assert result.stderr == f"left out: grouped:8: {why}\n"
@@ -186,7 +227,17 @@ def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
     [
         ("blocks 64 64 3 28 --only grouped", "--only: grouped needs its groups, such as grouped:8"),
         ("64 64 3 28 --as grouped:0", "grouped groups must be at least 1, got 0"),
-        ("64 64 3 28 --as bottleneck:3", "3 does not divide 64 output channels"),
+        ("64 64 3 28 --as bottleneck:3", "bottleneck:3: 3 does not divide 64 output channels"),
+        ("64 64 3 28 --as grouped:3 --work", "grouped:3: 3 groups do not divide 64 channels"),
+        (
+            "64 64 3 28 --as separable:x",
+            "separable depth multiplier must be a whole number such as 1,",
+        ),
+        (
+            "64 64 3 28 --as bottleneck:4:x",
+            "bottleneck groups must be a whole number such as 1, got",
+        ),
+        ("64 64 3 28 --as grouped:x", "grouped groups must be a whole number such as 8, got 'x'"),
         ("64 64 3 28 --as botleneck", "--as: unknown block 'botleneck'; did you mean bottleneck?"),
         ("bench 64 64 3 28 --as standard", "--as standard is what the layer is compared with"),
         ("64 64,128 3 28 --work", "--work shows one layer"),

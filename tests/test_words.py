@@ -21,7 +21,10 @@ def test_a_whole_number_is_read_as_it_is_written(number):
         *((words.whole, text, 64) for text in ("64", " 64 ", "+64", "064")),
         (words.whole, "9" * 100, 10**100 - 1),
         *((words.size, text, size) for text, size in (("3", 3), ("3x5", (3, 5)))),
-        (words.size, "1x2x3", (1, 2, 3)),
+        *(
+            (words.size, f"1{cross}2x3", (1, 2, 3))
+            for cross in ("x", "X", "\N{MULTIPLICATION SIGN}")
+        ),
         (words.shape, "77", (77,)),
         (words.shape, "3x224x224", (3, 224, 224)),
         *((words.padding, word, word) for word in ("same", "valid")),
@@ -57,12 +60,12 @@ def test_any_fraction_is_read_exactly(fraction, suffix):
 
 WHOLE = "must be a whole number such as 64, got "
 SIZE = "must be a size such as 3 or 3x5, got "
-PADDING = "must be same, valid or a size of 0 or more, such as 1 or 1x2, got "
+PADDING = "must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, got "
 NUMBER = "must be a number such as 60M, 1.5G, 0.125 or 1/8, got "
 MULTIPLIER = "must be greater than 0, such as 0.75 or 3/4, got "
 REFUSED = [
     (words.whole, WHOLE, ["", "x", "1.5", "1e3", "1_000", "1,000", "0x40", "²", "६४"]),
-    (words.size, SIZE, ["3x", "x3", "3xx5", "3x5x", "3X5", "3x-", "3x 5y"]),
+    (words.size, SIZE, ["3x", "x3", "3xx5", "3x5x", "3x-", "3x 5y"]),
     (words.shape, "must be a shape such as 3x224x224, got ", ["", "3x", "0x3"]),
     (words.padding, PADDING, ["Same", "full", "", "-1", "1x", "1.5"]),
     (words.number, NUMBER, ["", "M", "x", "1/0", "1.5/2", "60MB", "60 MM", "1,000", "nan", "inf"]),

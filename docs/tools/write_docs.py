@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from looks import LOOKS
-from published import with_stride_in_first_1x1
+from published import right_number, slips, with_stride_in_first_1x1
 
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE
@@ -381,10 +381,27 @@ def _published(rows: list[Printed]) -> Callable[[Shell], Iterator[str]]:
     return table
 
 
+def _slips(shell: Shell) -> Iterator[str]:
+    yield "| page | layer | | printed | right | what was done | from |"
+    yield "|:--|:--|:--|--:|--:|:--|:--|"
+    for slip in slips():
+        right = right_number(slip, lambda command: shell.dscalc(shlex.split(command)))
+        page = f"[{slip['source']}]({slip['address']})" if slip["address"] else slip["source"]
+        done = slip["done"] + (f": `{slip['sum']}`" if "sum" in slip else "")
+        printed = slip["printed"] if isinstance(slip["printed"], str) else f"{slip['printed']:,}"
+        commands = " / ".join(f"`dscalc {asked.partition(' --get')[0]}`" for asked in slip["from"])
+        cells = [page, slip["layer"], slip["what"], printed, f"{right:,}", done, commands]
+        yield f"| {' | '.join(cells)} |"
+    for slip in slips():
+        for name, text in slip.get("files", {}).items():
+            yield from ("", f"`{name}`:", "", "```text", *text.splitlines(), "```")
+
+
 GENERATED: dict[str, Callable[[Shell], Iterator[str]]] = {
     "help": _help,
     "networks": _networks,
     "fields": _fields,
+    "slips": _slips,
     **{name: _published(rows) for name, rows in PUBLISHED.items()},
 }
 

@@ -24,7 +24,7 @@ from dscalc.commands.options import (
 )
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
-from dscalc.core.describe import described, in_common
+from dscalc.core.describe import beyond_one_position, described, in_common
 from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
@@ -63,7 +63,8 @@ def compare(
     block = rewriting.block()
     asked = Asked("compare", block, output)
     verdict = asked.verdict
-    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
+    options = layer.parsed()
+    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **options, **scale.parsed())
     single = layers.count == 1
     if single and output.plot:
         raise DscalcError(
@@ -84,7 +85,7 @@ def compare(
 
         lines += [*worked(like, STANDARD), *worked(like, block)]
     if single and layers.one_position:
-        lines.append("for one output position: params and ratio do not depend on D")
+        lines.append(beyond_one_position(like, block, options["padding"]))
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
     if single and not asked.selection:
         _show_layer(layer_row(like, block), report, count, asked, output)

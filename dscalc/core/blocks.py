@@ -192,11 +192,15 @@ def _mix(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...])
 
 
 class Number(NamedTuple):
-    """A number that a block takes after a colon: M of ``separable:M``; some must be given."""
+    """A number that a block takes after a colon: M of ``separable:M``.
+
+    The usual one is taken where none is given, unless it is ``needed``.
+    """
 
     symbol: str
-    default: int | None
+    usual: int
     meaning: str
+    needed: bool = False
 
 
 class Kind(NamedTuple):
@@ -223,7 +227,7 @@ BLOCKS = {
         separable_limit,
     ),
     "blueprint": Kind(blueprint, ("pointwise", "depthwise"), (), blueprint_form),
-    "grouped": Kind(grouped, ("conv",), (Number("g", None, "groups"),), grouped_form),
+    "grouped": Kind(grouped, ("conv",), (Number("g", 8, "groups", needed=True),), grouped_form),
     "spatial": Kind(spatial, _AXES, (), spatial_form),
     "bottleneck": Kind(
         bottleneck,
@@ -235,7 +239,10 @@ BLOCKS = {
     "convnext": Kind(convnext, ("depthwise", "expand", "project"), (Number("t", 4, "expansion"),)),
 }
 
-DEFAULTS = [f"{name}:8" if name == "grouped" else name for name in BLOCKS]  # as they are shown
+DEFAULTS = [  # as they are shown
+    ":".join([name, *(str(number.usual) for number in kind.numbers if number.needed)])
+    for name, kind in BLOCKS.items()
+]
 
 
 class Norm(NamedTuple):
@@ -286,14 +293,17 @@ class Block(NamedTuple):
         if len(given) > len(numbers):
             raise DscalcError(f"{option}: the block is {spelled}, got {words.shown(text)}")
         pairs = zip(given, numbers, strict=False)
-        read = [words.whole(value, f"{name} {number.meaning}") for value, number in pairs]
+        read = [
+            words.whole(value, f"{name} {number.meaning}", such_as=number.usual)
+            for value, number in pairs
+        ]
         for number in numbers[len(read) :]:
-            if number.default is None:
+            if number.needed:
                 raise DscalcError(
-                    f"{option}: {name} needs its {number.meaning}, such as {name}:8, "
+                    f"{option}: {name} needs its {number.meaning}, such as {name}:{number.usual}, "
                     f"got {words.shown(text)}"
                 )
-            read.append(number.default)
+            read.append(number.usual)
         return cls(name, tuple(read))
 
     @property
@@ -309,13 +319,24 @@ class Block(NamedTuple):
             names = _AXES[-self.dims :]
         return names if len(names) > 1 else ()
 
+    def built(self, conv: Conv, *numbers: int) -> Steps:
+        """What stands in place of a convolution, by name.
+
+        Raises:
+            DscalcError: the block does not exist for this convolution.
+        """
+        try:
+            return self.kind.build(conv, *numbers)
+        except DscalcError as error:
+            raise DscalcError(f"{self}: {error}") from None
+
     def steps(self, conv: Conv) -> tuple[Step, ...]:
         """What stands in place of a convolution, with the cost of each step.
 
         Raises:
             DscalcError: the block does not exist for this convolution.
         """
-        layers = self.kind.build(conv, *self.numbers)
+        layers = self.built(conv, *self.numbers)
         if self.biases:
             chosen = dict(self.biases)
             layers = {
@@ -355,7 +376,7 @@ class Block(NamedTuple):
         found = [
             f"{number.meaning} {value}"
             for number, value in zip(self.kind.numbers, self.numbers, strict=True)
-            if number.default not in (None, value)
+            if value != number.usual and not number.needed
         ]
         for name, bias in self.biases:
             if bias != conv.bias:
@@ -365,7 +386,9 @@ class Block(NamedTuple):
     def __str__(self) -> str:
         """As it is written, without numbers that are as usual."""
         numbers = list(self.numbers)
-        while numbers and numbers[-1] == self.kind.numbers[len(numbers) - 1].default:
+        for number, value in zip(self.kind.numbers[::-1], self.numbers[::-1], strict=True):
+            if value != number.usual or number.needed:
+                break
             numbers.pop()
         return ":".join([self.name, *map(str, numbers)])
 
@@ -395,7 +418,7 @@ def why_kept(conv: Conv, block: Block) -> str:
     try:
         steps = block.steps(conv)
     except DscalcError as error:
-        return str(error)
+        return str(error).removeprefix(f"{block}: ")  # which the report names
     if sum(step.cost.macs for step in steps) >= conv.cost.macs:
         return "no saving"
     return ""

@@ -98,6 +98,13 @@ def checked_padding(padding: Padding, axes: int) -> Literal["same", "valid"] | t
     return padding
 
 
+def span(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """How far a dilated kernel reaches along each axis."""
+    return tuple(
+        [gap * (kernel - 1) + 1 for kernel, gap in zip(kernel_size, dilation, strict=True)]
+    )
+
+
 def output_sizes(
     input_size: tuple[int, ...],
     kernel_size: tuple[int, ...],
@@ -118,11 +125,10 @@ def output_sizes(
         ]
     )
     if output_size and min(output_size) < 1:
-        span = [gap * (kernel - 1) + 1 for kernel, gap in zip(kernel_size, dilation, strict=True)]
         padded = [length + sum(ends) for length, ends in zip(input_size, pads, strict=True)]
         raise DscalcError(
-            f"the kernel spans {times(span)}, but the padded input is {times(padded)}; use a "
-            "smaller kernel or dilation, more padding or a larger map"
+            f"the kernel spans {times(span(kernel_size, dilation))}, but the padded input is "
+            f"{times(padded)}; use a smaller kernel or dilation, more padding or a larger map"
         )
     return output_size
 

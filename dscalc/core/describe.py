@@ -1,8 +1,8 @@
 """A layer in words, for titles, verdicts and errors."""
 
 from dscalc.core.blocks import Block
-from dscalc.core.conv import Conv
-from dscalc.words import times
+from dscalc.core.conv import Conv, span
+from dscalc.words import Padding, times
 
 
 def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
@@ -10,9 +10,11 @@ def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
 
     ``one_position`` says that its map was left out.
     """
+    reach = span(conv.kernel_size, conv.dilation)
+    spanning = f" spanning {times(reach)}" if reach != conv.kernel_size else ""
     words = [
         f"{conv.in_channels} -> {conv.out_channels} channels",
-        f"{times(conv.kernel_size)} kernel",
+        f"{times(conv.kernel_size)} kernel{spanning}",
         "one output position" if one_position else f"{times(conv.input_size)} map",
         *([] if one_position else [f"padding {_padding(conv)}"]),
     ]
@@ -23,6 +25,19 @@ def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[s
     """What all layers of a grid have in common: the padding, and what is not as usual."""
     padding = "one output position" if one_position else f"padding {_padding(conv)}"
     return [padding, *unusual_options(conv, block)]
+
+
+def beyond_one_position(conv: Conv, block: Block, padding: Padding) -> str:
+    """What an answer for one output position says of all maps, where that padding is asked for.
+
+    The ratio too, if each step leaves a map of the output's size.
+    """
+    at_output = all(
+        isinstance(step.layer, Conv) and step.layer.output_size == conv.output_size
+        for step in block.steps(conv)
+    )
+    known = "params and ratio" if at_output and padding == "same" else "params"
+    return f"for one output position: {known} do not depend on D"
 
 
 def unusual_options(conv: Conv, block: Block) -> list[str]:

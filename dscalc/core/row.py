@@ -140,7 +140,7 @@ def existing(
         try:
             yield layer_row(conv, block, name)
         except DscalcError as error:
-            left_out[f"{block}: {error}"] += 1
+            left_out[str(error)] += 1
 
 
 def proved(row: Row, count: Count) -> Row:

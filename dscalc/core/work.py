@@ -41,7 +41,7 @@ def worked(conv: Conv, block: Block) -> Iterator[str]:
     spelled = conv.like(
         in_channels=_Symbol(conv.in_channels, "IC"), out_channels=_Symbol(conv.out_channels, "OC")
     )
-    steps = block.kind.build(spelled, *numbers)
+    steps = block.built(spelled, *numbers)
     width = max(map(len, (block.name, *steps)))
     for name, step in steps.items():
         factors = list(_factors(step, conv))

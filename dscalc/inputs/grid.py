@@ -115,8 +115,11 @@ class Grid:
         **options: Any,
     ) -> None:
         self.one_position = d is None
-        if d is None:  # then any map will do: of one position, whatever the padding
-            d, options["padding"] = "1", "same"
+        if d is None:  # then the map that one output position stands on, whatever the padding
+            stride = options.get("stride", 1)
+            d = times(stride) if isinstance(stride, tuple) else str(stride)
+            options["padding"], resolution_multiplier = "same", 1
+        ic, oc, f, d = map(words.with_x, (ic, oc, f, d))
         if dims is None:
             _refuse_channels(ic, f, d)
         written = _axes(f, d)

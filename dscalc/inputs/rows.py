@@ -14,6 +14,12 @@ Cells = dict[str, str]
 
 _MOST_ERRORS = 50
 _LONGEST_LINE = 2**20  # bytes
+_OF_A_REPORT = "mac_ratio"  # a field that the rows of every report have, and no list of layers
+_A_REPORT = (
+    "it is a report of dscalc's own, not a list of layers; dscalc network mobilenet_v1 --show "
+    "prints such a list"
+)
+_SYMBOLS = {"ic": "in_channels", "oc": "out_channels", "f": "kernel_size", "d": "input_size"}
 
 
 def read_cells(
@@ -122,11 +128,16 @@ def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int,
             )
             if not isinstance(values, dict) or not values:
                 raise DscalcError(f"each line must be one object, got {words.shown(line.strip())}")
+            if _OF_A_REPORT in values:
+                problems.add(number, _A_REPORT)
+                problems.raise_any()
             cells = {name: _as_cell(name, value) for name, value in values.items()}
         except json.JSONDecodeError as error:
             problems.add(number, f"malformed JSON: {error.msg} at column {error.colno}")
         except RecursionError:
             problems.add(number, "malformed JSON: it is nested too deeply")
+        except FileError:
+            raise
         except DscalcError as error:
             problems.add(number, error)
         yield number, cells
@@ -163,6 +174,9 @@ def _check_columns(
     if header[0].startswith("["):
         problems.add(line, "it begins like a JSON array; write one JSON object a line instead")
         problems.raise_any()
+    if _OF_A_REPORT in header:
+        problems.add(line, _A_REPORT)
+        problems.raise_any()
     for number, column in enumerate(header):
         if column in header[:number]:
             problems.add(line, f"the column {words.shown(column)} is there twice")
@@ -178,5 +192,6 @@ def _check_columns(
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What was probably meant."""
     known = list(known)
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    symbol = _SYMBOLS.get(word.lower())
+    near = [symbol] if symbol in known else get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"

@@ -1,24 +1,26 @@
 """What a report says in words, and how it writes its numbers."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
+from dscalc import words
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv
 from dscalc.core.measurement import NOISY, Measurement
 from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row
-from dscalc.words import amount
+from dscalc.errors import DscalcError
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
 MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
-CONVENTION = {
-    "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs; adding a bias is not counted",
-    "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop); "
-    "adding a bias is not counted",
+_UNIT = {
+    "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs",
+    "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop)",
 }
+CONVENTION = {unit: f"{what}; adding a bias is not counted" for unit, what in _UNIT.items()}
 
 
 def crosschecked(rows: Iterable[Row]) -> list[str]:
@@ -51,25 +53,53 @@ def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
             f"a 1x1 convolution is already pointwise: a depthwise step adds to it, "
             f"{factor(row.mac_ratio)} the {label}"
         )
+    if block.name == "separable" and conv.in_channels == 1 and row.mac_ratio > 1:
+        return (
+            f"of one channel, depthwise is the convolution itself: {factor(row.mac_ratio)} the "
+            f"{label} in all; for Fx1, then 1xF: --as spatial"
+        )
     sentence = saving(row.mac_ratio, row.param_ratio, label, block.name)
     steps = row.rewritten.steps
     if len(steps) > 1 and row.mac_ratio < 1:
         most = max(steps, key=lambda step: step.cost.macs)
         share = Fraction(most.cost.macs, row.rewritten.cost.macs)
-        sentence += f"; {float(100 * share):.1f}% of {block.name} is {most.name}"
+        sentence += f"; {percent(share)} of {block.name} is {most.name}"
     return sentence
 
 
-def bias_note(row: Row, block: Block) -> list[str]:
-    """What biases would add to params, where the layer has none."""
-    sides = (("standard", row.as_is), (block.name, row.rewritten))
+def layer_options(row: Row, conv: Conv, block: Block, unit: str) -> list[str]:
+    """What pages often take for granted, and which option or command answers as they do."""
+    sides = ("standard", row.as_is), (block.name, row.rewritten)
     convs = {
         name: [s.layer for s in side.steps if isinstance(s.layer, Conv)] for name, side in sides
     }
-    if any(conv.bias for found in convs.values() for conv in found):
-        return []
-    added = [f"{sum(c.out_channels for c in found):,} to {name}" for name, found in convs.items()]
-    return [f"--bias would add params: {', '.join(added)}"]
+    biased = any(conv.bias for found in convs.values() for conv in found)
+    options = []
+    if unpadded := _unpadded(conv):
+        options.append(f"-p valid gives {words.times(unpadded)}")
+    if not biased:
+        standard, rewritten = (sum(conv.out_channels for conv in found) for found in convs.values())
+        options.append(
+            f"--bias adds {standard:,} {words.plural('param', standard)} to standard, "
+            f"{rewritten:,} to {block.name}"
+        )
+    return [*(["; ".join(options)] if options else []), layer_convention(unit, biased=biased)]
+
+
+def layer_convention(unit: str, *, biased: bool) -> str:
+    """What a MAC is, then what to know of biases, or else where other layers are answered."""
+    return CONVENTION[unit] if biased else f"{_UNIT[unit]}; other or more layers: dscalc network"
+
+
+def _unpadded(conv: Conv) -> tuple[int, ...] | None:
+    """The output size without the padding that nobody asked for, if it is another one."""
+    if conv.padding != "same":
+        return None
+    try:
+        size = replace(conv, padding="valid").output_size
+    except DscalcError:
+        return None
+    return size if size != conv.output_size else None
 
 
 def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:
@@ -117,7 +147,7 @@ def _why_slower(row: Row, times: Measurement) -> str:
     before, after = (least_bytes(cost, times.bytes_per_element) for cost in costs)
     flops = [_short(intensity(cost, times.bytes_per_element)) for cost in costs]
     numbers = (
-        f"moves {amount(after)} in place of {amount(before)} "
+        f"moves {words.amount(after)} in place of {words.amount(before)} "
         f"and does {flops[1]} FLOP per byte in place of {flops[0]}"
     )
     if after > before or costs[1].macs > costs[0].macs:

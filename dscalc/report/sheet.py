@@ -24,9 +24,10 @@ from dscalc.report.sentences import (
     PENDING,
     SAME,
     bar,
-    bias_note,
     crosschecked,
     factor,
+    layer_convention,
+    layer_options,
     layer_saving,
     measured,
     percent,
@@ -44,7 +45,8 @@ class Sheet:
 
     The first column names its row and is aligned left, the others right. ``bar`` is the column
     that holds bars, if there is one. ``spare`` are columns that a narrow table can do without,
-    the first of them first. ``checks`` are sentences, and whether each holds.
+    the first of them first; ``listed`` is the one whose cells then stand below the table.
+    ``checks`` are sentences, and whether each holds.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Sheet:
     notes: Sequence[str]
     bar: int | None = None
     spare: Sequence[int] = ()
+    listed: int | None = None
     checks: Sequence[tuple[bool, str]] = ()
     paths: bool = False  # whether the first column holds module paths, which may be shortened
     result_first: bool = False  # whether a page, which is read from the top, begins with the result
@@ -115,9 +118,8 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         *report.notes,
         f"{report.block.name} / standard = {ratio_in_full(row, row.layer, report.block)}",
         layer_saving(row, row.layer, report.block, label),
-        *bias_note(row, report.block),
         *crosschecked([row]),
-        CONVENTION[report.unit],
+        *layer_options(row, row.layer, report.block, report.unit),
     ]
     return Sheet(report.title, header, cells[:-1], cells[-1], notes)
 
@@ -166,7 +168,7 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     notes = ["* the standard convolution, which each of the others stands in place of"]
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     spare = (first + 4, first, first + 2)
-    return Sheet(report.title, header, cells, None, notes, spare=spare)
+    return Sheet(report.title, header, cells, None, notes, spare=spare, listed=first)
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
@@ -187,9 +189,10 @@ def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
         for row in rows
     ]
     legend = f"ratio = {name} / standard; fewer = standard / {name}"
-    notes = [legend, *crosschecked(rows)]
-    notes += [*report.notes, CONVENTION[report.unit]]
-    return Sheet(report.title, header, cells, None, notes, bar=7, spare=(5, 7))
+    biased = any(row.layer.bias for row in rows)
+    notes = [legend, *crosschecked(rows), *report.notes]
+    notes.append(layer_convention(report.unit, biased=biased))
+    return Sheet(report.title, header, cells, None, notes, bar=7, spare=(7, 5))
 
 
 def _network(report: Report, rows: Sequence[Row]) -> Sheet:

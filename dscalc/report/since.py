@@ -38,7 +38,7 @@ def changed(report: Report, baseline: Baseline) -> Sheet:
     return Sheet(
         f"{_verdict(total, label)}: {report.title} against {baseline.name}",
         header, cells, result, notes,
-        spare=(6, 2, 7, 3, 1, 5), paths=report.command == "model", result_first=True,
+        spare=(6, 7, 2, 1, 8, 5), paths=report.command == "model", result_first=True,
     )  # fmt: skip
 
 

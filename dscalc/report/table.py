@@ -128,8 +128,15 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     box = SIMPLE_HEAD
     if console.options.ascii_only:
         sheet, box = in_ascii(sheet), _ASCII_HEAD
-    body, left_out = _fitting(sheet, console, box) if sheet.rows or sheet.result else (Text(), "")
-    notes = [*sheet.notes, *([f"not shown at this width: {left_out}"] if left_out else [])]
+    body, left_out = _fitting(sheet, console, box) if sheet.rows or sheet.result else (Text(), [])
+    notes = [*_listed(sheet, left_out), *sheet.notes]
+    names = [
+        sheet.header[column]
+        for column in sorted(left_out)
+        if column not in (sheet.bar, sheet.listed)
+    ]
+    if names:
+        notes.append(f"not shown at this width: {', '.join(names)}")
     return Group(
         _sentence(sheet.title, console.width, "bold"),
         body,
@@ -137,15 +144,21 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     )
 
 
-def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, str]:
-    """The table with as few columns left out as it takes, and their names; or one line a cell."""
+def _listed(sheet: Sheet, left_out: Sequence[int]) -> list[str]:
+    """The cells of a column that is left out and listed, each once; then an empty line."""
+    if sheet.listed is None or sheet.listed not in left_out:
+        return []
+    return [*dict.fromkeys(f"{row[0]}: {row[sheet.listed]}" for row in sheet.rows), ""]
+
+
+def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, Sequence[int]]:
+    """The table with as few columns left out as it takes, and which; or one line a cell."""
     roomy = console.options.update_width(_ROOMY)
     for count in range(len(sheet.spare) + 1):
         without = sheet.spare[:count]
         table = _table(sheet, without, box)
         if console.measure(table, options=roomy).maximum <= console.width:
-            names = [sheet.header[column] for column in sorted(without) if column != sheet.bar]
-            return table, ", ".join(names)
+            return table, without
     if sheet.paths:
         rows = [*sheet.rows, sheet.result or [""]]
         longest = max(len(row[0]) for row in rows)
@@ -154,9 +167,8 @@ def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, 
             mark = _ASCII_MARK if console.options.ascii_only else PENDING
             paths = _told_apart([row[0] for row in sheet.rows], room, mark)
             shorter = [[path, *row[1:]] for path, row in zip(paths, sheet.rows, strict=True)]
-            names = [sheet.header[column] for column in sorted(sheet.spare)]
-            return _table(replace(sheet, rows=shorter), sheet.spare, box), ", ".join(names)
-    return _vertical(sheet), ""
+            return _table(replace(sheet, rows=shorter), sheet.spare, box), sheet.spare
+    return _vertical(sheet), ()
 
 
 def _told_apart(paths: Sequence[str], room: int, mark: str) -> list[str]:
