@@ -189,6 +189,7 @@ def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
         ("64 64 3 28 --as bottleneck:3", "3 does not divide 64 output channels"),
         ("64 64 3 28 --as botleneck", "--as: unknown block 'botleneck'; did you mean bottleneck?"),
         ("bench 64 64 3 28 --as standard", "--as standard is what the layer is compared with"),
+        ("model x:X --as standard", "--as standard is what a model has already"),
         ("64 64,128 3 28 --work", "--work shows one layer"),
         ("3,5 64 3 28 --as grouped:8", "no layer is left; left out: grouped:8: 8 groups do not"),
     ],

@@ -136,7 +136,7 @@ def model(
 
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
-    block = Block.parse(as_)
+    block = Block.parse(as_, standard="what a model has already")
     asked = Asked("model", block, output)
     verdict = asked.verdict
     key = find(sort, "model", block, output.unit) if sort is not None else None
@@ -183,9 +183,10 @@ def model(
         rows = summed_by_path(report.rows, levels) if levels else list(report.rows)
         if key:
             rows.sort(key=lambda row: _sortable(key.read(row)), reverse=True)
-        notes = report.notes
+        label = UNITS[output.unit][0]
+        notes = [note.replace("% of the MACs", f"% of the {label}") for note in report.notes]
         if most and most < len(rows):
-            notes = [_left_out(rows[most:], UNITS[output.unit][0]), *notes]
+            notes = [_left_out(rows[most:], label), *notes]
         report = replace(report, rows=rows[:most], notes=notes, checks=verdict.checks)
         write(report, output, asked.get)
     return verdict.conclude()
