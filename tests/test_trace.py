@@ -441,6 +441,13 @@ def test_float_models_made_to_be_quantised_are_counted():
     assert seen(model, IMAGE).macs == 2 * MACS_3_4
 
 
+def test_a_model_spread_over_gpus_is_counted_without_one():
+    model = nn.DataParallel(conv())
+    model.device_ids, model.src_device_obj = [0], torch.device("cuda:0")  # as on such a machine
+    assert seen(model, IMAGE).macs == MACS_3_4
+    assert model.device_ids == [0]
+
+
 def broken(model, x):
     raise KeyError("no\nsuch key")
 

@@ -281,8 +281,8 @@ class Trace:
 def on_meta(model: nn.Module) -> nn.Module:
     """Copy a model onto the meta device, in evaluation mode: all but the values of its tensors.
 
-    Tied parameters stay tied, parameters have no gradients, and a compiled module becomes the one
-    that it was made from.
+    Tied parameters stay tied, parameters have no gradients, a compiled module becomes the one that
+    it was made from, and one that spreads over GPUs does not.
 
     Raises:
         DscalcError: the model cannot be copied, or has quantised modules.
@@ -320,6 +320,8 @@ def _copied_model(model: nn.Module, device: str) -> nn.Module:
             twin: nn.Module = _copied(model, device, memo)
             for module in twin.modules():
                 module.__dict__.pop("_compiled_call_impl", None)
+                if isinstance(module, nn.DataParallel):
+                    module.device_ids = []  # it then calls what it holds, without a GPU
                 if isinstance(module, torch.jit.ScriptModule):  # copied in C++, past the memo
                     module.to(device)
     except Exception as error:  # whatever the model's own attributes raise
