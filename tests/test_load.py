@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from textwrap import dedent
 
 import pytest
@@ -62,6 +63,13 @@ def with_weights():
 
 def without_weights():
     nn.Linear(3, 2).load_state_dict({})
+
+
+def warned_again():
+    for _ in range(3):
+        warnings.simplefilter("ignore", BytesWarning)  # Python then forgets what was shown
+        warnings.warn("old", stacklevel=1)
+    return nn.Identity()
 
 
 def warned():
@@ -195,6 +203,13 @@ def test_warnings_are_the_users_alone(capsys):
     load_model("nets.py:with_weights", {})  # torch warns that it copies nothing to meta
     assert "Warning" not in capsys.readouterr().err
     load_model("nets:net", {})
+
+
+def test_a_warning_is_shown_once():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        load_model("nets.py:warned_again", {})
+    assert [str(warning.message) for warning in shown] == ["old"]
 
 
 def test_a_warning_without_a_place_is_of_the_target(here):

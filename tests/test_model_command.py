@@ -15,6 +15,7 @@ import pytest
 from dscalc.core.blocks import SEPARABLE
 from dscalc.pytorch import trace as tracing
 from dscalc.record.fields import fields
+from dscalc.report.table import _told_apart
 
 AUDIT = import_module("dscalc.pytorch.audit")  # the package exports a function of this name
 
@@ -435,6 +436,11 @@ def test_long_module_paths_are_shortened_before_the_table_is_stacked(model):
         re.findall(r"[\d,]+ ✓.*", line) for line in wide if "✓" in line and "%" in line
     ][:16]
     assert "not shown at this width: kind, channels, F, output" in narrow
+
+
+def test_paths_that_begin_alike_are_told_apart_by_all_but_their_first_names():
+    paths = [f"backbone.low_level_features.{n}.conv.0.0" for n in range(9)]
+    assert _told_apart(paths, 16, "…") == [f"b.l.{n}.conv.0.0" for n in range(9)]
 
 
 def test_paths_are_shortened_with_dots_in_ascii_and_never_for_machines(model, monkeypatch):

@@ -140,7 +140,7 @@ def test_a_transposed_convolution_is_that_of_torch(sizes, in_channels, out_chann
         in_channels, out_channels, conv.kernel_size, conv.stride, conv.padding,
         conv.output_padding, bias=bias, dilation=conv.dilation, device="meta",
     )  # fmt: skip
-    with torch.inference_mode(), FlopCounterMode(display=False) as mode:
+    with torch.no_grad(), FlopCounterMode(display=False) as mode:
         output = module(torch.empty(2, in_channels, *conv.input_size, device="meta"))
     assert tuple(output.shape[2:]) == conv.output_size
     assert conv.cost.macs == mode.get_total_flops() // 2
@@ -240,6 +240,7 @@ def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
         ("64 64 3 28 --as grouped:x", "grouped groups must be a whole number such as 8, got 'x'"),
         ("64 64 3 28 --as botleneck", "--as: unknown block 'botleneck'; did you mean bottleneck?"),
         ("bench 64 64 3 28 --as standard", "--as standard is what the layer is compared with"),
+        ("model x:X --as standard", "--as standard is what a model has already"),
         ("64 64,128 3 28 --work", "--work shows one layer"),
         ("3,5 64 3 28 --as grouped:8", "no layer is left; left out: grouped:8: 8 groups do not"),
     ],

@@ -20,6 +20,7 @@ from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
+from dscalc.record.fields import UNITS
 from dscalc.record.report import Report
 
 EXAMPLES = """
@@ -129,7 +130,7 @@ def model(
 
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
-    block = Block.parse(as_)
+    block = Block.parse(as_, standard="what a model has already")
     before = held_against.read(ctx, "model", block)
     asked = Asked("model", block, output, before)
     verdict = asked.verdict
@@ -175,7 +176,9 @@ def model(
             if field.read(whole) is None and field.read(whole._replace(unknown=())) is not None:
                 operators = ", ".join(whole.unknown)
                 raise DscalcError(f"{field.name} is not known: no formula for {operators}")
-        return replace(report, title=target, unit=output.unit)
+        label = UNITS[output.unit][0]
+        notes = [note.replace("% of the MACs", f"% of the {label}") for note in report.notes]
+        return replace(report, title=target, unit=output.unit, notes=notes)
 
     if len(targets) > 1:
         _show_totals(targets, audited, asked, output)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from dscalc import words
-from dscalc.core.blocks import BLOCKS, SEPARABLE, STANDARD, Block
+from dscalc.core.blocks import BLOCKS, SEPARABLE, Block
 from dscalc.errors import DscalcError
 from dscalc.record.fields import DEFAULT, Field, Unit
 from dscalc.record.fields import fields as fields_of
@@ -126,11 +126,7 @@ class BlockOptions:
 
     def block(self) -> Block:
         """What the layer is rewritten as."""
-        block = Block.parse(self.as_)
-        if block == STANDARD:
-            raise DscalcError(
-                "--as standard is what the layer is compared with; name another block"
-            )
+        block = Block.parse(self.as_, standard="what the layer is compared with")
         if self.depth_multiplier is not None:
             multiplier = words.whole(self.depth_multiplier, "--depth-multiplier")
             if self.as_ != str(SEPARABLE):

@@ -277,11 +277,12 @@ class Block(NamedTuple):
     dims: int = 2
 
     @classmethod
-    def parse(cls, text: str, option: str = "--as") -> "Block":
-        """Read ``NAME`` or ``NAME:NUMBER``.
+    def parse(cls, text: str, option: str = "--as", *, standard: str = "") -> "Block":
+        """Read ``NAME`` or ``NAME:NUMBER``; ``standard`` says what that is already, if it is.
 
         Raises:
-            DscalcError: there is no such block, or a number is none that it takes.
+            DscalcError: there is no such block, a number is none that it takes, or it is what is
+                there already.
         """
         name, *given = text.strip().split(":")
         if name not in BLOCKS:
@@ -304,6 +305,8 @@ class Block(NamedTuple):
                     f"got {words.shown(text)}"
                 )
             read.append(number.usual)
+        if name == "standard" and standard:
+            raise DscalcError(f"{option} standard is {standard}; name another block")
         return cls(name, tuple(read))
 
     @property

@@ -71,7 +71,7 @@ def audit(
         CrosscheckError: fvcore cannot count one of its layers.
     """
     if isinstance(block, str):
-        block = Block.parse(block, "block")
+        block = Block.parse(block, "block", standard="what a model has already")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     as_is, copied = trace_either(model, args, kwargs, rebuild)

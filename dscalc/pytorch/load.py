@@ -114,11 +114,13 @@ def call(
             pass  # the real call tells, of the device that the user knows
         else:
             sys.stdout.write(said.getvalue())
+            shown_once: dict[Any, Any] = {}
             for warning in warned:
                 if "meta" not in str(warning.message):  # such as of weights that were not copied
                     warnings.warn_explicit(
-                        warning.message, warning.category, warning.filename, warning.lineno
-                    )
+                        warning.message, warning.category, warning.filename, warning.lineno,
+                        registry=shown_once,
+                    )  # fmt: skip
             return made
     try:
         return make(**arguments or {})

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -178,6 +178,9 @@ _WITHOUT_MACS = {
         hardswish heaviside huber_loss log_sigmoid_forward mish mse_loss smooth_l1_loss
         soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
         nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub""",
+    "the same; torch 2.4 has no tag for it": """
+        _conj_physical aminmax celu count_nonzero elu hardshrink hardsigmoid hardtanh leaky_relu
+        rad2deg softplus softshrink""",
     "tells something of a tensor": """
         _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
         _functional_assert_scalar _has_same_storage_numel _is_all_true _is_any_true
@@ -278,8 +281,8 @@ class Trace:
 def on_meta(model: nn.Module) -> nn.Module:
     """Copy a model onto the meta device, in evaluation mode: all but the values of its tensors.
 
-    Tied parameters stay tied, parameters have no gradients, and a compiled module becomes the one
-    that it was made from.
+    Tied parameters stay tied, parameters have no gradients, a compiled module becomes the one that
+    it was made from, and one that spreads over GPUs does not.
 
     Raises:
         DscalcError: the model cannot be copied, or has quantised modules.
@@ -298,7 +301,9 @@ def on_cpu(model: nn.Module) -> nn.Module:
 
 def _copied_model(model: nn.Module, device: str) -> nn.Module:
     for path, module in model.named_modules():
-        if ".quantized" in type(module).__module__:
+        home = type(module).__module__
+        packed = home.startswith("torch.") and ".quantized" in home
+        if packed and not home.endswith(".functional_modules"):  # those stand in float models too
             raise DscalcError(
                 f"{printable(path) or 'the model'} is a quantised module "
                 f"({type(module).__name__}), whose weights are packed away; audit the float "
@@ -315,6 +320,8 @@ def _copied_model(model: nn.Module, device: str) -> nn.Module:
             twin: nn.Module = _copied(model, device, memo)
             for module in twin.modules():
                 module.__dict__.pop("_compiled_call_impl", None)
+                if isinstance(module, nn.DataParallel):
+                    module.device_ids = []  # it then calls what it holds, without a GPU
                 if isinstance(module, torch.jit.ScriptModule):  # copied in C++, past the memo
                     module.to(device)
     except Exception as error:  # whatever the model's own attributes raise
@@ -432,6 +439,10 @@ def trace(
             given = materialised(Inputs(args, kwargs), device)
             with ExitStack() as stack:
                 stack.enter_context(_surroundings(device))
+                if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+                    # It gets its shapes; torch 2.4 cannot give them under a mode.
+                    model(*given.args, **given.kwargs)
+                    given = materialised(Inputs(args, kwargs), device)
                 stack.enter_context(watch.hooks())
                 if with_torch:
                     stack.enter_context(counter)
@@ -741,12 +752,16 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
             path, module = paths[id(running)], running
     name = type(module).__name__
     what = f"{printable(path)} ({name})" if path else name
-    why = f"{type(error).__name__}: {_first_line(error)}{_user_line(error)}"
+    line = _user_line(error)
+    why = f"{type(error).__name__}: {_first_line(error)}{line}"
     advice = input_hint(model, inputs, error)
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
         advice = "parts of it are scripted: audit the float nn.Module that they were made from"
     elif "require grad" in str(error):
         advice = "models run without gradients here"
+    elif "active mode" in str(error):  # which names dscalc's own
+        why = f"torch {torch.__version__} shows no mode what is in a higher-order operator{line}"
+        advice = "a later torch does"
     elif isinstance(error, NotImplementedError):
         return DscalcError(f"{what} cannot run on these inputs ({why})")
     return DscalcError(f"{what} cannot run on these inputs ({why}); {advice}")

@@ -173,8 +173,9 @@ def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, 
 
 def _told_apart(paths: Sequence[str], room: int, mark: str) -> list[str]:
     """The paths shortened in the way that leaves the most of them different."""
-    ways = [[way(path, room, mark) for path in paths] for way in (_without_parts, _in_short_parts)]
-    return max(ways, key=lambda shortened: len(set(shortened)))
+    ways = (_without_parts, _in_short_parts, _in_initials)
+    found = [[way(path, room, mark) for path in paths] for way in ways]
+    return max(found, key=lambda shortened: len(set(shortened)))
 
 
 def _without_parts(path: str, room: int, mark: str) -> str:
@@ -203,6 +204,16 @@ def _in_short_parts(path: str, room: int, mark: str) -> str:
         if len(shortened) <= room:
             return shortened
     return _cut(path, room, mark)
+
+
+def _in_initials(path: str, room: int, mark: str) -> str:
+    """A module path with as few of its first names as it takes as initials: b.l.1.conv.0.0."""
+    parts = path.split(".")
+    for number, part in enumerate(parts[:-1]):
+        if len(".".join(parts)) <= room:
+            break
+        parts[number] = part if part.isdigit() else part[:1]
+    return _cut(".".join(parts), room, mark)
 
 
 def _cut(name: str, room: int, mark: str) -> str:

@@ -1,4 +1,4 @@
-"""Start-up and the cross-check of one layer, as ratios of whole processes that take turns.
+"""Start-up, the cross-check of one layer and models, as ratios of processes that take turns.
 
 Not part of the default run: ``pytest tests/benchmarks -s`` prints each ratio and holds its bound.
 """
@@ -6,7 +6,6 @@ Not part of the default run: ``pytest tests/benchmarks -s`` prints each ratio an
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
@@ -33,6 +32,41 @@ def main(number: int) -> None:
 app()
 """
 IMPORTS = "import torch, fvcore.nn, typer, rich.table"
+# What one would write instead of `dscalc model`: FILE NAME C H W.
+FLOP_COUNTER = """
+import runpy, sys
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+file, name, *shape = sys.argv[1:]
+with torch.device("meta"):
+    model = runpy.run_path(file)[name]().eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as mode:
+        model(torch.empty(1, *map(int, shape)))
+print(mode.get_total_flops() // 2)
+"""
+THREE_LAYERS = """
+from torch import nn
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )
+"""
+AUDIT = """
+import sys, time
+import torch
+import architectures
+from dscalc.pytorch.audit import audit
+model = architectures.resnet50()
+audit(model, (1, 3, 32, 32))  # imports what torch imports when a model first runs
+spent = []
+for _ in range(5):
+    start = time.process_time()
+    audit(model, (1, 3, int(sys.argv[1]), int(sys.argv[1])))
+    spent.append(time.process_time() - start)
+print(min(spent))
+"""
+TESTS = Path(__file__).parents[1]
 
 
 def dscalc(args):
@@ -40,15 +74,13 @@ def dscalc(args):
 
 
 def run(command):
-    """(seconds, peak kilobytes) of a process whose output goes nowhere."""
+    """(processor seconds, peak kilobytes) of a process whose output goes nowhere."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    return seconds, usage.ru_maxrss
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
 def compared(ours, others, rounds):
@@ -95,3 +127,35 @@ def test_a_verified_answer_costs_the_same_at_any_size():
     time_ratio, memory_ratio = compared(dscalc("4096 8192 7 4096"), dscalc("3 64 3 224"), 9)
     hold("verified 4096 8192 7 4096 / 3 64 3 224, time", time_ratio, 1.15)
     hold("verified 4096 8192 7 4096 / 3 64 3 224, peak memory", memory_ratio, 1.05)
+
+
+def test_a_model_against_a_script_that_runs_flop_counter_mode(tmp_path):
+    small, counter = tmp_path / "small.py", tmp_path / "counter.py"
+    small.write_text(THREE_LAYERS, "utf-8")
+    counter.write_text(FLOP_COUNTER, "utf-8")
+    for file, name, size in (
+        (TESTS / "architectures.py", "resnet50", "224"),
+        (small, "net", "32"),
+    ):
+        ours = dscalc(f"model {file}:{name} --input 3x{size}x{size}")
+        theirs = [sys.executable, str(counter), str(file), name, "3", size, size]
+        time_ratio, memory_ratio = compared(ours, theirs, 9)
+        hold(f"dscalc model {name} / FlopCounterMode on meta, time", time_ratio, 1.2)
+        hold(f"dscalc model {name} / FlopCounterMode on meta, peak memory", memory_ratio, 1.2)
+
+
+def test_a_model_costs_the_same_at_any_size():
+    target = f"model {TESTS / 'architectures.py'}:resnet50"
+    large, small = (dscalc(f"{target} --input 3x{size}x{size}") for size in (1024, 224))
+    time_ratio, memory_ratio = compared(large, small, 5)
+    hold("dscalc model resnet50 at 1024 / at 224, time", time_ratio, 1.1)
+    hold("dscalc model resnet50 at 1024 / at 224, peak memory", memory_ratio, 1.1)
+
+    def seconds(size):
+        """Of the audit alone, without the imports."""
+        paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        env = {**os.environ, "PYTHONPATH": paths}
+        return float(subprocess.check_output([sys.executable, "-c", AUDIT, size], env=env))
+
+    ratios = [seconds("1024") / seconds("224") for _ in range(5)]
+    hold("audit of resnet50 at 1024 / at 224, time", median(ratios), 1.1)
