@@ -25,6 +25,7 @@ from dscalc.commands.options import (
     Work,
 )
 from dscalc.core.blocks import STANDARD
+from dscalc.core.conv import Conv
 from dscalc.core.describe import described, in_common
 from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
@@ -129,13 +130,15 @@ def _show_grid(
     left_out: Counter[str] = Counter()
 
     def rows() -> Iterator[Row]:
-        for layer in watched(layers, layers.count, output) if count else layers:
-            for row in existing(layer, [report.block], left_out):
-                if count:
-                    row = proved(row, count)
-                    verdict.crosscheck(row, report, partial(described, layer, report.block))
-                if output.assertions:
-                    verdict.check(row, partial(described, layer, report.block))
-                yield row
+        shown = watched(layers, layers.count, output) if count else layers
+        for row in existing(shown, [report.block], left_out):
+            assert isinstance(row.layer, Conv)
+            name = partial(described, row.layer, report.block)
+            if count:
+                row = proved(row, count)
+                verdict.crosscheck(row, report, name)
+            if output.assertions:
+                verdict.check(row, name)
+            yield row
 
     write_existing(report, rows(), left_out, asked, output)

@@ -131,14 +131,15 @@ def layer_row(conv: Conv, block: Block, name: str | None = None) -> Row:
 
 
 def existing(
-    conv: Conv, blocks: Iterable[Block], left_out: Counter[str], name: str | None = None
+    layers: Iterable[Conv], blocks: Sequence[Block], left_out: Counter[str]
 ) -> Iterator[Row]:
     """A row for each block that exists for a layer; ``left_out`` counts why the others do not."""
-    for block in blocks:
-        try:
-            yield layer_row(conv, block, name)
-        except DscalcError as error:
-            left_out[f"{block}: {error}"] += 1
+    for conv in layers:
+        for block in blocks:
+            try:
+                yield layer_row(conv, block)
+            except DscalcError as error:
+                left_out[f"{block}: {error}"] += 1
 
 
 def proved(row: Row, count: Count) -> Row:

@@ -2,6 +2,9 @@
 
 Every format, ``--get``, ``--assert`` and ``--sort`` read this table; no name of a field is
 spelled anywhere else. Counts are exact ints, ratios exact Fractions, times floats.
+
+A value is written as Python over a row's parts, such as ``after.macs - before.macs``: all that a
+report shows of a row is then compiled into one function, which a million rows need; see `reading`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,15 +12,13 @@ from difflib import get_close_matches
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from dscalc import words
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
-from dscalc.core.cost import Cost
 from dscalc.core.roofline import least_bytes
-from dscalc.core.row import Counted, Row
+from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 
 Command = Literal["compare", "blocks", "network", "model", "bench"]
@@ -25,18 +26,6 @@ Unit = Literal["macs", "flops"]
 Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | None
 DEFAULT: dict[str, Block] = {"network": STANDARD}  # else separable: what rows are rewritten as
 UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
-
-
-class Path:
-    """Reads an attribute of an attribute of a row; several are read fastest in one go."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.get = attrgetter(path)
-
-    def __call__(self, row: Row) -> Any:
-        """The value in a row."""
-        return self.get(row)
 
 
 class Field(NamedTuple):
@@ -47,23 +36,50 @@ class Field(NamedTuple):
         unit: of its number; "" where it has none.
         type: of its value, where it has one.
         doc: what it is, in a few words.
-        read: fetches it from a row.
-        formula: what the cross-check holds it against; None where nothing counts it.
-        over: of a ratio, what is divided by what, with no value where the latter is 0.
+        value: how it is read from a row, as `reading` takes it.
+        formula: the same of what the cross-check holds it against; "" where nothing counts it.
     """
 
     name: str
     unit: str
     type: type
     doc: str
-    read: Callable[[Row], Any]
-    formula: Callable[[Row], Any] | None = None
-    over: tuple[Callable[[Row], int], Callable[[Row], int]] | None = None
+    value: str
+    formula: str = ""
 
     @property
     def is_number(self) -> bool:
         """Whether it can be compared and sorted."""
         return self.type in (int, float, Fraction)
+
+    def read(self, row: Row) -> Any:
+        """Its value in a row."""
+        return reading(self.value)(row)[0]
+
+    def expected(self, row: Row) -> Any:
+        """What the formulas give for it, if the cross-check counts it."""
+        return reading(self.formula)(row)[0]
+
+
+@lru_cache
+def reading(*values: str, **names: Callable[..., Any]) -> Callable[[Row], tuple[Any, ...]]:
+    """A function that reads all of the values of a row at once.
+
+    They may speak of the ``row``, its ``layer``, its costs ``before`` and ``after`` it is
+    rewritten, and the costs of its ``steps`` by name; of the functions of this module; and of
+    further ``names``, or the same with another meaning.
+    """
+    known = {"ratio": Fraction, "least_bytes": least_bytes, "exact": _exact, **names}
+    known |= {"closed_form": closed_form, "steps_of": _steps}
+    read = eval(f"lambda row, layer, before, after, steps: ({', '.join(values)},)", known)
+
+    def read_row(row: Row) -> tuple[Any, ...]:
+        after = row.rewritten
+        costs = {step.name: step.cost for step in after.steps}
+        found: tuple[Any, ...] = read(row, row.layer, row.as_is.cost, after.cost, costs)
+        return found
+
+    return read_row
 
 
 @lru_cache
@@ -71,34 +87,29 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
     """The fields of a command's rows where they are rewritten as a block."""
     if command == "blocks":
         return tuple(_block_fields(unit))
+    label, scale = UNITS[unit]
     bench = command == "bench"
     named = STANDARD.name if command in ("compare", "bench") else ""
     found = [
         *_layer(command),
-        *_counts(named, f"{named} convolution" if named else "the row", "as_is", unit),
+        *_counts(named, f"{named} convolution" if named else "the row", "before", unit),
     ]
-    if not named:
-        found.append(Field("share", "ratio", Fraction, "MACs of the row / of the total", _share))
     if named:
-        found += _traffic(named, "as_is")
-    found += _counts(block.name, block.name, "rewritten", unit)
+        found += _traffic(named, "before", bench)
+    else:
+        found.append(Field("share", "ratio", Fraction, "MACs of the row / of the total", _SHARE))
+    found += _counts(block.name, block.name, "after", unit)
     if named:
-        found += _traffic(block.name, "rewritten")
+        found += _traffic(block.name, "after", bench)
     for step in block.step_names:
         found += _step(step, block.name, unit)
     found += _RATIOS
-    scale = UNITS[unit][1]
-    before, after = (_inner(_count(side, "macs", scale)) for side in ("as_is", "rewritten"))
-    found.append(
-        Field(
-            f"saved_{unit}", UNITS[unit][0], int, "as it is - rewritten",
-            lambda row: before(row) - after(row),
-        )
-    )  # fmt: skip
+    saved = f"before.macs * {scale} - after.macs * {scale}"
+    found.append(Field(f"saved_{unit}", label, int, "as it is - rewritten", saved))
     if bench:
         found += _times(named, block)
     else:
-        sides = {named: "as_is", block.name: "rewritten"}
+        sides = {named: "before", block.name: "after"}
         found += _proof(sides, "fvcore", "macs", unit)
         found += _proof(sides, "torch", "params", unit)
         found.append(_CROSSCHECK)
@@ -109,23 +120,23 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
             else _if_known(field)
             for field in found
         ]
-        label, scale = UNITS[unit]
         doc = f"{label} as torch's FlopCounterMode counts them; of the total"
-        found.append(
-            Field(f"torch_{unit}", label, int, doc, _torch_macs(scale), Path("torch_macs"))
-        )
+        counted = f"row.torch_macs and row.torch_macs * {scale}"
+        found.append(Field(f"torch_{unit}", label, int, doc, counted, "row.torch_macs"))
     return tuple(found)
 
 
 def _block_fields(unit: Unit) -> Iterator[Field]:
     """A row of ``blocks`` is a block in place of the standard layer."""
     yield from _layer("blocks")
-    yield from _counts("", "the block", "rewritten", unit)
+    yield from _counts("", "the block", "after", unit)
     yield from _RATIOS
-    yield Field("closed_form", "", str, "the first ratio in symbols, if that is short", closed_form)
-    yield Field("steps", "", list, "its steps in order, each with its sizes and cost", _steps(unit))
-    yield from _proof({"": "rewritten"}, "fvcore", "macs", unit)
-    yield from _proof({"": "rewritten"}, "torch", "params", unit)
+    doc = "the first ratio in symbols, if that is short"
+    yield Field("closed_form", "", str, doc, "closed_form(row)")
+    doc = "its steps in order, each with its sizes and cost"
+    yield Field("steps", "", list, doc, f"steps_of(row, {unit!r})")
+    yield from _proof({"": "after"}, "fvcore", "macs", unit)
+    yield from _proof({"": "after"}, "torch", "params", unit)
     yield _CROSSCHECK
 
 
@@ -136,33 +147,26 @@ def closed_form(row: Row) -> str | None:
     return form[0] if form and form[2] == row.mac_ratio else None
 
 
-def _steps(unit: Unit) -> Callable[[Row], list[dict[str, Value]]]:
-    def read(row: Row) -> list[dict[str, Value]]:
-        return [
-            {
-                "name": step.name,
-                "in_channels": step.layer.in_channels,
-                "out_channels": step.layer.out_channels,
-                "kernel_size": step.layer.kernel_size,
-                "groups": step.layer.groups,
-                "output_size": step.layer.output_size,
-                unit: step.cost.macs * UNITS[unit][1],
-                "params": step.cost.params,
-            }
-            for step in row.rewritten.steps
-            if isinstance(step.layer, Conv)
-        ]
-
-    return read
+def _steps(row: Row, unit: Unit) -> list[dict[str, Value]]:
+    return [
+        {
+            "name": step.name,
+            "in_channels": step.layer.in_channels,
+            "out_channels": step.layer.out_channels,
+            "kernel_size": step.layer.kernel_size,
+            "groups": step.layer.groups,
+            "output_size": step.layer.output_size,
+            unit: step.cost.macs * UNITS[unit][1],
+            "params": step.cost.params,
+        }
+        for step in row.rewritten.steps
+        if isinstance(step.layer, Conv)
+    ]
 
 
 def _if_known(field: Field) -> Field:
     """The field, without a value where some operators have no count."""
-    return field._replace(read=lambda row: None if row.unknown else field.read(row), over=None)
-
-
-def _torch_macs(scale: int) -> Callable[[Row], int | None]:
-    return lambda row: None if row.torch_macs is None else row.torch_macs * scale
+    return field._replace(value=f"None if row.unknown else {field.value}")
 
 
 def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Field:
@@ -228,14 +232,15 @@ def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:
 
 def values(row: Row, known: Sequence[Field]) -> dict[str, Value]:
     """The row by the names of its fields."""
-    return {field.name: field.read(row) for field in known}
+    read = reading(*[field.value for field in known])
+    return dict(zip([field.name for field in known], read(row), strict=True))
 
 
 def _layer(command: Command) -> Iterator[Field]:
-    yield Field("name", "", str, "what people call it", Path("name"))
-    yield Field("kind", "", str, "what it is: conv, linear, pool, ..., total", Path("kind"))
+    yield Field("name", "", str, "what people call it", "row.name")
+    yield Field("kind", "", str, "what it is: conv, linear, pool, ..., total", "row.kind")
     if command in ("network", "model"):
-        yield Field("kept", "", str, "why it is not rewritten; empty if it is", Path("kept"))
+        yield Field("kept", "", str, "why it is not rewritten; empty if it is", "row.kept")
     for name, type_, doc in (
         ("in_channels", int, "channels of the input"),
         ("out_channels", int, "channels of the output"),
@@ -249,145 +254,96 @@ def _layer(command: Command) -> Iterator[Field]:
         ("bias", bool, "whether each output channel adds a bias"),
         ("batch_size", int, "samples"),
     ):
-        yield Field(name, "", type_, doc, Path(f"layer.{name}"))
+        yield Field(name, "", type_, doc, f"layer.{name}")
     if command == "model":
-        yield Field("calls", "", int, "how often it runs", Path("calls"))
+        yield Field("calls", "", int, "how often it runs", "row.calls")
 
 
-def _count(side: str, noun: str, scale: int = 1) -> Callable[[Row], int]:
-    """Reads one count of a side."""
-    read: Callable[[Row], int] = Path(f"{side}.cost.{noun}")
-    return read if scale == 1 else lambda row: read(row) * scale
-
-
-def _inner(read: Callable[[Row], int]) -> Callable[[Row], int]:
-    """What reads an attribute without a call in Python, where that is all there is to do."""
-    return read.get if isinstance(read, Path) else read
-
-
-def _counts(name: str, what: str, side: str, unit: Unit) -> Iterator[Field]:
+def _counts(name: str, what: str, cost: str, unit: Unit) -> Iterator[Field]:
     label, scale = UNITS[unit]
     prefix = f"{name}_" if name else ""
-    yield Field(f"{prefix}{unit}", label, int, f"{label} of {what}", _count(side, "macs", scale))
+    yield Field(f"{prefix}{unit}", label, int, f"{label} of {what}", f"{cost}.macs * {scale}")
     for noun, unit_, doc in (
         ("params", "params", f"weights and biases of {what}"),
         ("activations", "elements", f"output elements of {what}"),
     ):
-        yield Field(f"{prefix}{noun}", unit_, int, doc, _count(side, noun))
+        yield Field(f"{prefix}{noun}", unit_, int, doc, f"{cost}.{noun}")
 
 
-def _traffic(name: str, side: str) -> Iterator[Field]:
-    cost: Callable[[Row], Cost] = attrgetter(f"{side}.cost")
-
-    def moved(row: Row) -> int:
-        return least_bytes(cost(row), row.measured.bytes_per_element if row.measured else 4)
-
+def _traffic(name: str, cost: str, measured: bool) -> Iterator[Field]:
+    moved = f"least_bytes({cost}{', row.measured.bytes_per_element' if measured else ''})"
     doc = "bytes that must move: inputs, parameters, outputs, once"
     yield Field(f"{name}_bytes", "bytes", int, doc, moved)
-    yield _ratio(
-        f"{name}_intensity", "FLOPs for each of these bytes", _count(side, "macs", 2), moved,
-        "FLOP/byte",
-    )  # fmt: skip
+    doc = "FLOPs for each of these bytes"
+    value = f"ratio({cost}.macs * 2, moved) if (moved := {moved}) else None"
+    yield Field(f"{name}_intensity", "FLOP/byte", Fraction, doc, value)
 
 
 def _step(step: str, block: str, unit: Unit) -> Iterator[Field]:
     label, scale = UNITS[unit]
-
-    def of(noun: str, scale: int = 1) -> Callable[[Row], int | None]:
-        def read(row: Row) -> int | None:
-            cost = row.rewritten.step(step)
-            return None if cost is None else getattr(cost, noun) * scale
-
-        return read
-
     what = f"the {step} step of {block}"
-    yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", of("macs", scale))
-    yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", of("params"))
+    macs, params = (
+        f"{value} if {step!r} in steps else None"
+        for value in (f"steps[{step!r}].macs * {scale}", f"steps[{step!r}].params")
+    )
+    yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", macs)
+    yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", params)
 
 
-def _ratio(
-    name: str, doc: str, above: Callable[[Row], int], below: Callable[[Row], int],
-    unit: str = "ratio",
-) -> Field:  # fmt: skip
-    def read(row: Row) -> Fraction | None:
-        denominator = below(row)
-        return Fraction(above(row), denominator) if denominator else None
-
-    return Field(name, unit, Fraction, doc, read, over=(_inner(above), _inner(below)))
+def _ratio(name: str, doc: str, above: str, below: str) -> Field:
+    return Field(name, "ratio", Fraction, doc, f"ratio({above}, {below}) if {below} else None")
 
 
-def _exact(row: Row) -> str | None:
-    above, below = row.rewritten.cost.macs, row.as_is.cost.macs
+def _exact(above: int, below: int) -> str:
     common = gcd(above, below)
-    return f"{above // common}/{below // common}" if below and not row.unknown else None
+    return f"{above // common}/{below // common}"
 
 
-def _share(row: Row) -> Fraction | None:
-    return row.share
-
-
-_MACS = _count("as_is", "macs"), _count("rewritten", "macs")
+_SHARE = "None if row.share is None else ratio(row.share.numerator, row.share.denominator)"
 _RATIOS = (
-    _ratio("mac_ratio", "MACs, rewritten / as it is", _MACS[1], _MACS[0]),
-    Field("mac_ratio_exact", "", str, "the same as a fraction", _exact),
-    _ratio("mac_reduction", "MACs, as it is / rewritten", *_MACS),
-    _ratio(
-        "param_ratio", "params, rewritten / as it is",
-        _count("rewritten", "params"), _count("as_is", "params"),
+    _ratio("mac_ratio", "MACs, rewritten / as it is", "after.macs", "before.macs"),
+    Field(
+        "mac_ratio_exact", "", str, "the same as a fraction",
+        "exact(after.macs, before.macs) if before.macs and not row.unknown else None",
     ),
+    _ratio("mac_reduction", "MACs, as it is / rewritten", "before.macs", "after.macs"),
+    _ratio("param_ratio", "params, rewritten / as it is", "after.params", "before.params"),
 )  # fmt: skip
 
 
 _CROSSCHECK = Field(
     "crosscheck", "", str,
     "exact: fvcore and torch count what the formulas give; mismatch; or skipped",
-    Path("crosscheck"), lambda row: "exact",
+    "row.crosscheck", "'exact'",
 )  # fmt: skip
 
 
 def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Iterator[Field]:
     """What a counter finds of each side, and the formula beside it."""
     label, scale = UNITS[unit] if noun == "macs" else (noun, 1)
-    for name, side in sides.items():
-        found = attrgetter(f"{side}.counted")
-
-        def counted(row: Row, found: Callable[[Row], Counted | None] = found) -> int | None:
-            costs = found(row)
-            return None if costs is None else getattr(costs[""], noun) * scale
-
+    for name, cost in sides.items():
+        found = f"row.{'as_is' if cost == 'before' else 'rewritten'}.counted"
         spelled = "_".join(filter(None, (counter, name, unit if noun == "macs" else noun)))
         doc = f"{label} as {counter} counts them"
-        yield Field(spelled, label, int, doc, counted, _count(side, noun, scale))
+        value = f"{found} and {found}[''].{noun} * {scale}"
+        yield Field(spelled, label, int, doc, value, f"{cost}.{noun} * {scale}")
 
 
 def _times(named: str, block: Block) -> Iterator[Field]:
-    names = [named, *block.step_names, block.name]
-
-    def of(name: str, noun: str) -> Callable[[Row], Any]:
-        def read(row: Row) -> Any:
-            measured = row.measured
-            assert measured is not None
-            times = {named: measured.as_is, block.name: measured.rewritten, **measured.steps}
-            return getattr(times[name], noun)
-
-        return read
-
-    def rate(name: str, side: str) -> Callable[[Row], Any]:
-        cost: Callable[[Row], Cost] = attrgetter(f"{side}.cost")
-        return lambda row: of(name, "gflops_per_s")(row)(cost(row))
-
-    for name in names:
-        yield Field(f"{name}_time_us", "us", float, f"median time of {name}", of(name, "time_us"))
+    steps = {step: f"row.measured.steps[{step!r}]" for step in block.step_names}
+    times = {named: "row.measured.as_is", **steps, block.name: "row.measured.rewritten"}
+    for name, time in times.items():
+        doc = f"median time of {name}"
+        yield Field(f"{name}_time_us", "us", float, doc, f"{time}.time_us")
         doc = f"interquartile range of the times of {name}"
-        yield Field(f"{name}_time_iqr_us", "us", float, doc, of(name, "time_iqr_us"))
-    for name, side in ((named, "as_is"), (block.name, "rewritten")):
-        yield Field(
-            f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate(name, side)
-        )
+        yield Field(f"{name}_time_iqr_us", "us", float, doc, f"{time}.time_iqr_us")
+    for name, cost in ((named, "before"), (block.name, "after")):
+        rate = f"{times[name]}.gflops_per_s({cost})"
+        yield Field(f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate)
     doc = f"time, {named} / {block.name}"
-    yield Field("speedup", "ratio", float, doc, Path("measured.speedup"))
+    yield Field("speedup", "ratio", float, doc, "row.measured.speedup")
     doc = "whether an interquartile range is over 10% of its median"
-    yield Field("noisy", "", bool, doc, Path("measured.noisy"))
+    yield Field("noisy", "", bool, doc, "row.measured.noisy")
     for name, type_, doc in (
         ("device", str, "where it ran"),
         ("device_name", str, "what that is"),
@@ -397,4 +353,4 @@ def _times(named: str, block: Block) -> Iterator[Field]:
         ("channels_last", bool, "whether channels are stored innermost"),
         ("compile", bool, "whether torch.compile compiled it"),
     ):
-        yield Field(name, "", type_, doc, Path(f"measured.environment.{name}"))
+        yield Field(name, "", type_, doc, f"row.measured.environment.{name}")

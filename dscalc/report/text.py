@@ -7,11 +7,11 @@ lists in JSON and HxW elsewhere.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from operator import attrgetter
+from operator import truediv
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.row import Row
-from dscalc.record.fields import Field, Path, Value, values
+from dscalc.record.fields import Field, Value, reading, values
 from dscalc.record.report import Report
 from dscalc.words import times
 
@@ -45,31 +45,31 @@ def csv(report: Report) -> Iterator[str]:
     """A header, which names the fields, and one line a row."""
     from csv import writer
 
+    quoted = writer(_Returned(), lineterminator="\n").writerow
+
+    def word(text: str | None) -> str:
+        if not text or text.isalnum():
+            return text or ""
+        bare = text.isprintable() and "," not in text and '"' not in text
+        return text if bare else quoted([text])[:-1]
+
     known = report.fields
-    line = writer(_Returned(), lineterminator="\n").writerow
-    yield line([field.name for field in known])
-    # One call reads all that are attributes; the others are filled in.
-    paths = [field.read.path if isinstance(field.read, Path) else "name" for field in known]
-    read = attrgetter(*paths)
-    filled = [(i, fill) for i, field in enumerate(known) if (fill := _filling(field))]
-    spelled = [i for i, field in enumerate(known) if field.type in (tuple, object)]
+    yield ",".join(field.name for field in known) + "\n"
+    cells = [_CELLS.get(field.type, _NUMBER).format(field.value) for field in known]
+    read = reading(*cells, ratio=truediv, word=word, size=_size, plain=plain)
+    line = ",".join(["%s"] * len(known)) + "\n"
     for row in report.rows:
-        cells = [*read(row)]
-        for i, fill in filled:
-            cells[i] = fill(row)
-        for i in spelled:
-            cells[i] = _size(cells[i])
-        yield line(cells)
+        yield line % read(row)
 
 
-def _filling(field: Field) -> Callable[[Row], Any] | None:
-    """Reads what is no attribute, as csv then writes it like `plain`."""
-    if field.over:
-        above, below = field.over
-        return lambda row: above(row) / divisor if (divisor := below(row)) else None
-    if field.type in (bool, Fraction, list):
-        return lambda row: plain(field.read(row))
-    return None if isinstance(field.read, Path) else field.read
+_NUMBER = "'' if (number := {}) is None else number"
+_CELLS: dict[type[Any], str] = {  # how a cell is made of a value, sooner than `plain` does
+    str: "word({})",
+    tuple: "size({})",
+    object: "size({})",
+    bool: "plain({})",
+    list: "word(plain({}))",
+}
 
 
 @lru_cache(maxsize=256)  # a long grid writes few sizes many times
