@@ -35,7 +35,7 @@ Work = Annotated[
 ]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SizeArguments:
     """The layer, or the grid of layers."""
 
@@ -52,7 +52,7 @@ class SizeArguments:
     ] = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class LayerOptions:
     """What every layer of a grid has in common."""
 
@@ -87,7 +87,7 @@ class LayerOptions:
         }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockOptions:
     """What the layer is rewritten as."""
 
@@ -137,7 +137,7 @@ class BlockOptions:
         return block._replace(biases=(("depthwise", self.depthwise_bias),))
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ScaleOptions:
     """What scales a layer or a whole network."""
 
@@ -181,7 +181,7 @@ class ScaleOptions:
         }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CheckOptions:
     """Whether the answer is proved."""
 
@@ -207,7 +207,7 @@ class CheckOptions:
         return self.verify if self.verify is not None else bool(counted) or by_default
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class OutputOptions:
     """How the answer is shown and checked."""
 
@@ -281,7 +281,9 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     @wraps(command)
     def flat(**given: Any) -> int:
         for name, group in groups.items():
-            given[name] = group(**{option.name: given.pop(option.name) for option in fields(group)})
+            options = group.__new__(group)  # without __init__, classes are defined in half the time
+            vars(options).update({option.name: given.pop(option.name) for option in fields(group)})
+            given[name] = options
         return command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -70,7 +70,7 @@ class Verdict:
             for field in report.fields
             if field.is_number
             and field.formula
-            and (expected := field.expected(row)) != (found := field.read(row))
+            and (expected := field.formula(row)) != (found := field.read(row))
         ]
         self._fail("mismatch", name, "; ".join(differences) or "a step differs")
 

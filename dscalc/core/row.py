@@ -44,13 +44,6 @@ class Side(NamedTuple):
     steps: tuple[Step, ...] = ()
     counted: Counted | None = None
 
-    def step(self, name: str) -> Cost | None:
-        """The cost of a step; None where there is no such step."""
-        for step in self.steps:
-            if step.name == name:
-                return step.cost
-        return None
-
     @property
     def differences(self) -> list[tuple[str, str, int, int]]:
         """Step ("" is all of them), noun, formula and count, wherever the last two differ."""

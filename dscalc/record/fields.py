@@ -2,16 +2,14 @@
 
 Every format, ``--get``, ``--assert`` and ``--sort`` read this table; no name of a field is
 spelled anywhere else. Counts are exact ints, ratios exact Fractions, times floats.
-
-A value is written as Python over a row's parts, such as ``after.macs - before.macs``: all that a
-report shows of a row is then compiled into one function, which a million rows need; see `reading`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import gcd
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from dscalc import words
@@ -28,6 +26,37 @@ DEFAULT: dict[str, Block] = {"network": STANDARD}  # else separable: what rows a
 UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
 
 
+class Expression:
+    """Reads a value of a row; as it is text, all that a report reads is compiled into one function.
+
+    It is Python that speaks of the ``row``, its costs ``before`` and ``after`` it is rewritten, the
+    costs of its ``steps`` by name, and `_NAMES`.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self, row: Row) -> Any:
+        """The value in a row."""
+        return self._read(row)[0]
+
+    @cached_property
+    def _read(self) -> Callable[[Row], tuple[Any, ...]]:
+        return _compiled([self.text], _PARTS)
+
+
+class Path(Expression):
+    """Reads an attribute of an attribute of a row, or of anything."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"row.{path}")
+        self._get = attrgetter(path)
+
+    def __call__(self, row: Any) -> Any:
+        """The value in a row."""
+        return self._get(row)
+
+
 class Field(NamedTuple):
     """One value of a row.
 
@@ -36,50 +65,52 @@ class Field(NamedTuple):
         unit: of its number; "" where it has none.
         type: of its value, where it has one.
         doc: what it is, in a few words.
-        value: how it is read from a row, as `reading` takes it.
-        formula: the same of what the cross-check holds it against; "" where nothing counts it.
+        read: fetches it from a row.
+        formula: what the cross-check holds it against; None where nothing counts it.
     """
 
     name: str
     unit: str
     type: type
     doc: str
-    value: str
-    formula: str = ""
+    read: Callable[[Row], Any]
+    formula: Callable[[Row], Any] | None = None
 
     @property
     def is_number(self) -> bool:
         """Whether it can be compared and sorted."""
         return self.type in (int, float, Fraction)
 
-    def read(self, row: Row) -> Any:
-        """Its value in a row."""
-        return reading(self.value)(row)[0]
 
-    def expected(self, row: Row) -> Any:
-        """What the formulas give for it, if the cross-check counts it."""
-        return reading(self.formula)(row)[0]
+_PARTS = """(
+    before := row.as_is.cost,
+    after := row.rewritten.cost,
+    steps := {step.name: step.cost for step in row.rewritten.steps},
+) and """
 
 
-@lru_cache
-def reading(*values: str, **names: Callable[..., Any]) -> Callable[[Row], tuple[Any, ...]]:
-    """A function that reads all of the values of a row at once.
+def _compiled(texts: Sequence[str], parts: str, **names: Any) -> Callable[[Row], tuple[Any, ...]]:
+    read: Callable[[Row], tuple[Any, ...]]
+    read = eval(f"lambda row: {parts}({', '.join(texts)},)", _NAMES | names)
+    return read
 
-    They may speak of the ``row``, its ``layer``, its costs ``before`` and ``after`` it is
-    rewritten, and the costs of its ``steps`` by name; of the functions of this module; and of
-    further ``names``, or the same with another meaning.
+
+@lru_cache(maxsize=16)
+def reading(
+    known: tuple[Field, ...], cell: Callable[[Field], str] = lambda field: "{}", **names: Any
+) -> Callable[[Row], tuple[Any, ...]]:
+    """One function that reads all of the fields of a row, which takes a third of the time.
+
+    ``cell`` gives what is made of each value, such as ``str({})``, with the help of ``names``.
     """
-    known = {"ratio": Fraction, "least_bytes": least_bytes, "exact": _exact, **names}
-    known |= {"closed_form": closed_form, "steps_of": _steps}
-    read = eval(f"lambda row, layer, before, after, steps: ({', '.join(values)},)", known)
-
-    def read_row(row: Row) -> tuple[Any, ...]:
-        after = row.rewritten
-        costs = {step.name: step.cost for step in after.steps}
-        found: tuple[Any, ...] = read(row, row.layer, row.as_is.cost, after.cost, costs)
-        return found
-
-    return read_row
+    readers = [field.read for field in known]
+    texts = [
+        read.text if isinstance(read, Expression) else f"readers[{at}](row)"
+        for at, read in enumerate(readers)
+    ]
+    parts = _PARTS if any(type(read) is Expression for read in readers) else ""
+    texts = [cell(field).format(text) for field, text in zip(known, texts, strict=True)]
+    return _compiled(texts, parts, readers=readers, **names)
 
 
 @lru_cache
@@ -87,29 +118,30 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
     """The fields of a command's rows where they are rewritten as a block."""
     if command == "blocks":
         return tuple(_block_fields(unit))
-    label, scale = UNITS[unit]
     bench = command == "bench"
     named = STANDARD.name if command in ("compare", "bench") else ""
     found = [
         *_layer(command),
-        *_counts(named, f"{named} convolution" if named else "the row", "before", unit),
+        *_counts(named, f"{named} convolution" if named else "the row", "as_is", unit),
     ]
+    if not named:
+        share = Expression("None if row.share is None else ratio(*row.share.as_integer_ratio())")
+        found.append(Field("share", "ratio", Fraction, "MACs of the row / of the total", share))
     if named:
-        found += _traffic(named, "before", bench)
-    else:
-        found.append(Field("share", "ratio", Fraction, "MACs of the row / of the total", _SHARE))
-    found += _counts(block.name, block.name, "after", unit)
+        found += _traffic(named, "as_is")
+    found += _counts(block.name, block.name, "rewritten", unit)
     if named:
-        found += _traffic(block.name, "after", bench)
+        found += _traffic(block.name, "rewritten")
     for step in block.step_names:
         found += _step(step, block.name, unit)
     found += _RATIOS
-    saved = f"before.macs * {scale} - after.macs * {scale}"
+    label, scale = UNITS[unit]
+    saved = Expression(f"(before.macs - after.macs) * {scale}")
     found.append(Field(f"saved_{unit}", label, int, "as it is - rewritten", saved))
     if bench:
         found += _times(named, block)
     else:
-        sides = {named: "before", block.name: "after"}
+        sides = {named: "as_is", block.name: "rewritten"}
         found += _proof(sides, "fvcore", "macs", unit)
         found += _proof(sides, "torch", "params", unit)
         found.append(_CROSSCHECK)
@@ -120,23 +152,23 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
             else _if_known(field)
             for field in found
         ]
+        label, scale = UNITS[unit]
         doc = f"{label} as torch's FlopCounterMode counts them; of the total"
-        counted = f"row.torch_macs and row.torch_macs * {scale}"
-        found.append(Field(f"torch_{unit}", label, int, doc, counted, "row.torch_macs"))
+        found.append(
+            Field(f"torch_{unit}", label, int, doc, _torch_macs(scale), Path("torch_macs"))
+        )
     return tuple(found)
 
 
 def _block_fields(unit: Unit) -> Iterator[Field]:
     """A row of ``blocks`` is a block in place of the standard layer."""
     yield from _layer("blocks")
-    yield from _counts("", "the block", "after", unit)
+    yield from _counts("", "the block", "rewritten", unit)
     yield from _RATIOS
-    doc = "the first ratio in symbols, if that is short"
-    yield Field("closed_form", "", str, doc, "closed_form(row)")
-    doc = "its steps in order, each with its sizes and cost"
-    yield Field("steps", "", list, doc, f"steps_of(row, {unit!r})")
-    yield from _proof({"": "after"}, "fvcore", "macs", unit)
-    yield from _proof({"": "after"}, "torch", "params", unit)
+    yield Field("closed_form", "", str, "the first ratio in symbols, if that is short", closed_form)
+    yield Field("steps", "", list, "its steps in order, each with its sizes and cost", _steps(unit))
+    yield from _proof({"": "rewritten"}, "fvcore", "macs", unit)
+    yield from _proof({"": "rewritten"}, "torch", "params", unit)
     yield _CROSSCHECK
 
 
@@ -147,26 +179,34 @@ def closed_form(row: Row) -> str | None:
     return form[0] if form and form[2] == row.mac_ratio else None
 
 
-def _steps(row: Row, unit: Unit) -> list[dict[str, Value]]:
-    return [
-        {
-            "name": step.name,
-            "in_channels": step.layer.in_channels,
-            "out_channels": step.layer.out_channels,
-            "kernel_size": step.layer.kernel_size,
-            "groups": step.layer.groups,
-            "output_size": step.layer.output_size,
-            unit: step.cost.macs * UNITS[unit][1],
-            "params": step.cost.params,
-        }
-        for step in row.rewritten.steps
-        if isinstance(step.layer, Conv)
-    ]
+def _steps(unit: Unit) -> Callable[[Row], list[dict[str, Value]]]:
+    def read(row: Row) -> list[dict[str, Value]]:
+        return [
+            {
+                "name": step.name,
+                "in_channels": step.layer.in_channels,
+                "out_channels": step.layer.out_channels,
+                "kernel_size": step.layer.kernel_size,
+                "groups": step.layer.groups,
+                "output_size": step.layer.output_size,
+                unit: step.cost.macs * UNITS[unit][1],
+                "params": step.cost.params,
+            }
+            for step in row.rewritten.steps
+            if isinstance(step.layer, Conv)
+        ]
+
+    return read
 
 
 def _if_known(field: Field) -> Field:
     """The field, without a value where some operators have no count."""
-    return field._replace(value=f"None if row.unknown else {field.value}")
+    assert isinstance(field.read, Expression)
+    return field._replace(read=Expression(f"None if row.unknown else {field.read.text}"))
+
+
+def _torch_macs(scale: int) -> Callable[[Row], int | None]:
+    return lambda row: None if row.torch_macs is None else row.torch_macs * scale
 
 
 def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Field:
@@ -232,15 +272,21 @@ def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:
 
 def values(row: Row, known: Sequence[Field]) -> dict[str, Value]:
     """The row by the names of its fields."""
-    read = reading(*[field.value for field in known])
-    return dict(zip([field.name for field in known], read(row), strict=True))
+    return next(records([row], known))
+
+
+def records(rows: Iterable[Row], known: Sequence[Field]) -> Iterator[dict[str, Value]]:
+    """Each row by the names of its fields."""
+    names, read = [field.name for field in known], reading(tuple(known))
+    for row in rows:
+        yield dict(zip(names, read(row), strict=True))
 
 
 def _layer(command: Command) -> Iterator[Field]:
-    yield Field("name", "", str, "what people call it", "row.name")
-    yield Field("kind", "", str, "what it is: conv, linear, pool, ..., total", "row.kind")
+    yield Field("name", "", str, "what people call it", Path("name"))
+    yield Field("kind", "", str, "what it is: conv, linear, pool, ..., total", Path("kind"))
     if command in ("network", "model"):
-        yield Field("kept", "", str, "why it is not rewritten; empty if it is", "row.kept")
+        yield Field("kept", "", str, "why it is not rewritten; empty if it is", Path("kept"))
     for name, type_, doc in (
         ("in_channels", int, "channels of the input"),
         ("out_channels", int, "channels of the output"),
@@ -254,44 +300,53 @@ def _layer(command: Command) -> Iterator[Field]:
         ("bias", bool, "whether each output channel adds a bias"),
         ("batch_size", int, "samples"),
     ):
-        yield Field(name, "", type_, doc, f"layer.{name}")
+        yield Field(name, "", type_, doc, Path(f"layer.{name}"))
     if command == "model":
-        yield Field("calls", "", int, "how often it runs", "row.calls")
+        yield Field("calls", "", int, "how often it runs", Path("calls"))
 
 
-def _counts(name: str, what: str, cost: str, unit: Unit) -> Iterator[Field]:
+def _count(side: str, noun: str, scale: int = 1) -> Expression:
+    """Reads one count of a side."""
+    cost = {"as_is": "before", "rewritten": "after"}[side]
+    return Expression(f"{cost}.{noun} * {scale}" if scale > 1 else f"{cost}.{noun}")
+
+
+def _counts(name: str, what: str, side: str, unit: Unit) -> Iterator[Field]:
     label, scale = UNITS[unit]
     prefix = f"{name}_" if name else ""
-    yield Field(f"{prefix}{unit}", label, int, f"{label} of {what}", f"{cost}.macs * {scale}")
+    yield Field(f"{prefix}{unit}", label, int, f"{label} of {what}", _count(side, "macs", scale))
     for noun, unit_, doc in (
         ("params", "params", f"weights and biases of {what}"),
         ("activations", "elements", f"output elements of {what}"),
     ):
-        yield Field(f"{prefix}{noun}", unit_, int, doc, f"{cost}.{noun}")
+        yield Field(f"{prefix}{noun}", unit_, int, doc, _count(side, noun))
 
 
-def _traffic(name: str, cost: str, measured: bool) -> Iterator[Field]:
-    moved = f"least_bytes({cost}{', row.measured.bytes_per_element' if measured else ''})"
+def _traffic(name: str, side: str) -> Iterator[Field]:
+    element = "row.measured.bytes_per_element if row.measured else 4"
+    moved = Expression(f"least_bytes(row.{side}.cost, {element})")
     doc = "bytes that must move: inputs, parameters, outputs, once"
     yield Field(f"{name}_bytes", "bytes", int, doc, moved)
-    doc = "FLOPs for each of these bytes"
-    value = f"ratio({cost}.macs * 2, moved) if (moved := {moved}) else None"
-    yield Field(f"{name}_intensity", "FLOP/byte", Fraction, doc, value)
+    yield _ratio(
+        f"{name}_intensity", "FLOPs for each of these bytes", _count(side, "macs", 2), moved,
+        "FLOP/byte",
+    )  # fmt: skip
 
 
 def _step(step: str, block: str, unit: Unit) -> Iterator[Field]:
     label, scale = UNITS[unit]
+
+    def of(noun: str, scale: int = 1) -> Expression:
+        return Expression(f"steps[{step!r}].{noun} * {scale} if {step!r} in steps else None")
+
     what = f"the {step} step of {block}"
-    macs, params = (
-        f"{value} if {step!r} in steps else None"
-        for value in (f"steps[{step!r}].macs * {scale}", f"steps[{step!r}].params")
-    )
-    yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", macs)
-    yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", params)
+    yield Field(f"{step}_{unit}", label, int, f"{label} of {what}", of("macs", scale))
+    yield Field(f"{step}_params", "params", int, f"weights and biases of {what}", of("params"))
 
 
-def _ratio(name: str, doc: str, above: str, below: str) -> Field:
-    return Field(name, "ratio", Fraction, doc, f"ratio({above}, {below}) if {below} else None")
+def _ratio(name: str, doc: str, above: Expression, below: Expression, unit: str = "ratio") -> Field:
+    divided = f"ratio({above.text}, below) if (below := {below.text}) else None"
+    return Field(name, unit, Fraction, doc, Expression(divided))
 
 
 def _exact(above: int, below: int) -> str:
@@ -299,51 +354,68 @@ def _exact(above: int, below: int) -> str:
     return f"{above // common}/{below // common}"
 
 
-_SHARE = "None if row.share is None else ratio(row.share.numerator, row.share.denominator)"
+_NAMES = {"ratio": Fraction, "exact": _exact, "least_bytes": least_bytes}
+_MACS = _count("as_is", "macs"), _count("rewritten", "macs")
 _RATIOS = (
-    _ratio("mac_ratio", "MACs, rewritten / as it is", "after.macs", "before.macs"),
+    _ratio("mac_ratio", "MACs, rewritten / as it is", _MACS[1], _MACS[0]),
     Field(
         "mac_ratio_exact", "", str, "the same as a fraction",
-        "exact(after.macs, before.macs) if before.macs and not row.unknown else None",
+        Expression("exact(after.macs, before.macs) if before.macs and not row.unknown else None"),
     ),
-    _ratio("mac_reduction", "MACs, as it is / rewritten", "before.macs", "after.macs"),
-    _ratio("param_ratio", "params, rewritten / as it is", "after.params", "before.params"),
+    _ratio("mac_reduction", "MACs, as it is / rewritten", *_MACS),
+    _ratio(
+        "param_ratio", "params, rewritten / as it is",
+        _count("rewritten", "params"), _count("as_is", "params"),
+    ),
 )  # fmt: skip
 
 
 _CROSSCHECK = Field(
     "crosscheck", "", str,
     "exact: fvcore and torch count what the formulas give; mismatch; or skipped",
-    "row.crosscheck", "'exact'",
+    Path("crosscheck"), lambda row: "exact",
 )  # fmt: skip
 
 
 def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Iterator[Field]:
     """What a counter finds of each side, and the formula beside it."""
     label, scale = UNITS[unit] if noun == "macs" else (noun, 1)
-    for name, cost in sides.items():
-        found = f"row.{'as_is' if cost == 'before' else 'rewritten'}.counted"
+    for name, side in sides.items():
+        found = f"row.{side}.counted"
+        counted = Expression(f"None if {found} is None else {found}[''].{noun} * {scale}")
         spelled = "_".join(filter(None, (counter, name, unit if noun == "macs" else noun)))
         doc = f"{label} as {counter} counts them"
-        value = f"{found} and {found}[''].{noun} * {scale}"
-        yield Field(spelled, label, int, doc, value, f"{cost}.{noun} * {scale}")
+        yield Field(spelled, label, int, doc, counted, _count(side, noun, scale))
 
 
 def _times(named: str, block: Block) -> Iterator[Field]:
-    steps = {step: f"row.measured.steps[{step!r}]" for step in block.step_names}
-    times = {named: "row.measured.as_is", **steps, block.name: "row.measured.rewritten"}
-    for name, time in times.items():
-        doc = f"median time of {name}"
-        yield Field(f"{name}_time_us", "us", float, doc, f"{time}.time_us")
+    names = [named, *block.step_names, block.name]
+
+    def of(name: str, noun: str) -> Callable[[Row], Any]:
+        def read(row: Row) -> Any:
+            measured = row.measured
+            assert measured is not None
+            times = {named: measured.as_is, block.name: measured.rewritten, **measured.steps}
+            return getattr(times[name], noun)
+
+        return read
+
+    def rate(name: str, side: str) -> Callable[[Row], Any]:
+        cost = attrgetter(f"{side}.cost")
+        return lambda row: of(name, "gflops_per_s")(row)(cost(row))
+
+    for name in names:
+        yield Field(f"{name}_time_us", "us", float, f"median time of {name}", of(name, "time_us"))
         doc = f"interquartile range of the times of {name}"
-        yield Field(f"{name}_time_iqr_us", "us", float, doc, f"{time}.time_iqr_us")
-    for name, cost in ((named, "before"), (block.name, "after")):
-        rate = f"{times[name]}.gflops_per_s({cost})"
-        yield Field(f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate)
+        yield Field(f"{name}_time_iqr_us", "us", float, doc, of(name, "time_iqr_us"))
+    for name, side in ((named, "as_is"), (block.name, "rewritten")):
+        yield Field(
+            f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate(name, side)
+        )
     doc = f"time, {named} / {block.name}"
-    yield Field("speedup", "ratio", float, doc, "row.measured.speedup")
+    yield Field("speedup", "ratio", float, doc, Path("measured.speedup"))
     doc = "whether an interquartile range is over 10% of its median"
-    yield Field("noisy", "", bool, doc, "row.measured.noisy")
+    yield Field("noisy", "", bool, doc, Path("measured.noisy"))
     for name, type_, doc in (
         ("device", str, "where it ran"),
         ("device_name", str, "what that is"),
@@ -353,4 +425,4 @@ def _times(named: str, block: Block) -> Iterator[Field]:
         ("channels_last", bool, "whether channels are stored innermost"),
         ("compile", bool, "whether torch.compile compiled it"),
     ):
-        yield Field(name, "", type_, doc, f"row.measured.environment.{name}")
+        yield Field(name, "", type_, doc, Path(f"measured.environment.{name}"))

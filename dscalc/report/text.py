@@ -11,7 +11,7 @@ from operator import truediv
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.row import Row
-from dscalc.record.fields import Field, Value, reading, values
+from dscalc.record.fields import Expression, Field, Value, reading, records
 from dscalc.record.report import Report
 from dscalc.words import times
 
@@ -26,7 +26,8 @@ def json(report: Report) -> Iterator[str]:
     for key, value in report.head().items():
         yield f"{'{' if key == 'schema' else ','}\n  {dumps(key)}: {dumps(value)}"
     yield ',\n  "rows": [\n    '
-    yield ",\n    ".join(dumps(values(row, report.fields), default=float) for row in report.rows)
+    rows = records(report.rows, report.fields)
+    yield ",\n    ".join(dumps(record, default=float) for record in rows)
     yield "\n  ]"
     for key, value in report.foot().items():
         yield f",\n  {dumps(key)}: {dumps(value, default=float)}"
@@ -37,8 +38,8 @@ def jsonl(report: Report) -> Iterator[str]:
     """One object a row."""
     from json import dumps
 
-    for row in report.rows:
-        yield dumps(values(row, report.fields), default=float) + "\n"
+    for record in records(report.rows, report.fields):
+        yield dumps(record, default=float) + "\n"
 
 
 def csv(report: Report) -> Iterator[str]:
@@ -55,21 +56,21 @@ def csv(report: Report) -> Iterator[str]:
 
     known = report.fields
     yield ",".join(field.name for field in known) + "\n"
-    cells = [_CELLS.get(field.type, _NUMBER).format(field.value) for field in known]
-    read = reading(*cells, ratio=truediv, word=word, size=_size, plain=plain)
+    read = reading(known, _cell, ratio=truediv, word=word, size=_size, plain=plain)
     line = ",".join(["%s"] * len(known)) + "\n"
     for row in report.rows:
         yield line % read(row)
 
 
-_NUMBER = "'' if (number := {}) is None else number"
-_CELLS: dict[type[Any], str] = {  # how a cell is made of a value, sooner than `plain` does
-    str: "word({})",
-    tuple: "size({})",
-    object: "size({})",
-    bool: "plain({})",
-    list: "word(plain({}))",
-}
+def _cell(field: Field) -> str:
+    """How a cell is made of a value: as `plain` does, and sooner."""
+    if field.type is str:
+        return "word({})"
+    if field.type in (tuple, object):
+        return "size({})"
+    if field.type in (int, float) or (type(field.read) is Expression and field.type is Fraction):
+        return "'' if (number := {}) is None else number"
+    return "word(plain({}))"
 
 
 @lru_cache(maxsize=256)  # a long grid writes few sizes many times
