@@ -119,6 +119,7 @@ def _explained(error: Exception, args: list[str]) -> str:
         reason = str(error)
     elif _is_usage(error):
         reason = error.format_message()  # type: ignore[attr-defined]
+        reason = reason.replace("Value error, ", "")  # pydantic's words, since typer 0.29
         option = getattr(error, "option_name", "")
         if option[1:2].isdigit():  # a negative number, of which the parser took one digit
             negative = next(arg for arg in args if arg.startswith(option))

@@ -89,7 +89,7 @@ def blocks(
             if single and only is not None:  # what is asked for by name must exist
                 found = [layer_row(conv, block) for block in chosen]
             else:
-                found = list(existing(conv, chosen, left_out))
+                found = list(existing([conv], chosen, left_out))
             for row in sorted(found, key=lambda row: row.rewritten.cost.macs):
                 yield row._replace(name=str(row.block))
 

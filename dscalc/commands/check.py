@@ -65,7 +65,9 @@ def check(
             kind = "error" if outcome.holds is None else "failed"
             sys.stderr.write(f"{kind}: {printable(f'{outcome.budget}: {outcome.sentence}')}\n")
     report = Report("check", STANDARD, cast(Any, outcomes), title=_title(outcomes))
-    write(report, OutputOptions(format=output.format, file=output.file))
+    shown = OutputOptions()
+    shown.format, shown.file = output.format, output.file
+    write(report, shown)
     return worst
 
 

@@ -133,8 +133,8 @@ def _show_grid(
         return described(row.layer, report.block)
 
     def rows() -> Iterator[Row]:
-        for layer in watched(layers, layers.count, output) if count else layers:
-            yield from existing(layer, [report.block], left_out)
+        shown = watched(layers, layers.count, output) if count else layers
+        return existing(shown, [report.block], left_out)
 
     shown = asked.shown(rows(), report, count, name)
     write_alternatives(report, shown, asked, output, name, left_out)

@@ -1,7 +1,7 @@
 """The options that commands share, each declared once."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from itertools import product
@@ -43,7 +43,7 @@ Work = Annotated[
 ]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SizeArguments:
     """The layer, or the grid of layers."""
 
@@ -60,7 +60,7 @@ class SizeArguments:
     ] = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class LayerOptions:
     """What every layer of a grid has in common."""
 
@@ -95,7 +95,7 @@ class LayerOptions:
         }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockOptions:
     """What the layer is rewritten as."""
 
@@ -141,7 +141,7 @@ class BlockOptions:
         return block._replace(biases=(("depthwise", self.depthwise_bias),))
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ScaleOptions:
     """What scales a layer or a whole network."""
 
@@ -175,10 +175,10 @@ class ScaleOptions:
 
     def variants(self) -> list[dict[str, Any]]:
         """The arguments for each combination of the multipliers that are listed."""
-        pairs = product(self.width_multiplier.split(","), self.resolution_multiplier.split(","))
+        widths, resolutions = self.width_multiplier, self.resolution_multiplier
         return [
-            replace(self, width_multiplier=width, resolution_multiplier=resolution).parsed()
-            for width, resolution in pairs
+            self._parsed(width, resolution)
+            for width, resolution in product(widths.split(","), resolutions.split(","))
         ]
 
     def parsed(self) -> dict[str, Any]:
@@ -196,17 +196,18 @@ class ScaleOptions:
                     f"{name} takes a list in dscalc network alone, got {words.shown(text)}; "
                     "list the channels or sizes themselves"
                 )
+        return self._parsed(self.width_multiplier, self.resolution_multiplier)
+
+    def _parsed(self, width: str, resolution: str) -> dict[str, Any]:
         return {
             "batch_size": words.whole(self.batch, "--batch"),
             "dims": int(self.dims) if self.dims else None,
-            "width_multiplier": words.multiplier(self.width_multiplier, "--width-multiplier"),
-            "resolution_multiplier": words.multiplier(
-                self.resolution_multiplier, "--resolution-multiplier"
-            ),
+            "width_multiplier": words.multiplier(width, "--width-multiplier"),
+            "resolution_multiplier": words.multiplier(resolution, "--resolution-multiplier"),
         }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CheckOptions:
     """Whether the answer is proved."""
 
@@ -232,7 +233,7 @@ class CheckOptions:
         return self.verify if self.verify is not None else bool(counted) or by_default
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ReportOptions:
     """How a report is written."""
 
@@ -257,7 +258,7 @@ class ReportOptions:
     ] = False
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class OutputOptions(ReportOptions):
     """How the answer is shown and checked."""
 
@@ -345,7 +346,9 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     @wraps(command)
     def flat(**given: Any) -> int:
         for name, group in groups.items():
-            given[name] = group(**{option.name: given.pop(option.name) for option in fields(group)})
+            options = group.__new__(group)  # without __init__, classes are defined in half the time
+            vars(options).update({option.name: given.pop(option.name) for option in fields(group)})
+            given[name] = options
         return command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # few runs have one
 _NO_PART_OF_IT = {"show", "list_"}  # options that change no total
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BaselineOptions:
     """What the answer is held against."""
 

@@ -226,7 +226,8 @@ class Conv:
     def like(self, **fields: Any) -> "Conv":
         """This convolution with other fields, known to be right."""
         conv = object.__new__(type(self))
-        conv.__dict__.update(self.__dict__, **fields)
+        conv.__dict__.update(self.__dict__)
+        conv.__dict__.update(fields)  # in one call it takes longer
         return conv
 
     @property

@@ -44,13 +44,6 @@ class Side(NamedTuple):
     steps: tuple[Step, ...] = ()
     counted: Counted | None = None
 
-    def step(self, name: str) -> Cost | None:
-        """The cost of a step; None where there is no such step."""
-        for step in self.steps:
-            if step.name == name:
-                return step.cost
-        return None
-
     @property
     def differences(self) -> list[tuple[str, str, int, int]]:
         """Step ("" is all of them), noun, formula and count, wherever the last two differ."""
@@ -133,14 +126,15 @@ def layer_row(conv: Conv, block: Block, name: str | None = None) -> Row:
 
 
 def existing(
-    conv: Conv, blocks: Iterable[Block], left_out: Counter[str], name: str | None = None
+    layers: Iterable[Conv], blocks: Sequence[Block], left_out: Counter[str]
 ) -> Iterator[Row]:
     """A row for each block that exists for a layer; ``left_out`` counts why the others do not."""
-    for block in blocks:
-        try:
-            yield layer_row(conv, block, name)
-        except DscalcError as error:
-            left_out[str(error)] += 1
+    for conv in layers:
+        for block in blocks:
+            try:
+                yield layer_row(conv, block)
+            except DscalcError as error:
+                left_out[str(error)] += 1
 
 
 def proved(row: Row, count: Count) -> Row:

@@ -30,7 +30,9 @@ class Axis:
 
     def __init__(self, text: str, name: str, dims: int | None = None) -> None:
         self.name, self.dims = name, dims
-        if thousands := re.fullmatch(r"\s*([0-9]{1,3})((?:,0[0-9]{2})+)\s*", text):
+        if "," in text and (
+            thousands := re.fullmatch(r"\s*([0-9]{1,3})((?:,0[0-9]{2})+)\s*", text)
+        ):
             number = text.strip().replace(",", "")
             raise DscalcError(
                 f"{name} {thousands[0].strip()} is a list of numbers; write {number} for one number"
@@ -49,7 +51,7 @@ class Axis:
 
     def _piece(self, text: str) -> Sequence[Size]:
         if ":" not in text:
-            if self.dims is None and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
+            if "x" in text and self.dims is None and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
                 raise DscalcError(
                     f"{self.name} is a number of channels, got {words.shown(text)}; the order is "
                     "IC OC F D, and sizes are F and D"

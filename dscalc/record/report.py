@@ -9,7 +9,7 @@ from dscalc import words
 from dscalc._version import __version__
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row
-from dscalc.record.fields import Command, Field, Unit, fields, values
+from dscalc.record.fields import Command, Field, Unit, fields, records, values
 
 if TYPE_CHECKING:  # few reports have one
     from dscalc.core.changes import Change
@@ -92,7 +92,7 @@ class Outcome(NamedTuple):
         return self.error or f"{self.assertion}: {words.exact(self.value)}"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)  # frozen, it takes twice as long to define
 class Report:
     """Rows, their total, and what was checked of them.
 
@@ -136,7 +136,7 @@ class Report:
 
     def to_records(self) -> list[dict[str, Any]]:
         """Each row by the names of its fields, with exact Fractions: rows of a DataFrame."""
-        return [values(row, self.fields) for row in self.rows]
+        return list(records(self.rows, self.fields))
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""

@@ -7,11 +7,11 @@ lists in JSON and HxW elsewhere.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from operator import attrgetter
+from operator import truediv
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.row import Row
-from dscalc.record.fields import Field, Path, Value, values
+from dscalc.record.fields import Expression, Field, Value, reading, records
 from dscalc.record.report import Report
 from dscalc.words import times
 
@@ -26,7 +26,8 @@ def json(report: Report) -> Iterator[str]:
     for key, value in report.head().items():
         yield f"{'{' if key == 'schema' else ','}\n  {dumps(key)}: {dumps(value)}"
     yield ',\n  "rows": [\n    '
-    yield ",\n    ".join(dumps(values(row, report.fields), default=float) for row in report.rows)
+    rows = records(report.rows, report.fields)
+    yield ",\n    ".join(dumps(record, default=float) for record in rows)
     yield "\n  ]"
     for key, value in report.foot().items():
         yield f",\n  {dumps(key)}: {dumps(value, default=float)}"
@@ -37,45 +38,47 @@ def jsonl(report: Report) -> Iterator[str]:
     """One object a row; or a change, since a baseline."""
     from json import dumps
 
-    rows = report.changes if report.baseline else report.rows
-    known = report.change_fields if report.baseline else report.fields
-    for row in rows:
-        yield dumps(values(row, known), default=float) + "\n"
+    rows, known = _told(report)
+    for record in records(rows, known):
+        yield dumps(record, default=float) + "\n"
 
 
 def csv(report: Report) -> Iterator[str]:
     """A header, which names the fields, and one line a row; or a change, since a baseline."""
     from csv import writer
 
-    known = report.change_fields if report.baseline else report.fields
-    line = writer(_Returned(), lineterminator="\n").writerow
-    yield line([field.name for field in known])
+    quoted = writer(_Returned(), lineterminator="\n").writerow
+
+    def word(text: str | None) -> str:
+        if not text or text.isalnum():
+            return text or ""
+        bare = text.isprintable() and "," not in text and '"' not in text
+        return text if bare else quoted([text])[:-1]
+
+    rows, known = _told(report)
+    yield ",".join(field.name for field in known) + "\n"
+    read = reading(known, _cell, ratio=truediv, word=word, size=_size, plain=plain)
+    line = ",".join(["%s"] * len(known)) + "\n"
+    for row in rows:
+        yield line % read(row)
+
+
+def _told(report: Report) -> tuple[Iterable[Any], tuple[Field, ...]]:
+    """What is told of, and by which fields: the rows; or since a baseline the changes."""
     if report.baseline:
-        for change in report.changes:
-            yield line([plain(field.read(change)) for field in known])
-        return
-    # One call reads all that are attributes; the others are filled in.
-    paths = [field.read.path if isinstance(field.read, Path) else "name" for field in known]
-    read = attrgetter(*paths)
-    filled = [(i, fill) for i, field in enumerate(known) if (fill := _filling(field))]
-    spelled = [i for i, field in enumerate(known) if field.type in (tuple, object)]
-    for row in report.rows:
-        cells = [*read(row)]
-        for i, fill in filled:
-            cells[i] = fill(row)
-        for i in spelled:
-            cells[i] = _size(cells[i])
-        yield line(cells)
+        return report.changes, report.change_fields
+    return report.rows, report.fields
 
 
-def _filling(field: Field) -> Callable[[Row], Any] | None:
-    """Reads what is no attribute, as csv then writes it like `plain`."""
-    if field.over:
-        above, below = field.over
-        return lambda row: above(row) / divisor if (divisor := below(row)) else None
-    if field.type in (bool, Fraction, list):
-        return lambda row: plain(field.read(row))
-    return None if isinstance(field.read, Path) else field.read
+def _cell(field: Field) -> str:
+    """How a cell is made of a value: as `plain` does, and sooner."""
+    if field.type is str:
+        return "word({})"
+    if field.type in (tuple, object):
+        return "size({})"
+    if field.type in (int, float) or (type(field.read) is Expression and field.type is Fraction):
+        return "'' if (number := {}) is None else number"
+    return "word(plain({}))"
 
 
 @lru_cache(maxsize=256)  # a long grid writes few sizes many times
