@@ -18,6 +18,7 @@ from dscalc.commands.answer import (
 from dscalc.commands.options import (
     BlockOptions,
     CheckOptions,
+    ConventionOptions,
     LayerOptions,
     OutputOptions,
     ScaleOptions,
@@ -50,6 +51,7 @@ def compare(
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    conventions: ConventionOptions,
     work: Work = False,
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
@@ -61,6 +63,7 @@ def compare(
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
     block = rewriting.block()
+    conventions.check(output)
     asked = Asked("compare", block, output)
     verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
@@ -69,7 +72,7 @@ def compare(
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
-    verify = check.wanted(single and not output.get, asked.fields)
+    verify = check.wanted(single and conventions.proved and not output.get, asked.fields)
     count = counter(verdict, output.verbose) if verify else None
     like = next(iter(layers))
     title = described(like, block, one_position=layers.one_position)
@@ -86,6 +89,14 @@ def compare(
     if single and layers.one_position:
         lines.append("for one output position: params and ratio do not depend on D")
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
+    if conventions.asked:
+        from dscalc.commands.conventions import answer_layer
+
+        if not single:
+            raise DscalcError(
+                f"{conventions.asked[0]} takes one layer; give one value for each of IC, OC, F, D"
+            )
+        return answer_layer(layer_row(like, block), report, count, conventions, output)
     if single:
         _show_layer(layer_row(like, block), report, count, asked, output)
     else:

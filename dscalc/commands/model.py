@@ -10,7 +10,12 @@ import typer
 
 from dscalc import words
 from dscalc.commands.answer import Asked, torch_needed, working, write
-from dscalc.commands.options import CheckOptions, OutputOptions, as_option
+from dscalc.commands.options import (
+    CheckOptions,
+    ModelConventionOptions,
+    OutputOptions,
+    as_option,
+)
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
@@ -36,6 +41,7 @@ def model(
     ],
     output: OutputOptions,
     check: CheckOptions,
+    conventions: ModelConventionOptions,
     inputs: Annotated[
         list[str],
         typer.Option(
@@ -137,10 +143,11 @@ def model(
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
     block = Block.parse(as_)
+    conventions.check(output)
     asked = Asked("model", block, output)
     verdict = asked.verdict
     key = find(sort, "model", block, output.unit) if sort is not None else None
-    verify = check.wanted(not output.get, asked.fields)
+    verify = check.wanted(conventions.proved and not output.get, asked.fields)
     most = words.whole(top, "--top") if top is not None else None
     levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
@@ -158,6 +165,7 @@ def model(
             count = partial(
                 audit, loaded, *given.args, block=block, only=only or None,
                 exclude=exclude or None, named=given.kwargs,
+                quantities=bool(conventions.asked),
                 rebuild=partial(load_model, target, arguments, dtype, meta=False),
             )  # fmt: skip
             with user_code(target):  # which may print
@@ -171,6 +179,10 @@ def model(
         report = replace(report, title=target, unit=output.unit)
         total = report.total
         assert total is not None
+        if conventions.asked:
+            from dscalc.commands.conventions import answer_model
+
+            return answer_model(report, conventions, output, loaded, given)
         for row in report.rows:
             verdict.crosscheck(row, report, partial(str, row.name))
         for fault in report.faults:

@@ -9,7 +9,13 @@ import typer
 
 from dscalc import words
 from dscalc.commands.answer import Asked, counter, refuse_many, watched, write
-from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions, as_option
+from dscalc.commands.options import (
+    CheckOptions,
+    ConventionOptions,
+    OutputOptions,
+    ScaleOptions,
+    as_option,
+)
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Row, proved, total, with_shares
 from dscalc.inputs.network import load_network, shipped, source_text
@@ -47,6 +53,7 @@ def network(
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    conventions: ConventionOptions,
     input_size: Annotated[
         str | None,
         typer.Option(
@@ -96,19 +103,26 @@ def network(
         sys.stdout.write(source_text(source))
         return 0
     block = Block.parse(as_)
+    conventions.check(output)
     asked = Asked("network", block, output)
     size = words.size(input_size, "--input-size") if input_size else None
     options = scale.parsed()
     options["dims"] = options["dims"] or 2
-    rows = load_network(source, block=block, input_size=size, bias=bias, **options)
+    load = partial(load_network, source, block=block, bias=bias, **options)
+    rows = load(input_size=size)
     refuse_many(len(rows), output)
     with asked.verdict.held():
-        if check.wanted(not output.get, asked.fields):
+        if check.wanted(conventions.proved and not output.get, asked.fields):
             count = counter(asked.verdict, output.verbose)
             rows = [proved(row, count) for row in watched(rows, len(rows), output)]
         rows, sums = with_shares(rows), total(rows)
         title = shipped().get(source, "stdin" if source == "-" else words.printable(source))
         report = Report("network", block, rows, sums, title=title, unit=output.unit)
+        if conventions.asked:
+            from dscalc.commands.conventions import SIZES, answer_rows
+
+            sized = ((size, load(input_size=size)) for size in SIZES)
+            return answer_rows(report, conventions, output, sized)
         for row in rows:
             asked.verdict.crosscheck(row, report, partial(str, row.name))
         asked.verdict.check(sums)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dscalc import words
 from dscalc._version import __version__
 from dscalc.core.blocks import Block
+from dscalc.core.quantities import Quantities
 from dscalc.core.row import Row
 from dscalc.record.fields import Command, Field, Unit, fields, values
 
@@ -63,6 +64,7 @@ class Report:
         notes: what else people should know, one sentence each.
         faults: what differs in the total from what was counted, one sentence each.
         unit: of the counts that are shown, macs or flops.
+        quantities: what other counters may count of it, if that was asked for.
     """
 
     command: Command
@@ -74,6 +76,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
+    quantities: Quantities | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
