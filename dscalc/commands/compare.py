@@ -96,7 +96,8 @@ def compare(
             raise DscalcError(
                 f"{conventions.asked[0]} takes one layer; give one value for each of IC, OC, F, D"
             )
-        return answer_layer(layer_row(like, block), report, count, conventions, output)
+        code = answer_layer(layer_row(like, block), report, count, conventions, output)
+        return max(code, verdict.exit_code)
     if single:
         _show_layer(layer_row(like, block), report, count, asked, output)
     else:

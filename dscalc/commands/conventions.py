@@ -9,6 +9,7 @@ from dscalc.commands.options import ConventionOptions, OutputOptions
 from dscalc.core.conv import Conv
 from dscalc.core.quantities import of_layers, of_rows
 from dscalc.core.row import Count, Row, proved, total
+from dscalc.errors import DscalcError
 from dscalc.record.report import Report
 from dscalc.report import conventions as shown
 
@@ -72,6 +73,9 @@ def answer_model(
 
     assert report.quantities is not None
     assert report.total is not None
+    if report.total.unknown:
+        operators = ", ".join(report.total.unknown)
+        raise DscalcError(f"the MACs are not known: no formula for {operators}")
     sources = [Source("", report.quantities, report.total.as_is.cost.params)]
 
     def more() -> Iterator[Source]:
@@ -113,10 +117,10 @@ def answer(
         more: the same at other sizes.
         inputs: what it was counted on.
     """
-    code = 0
     if options.cite:
         write_pieces([shown.cited(report, inputs, _versions(report)), "\n"], output)
-        return code
+        return int(report.total is not None and report.total.crosscheck == "mismatch")
+    code = 0
     if options.explain is not None:
         found = explain(read_number(options.explain, "--explain"), sources, output.unit, more)
         code = 0 if found.answers else 1

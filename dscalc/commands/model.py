@@ -182,7 +182,8 @@ def model(
         if conventions.asked:
             from dscalc.commands.conventions import answer_model
 
-            return answer_model(report, conventions, output, loaded, given)
+            code = answer_model(report, conventions, output, loaded, given)
+            return max(code, verdict.exit_code)
         for row in report.rows:
             verdict.crosscheck(row, report, partial(str, row.name))
         for fault in report.faults:

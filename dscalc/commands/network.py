@@ -122,7 +122,7 @@ def network(
             from dscalc.commands.conventions import SIZES, answer_rows
 
             sized = ((size, load(input_size=size)) for size in SIZES)
-            return answer_rows(report, conventions, output, sized)
+            return max(answer_rows(report, conventions, output, sized), asked.verdict.exit_code)
         for row in rows:
             asked.verdict.crosscheck(row, report, partial(str, row.name))
         asked.verdict.check(sums)
