@@ -355,6 +355,7 @@ def test_explained_as_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["--explain", "1G", "--get", "mac_ratio"], "--explain answers alone; drop --get"),
         (["--explain", "1G", "--cite"], "--explain answers alone; drop --cite"),
         (["--explain", "1G", "-f", "csv"], "table, markdown, svg or json"),
+        (["--explain", "1G", "--batch", "4"], "one sample, as counters print it; drop --batch"),
         (["--cite", "-f", "json"], "--cite prints one sentence"),
     ],
 )

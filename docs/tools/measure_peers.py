@@ -3,9 +3,10 @@
     python docs/tools/measure_peers.py            print the table of cases, for installed counters
     python docs/tools/measure_peers.py --write    and put it into docs/counting.md
     python docs/tools/measure_peers.py --record   totals of the small models of tests/counted.py
-    python docs/tools/measure_peers.py MODEL[@SIZE]...
-                                                  totals of models of torchvision and timm, and
-                                                  what checks/conventions.py makes of them
+    python docs/tools/measure_peers.py [--counter=NAME] MODEL[@SIZE]...
+                                                  totals of models of torchvision and timm, of one
+                                                  counter or all, and what checks/conventions.py
+                                                  makes of them
 
 fvcore and torch are always there; the others where they are installed. thop and ultralytics-thop
 have the same module, as have two versions of one counter: put them into folders of their own (pip
@@ -265,10 +266,12 @@ def in_silence(
             logging.disable(logging.NOTSET)
 
 
-def totals(module: nn.Module, x: Tensor) -> dict[str, int | str]:
+def totals(module: nn.Module, x: Tensor, only: str = "") -> dict[str, int | str]:
     """What each installed counter prints for a model, or what it raises."""
     found: dict[str, int | str] = {}
     for name, count in whole_model_counters().items():
+        if not name.startswith(only):
+            continue
         try:
             found[name] = in_silence(count, module, x) or 0
         except Exception as error:  # a counter that cannot count it
@@ -294,12 +297,15 @@ def compared(names: list[str]) -> Iterator[str]:
     """What counters print for models, and what the table of conventions makes of them."""
     from dscalc.checks.conventions import TABLE
 
+    only = next((name.partition("=")[2] for name in names if name.startswith("--counter=")), "")
     for name in names:
+        if name.startswith("--"):
+            continue
         model, x = known_as(name)
         quantities = audit(model, x, verify=False, quantities=True).quantities
         assert quantities is not None
         claimed = {entry.name: entry.summands(quantities) for entry in TABLE}
-        for counter, printed in totals(model, x).items():
+        for counter, printed in totals(model, x, only).items():
             summands = claimed.get(counter)
             ours = None if summands is None else sum(value for _, value in summands)
             verdict = "same" if ours == printed else "not claimed" if ours is None else f"{ours:,}"

@@ -429,6 +429,7 @@ class Candidate(NamedTuple):
         of: what was counted; nothing for the thing itself.
         summands: what it adds up.
         by: the counter, or nothing where free conventions make it.
+        left_out: products that the counter does not see, or not all of them.
         conventions: what was assumed besides, in words.
         cost: how many conventions those are, with what was counted if that is one.
         doubled: whether the sum is taken twice, at 2 FLOPs a MAC.
@@ -441,6 +442,7 @@ class Candidate(NamedTuple):
     summands: tuple[Summand, ...]
     of: str = ""
     by: str = ""
+    left_out: tuple[Summand, ...] = ()
     conventions: tuple[str, ...] = ()
     cost: int = 0
     doubled: bool = False
@@ -532,13 +534,16 @@ def _free(quantities: Quantities) -> list[_Free]:
 
 def _named(source: Source) -> Iterator[Candidate]:
     """What each counter prints, what the papers print, and the parameters."""
+    alone = MACS.summands(source.quantities) or []
     for entry in (MACS, *TABLE):
         summands = entry.summands(source.quantities)
         if summands is not None:
+            theirs = dict(summands)
+            lost = ((what, macs - theirs.get(what, 0) // entry.per_mac) for what, macs in alone)
             yield _candidate(
-                source, summands, entry.name, per_mac=entry.per_mac, published=entry is MACS
-            )
-    alone = MACS.summands(source.quantities) or []
+                source, summands, entry.name, per_mac=entry.per_mac, published=entry is MACS,
+                left_out=tuple((what, macs) for what, macs in lost if macs > 0),
+            )  # fmt: skip
     for variant in _VARIANTS:
         if variant.macs == _macs(source):
             summands = [*alone, (variant.words, variant.added)]

@@ -63,7 +63,7 @@ def compare(
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
     block = rewriting.block()
-    conventions.check(output)
+    conventions.check(output, scale.batch)
     asked = Asked("compare", block, output)
     verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())

@@ -143,7 +143,7 @@ def model(
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
     block = Block.parse(as_)
-    conventions.check(output)
+    conventions.check(output, batch)
     asked = Asked("model", block, output)
     verdict = asked.verdict
     key = find(sort, "model", block, output.unit) if sort is not None else None

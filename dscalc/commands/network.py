@@ -103,7 +103,7 @@ def network(
         sys.stdout.write(source_text(source))
         return 0
     block = Block.parse(as_)
-    conventions.check(output)
+    conventions.check(output, scale.batch)
     asked = Asked("network", block, output)
     size = words.size(input_size, "--input-size") if input_size else None
     options = scale.parsed()

@@ -234,7 +234,7 @@ class ConventionOptions:
         """Whether the answer says that it is proved."""
         return self.cite or not self.asked
 
-    def check(self, output: "OutputOptions") -> None:
+    def check(self, output: "OutputOptions", batch: str) -> None:
         """Refuse what does not go together, before any work is done.
 
         Raises:
@@ -251,6 +251,8 @@ class ConventionOptions:
             from dscalc.checks.conventions import read_number
 
             read_number(self.explain, "--explain")
+        if not self.cite and words.whole(batch, "--batch") > 1:
+            raise DscalcError(f"{first} is about one sample, as counters print it; drop --batch")
         if self.cite and output.format != "table":
             raise DscalcError("--cite prints one sentence; drop --format")
         if output.format in ("csv", "jsonl"):

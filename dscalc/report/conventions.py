@@ -51,7 +51,9 @@ def _grouped(answers: Sequence[Answer]) -> list[list[Answer]]:
     groups: dict[Any, list[Answer]] = {}
     for answer in answers:
         one = answer.candidate
-        alike = one._replace(summands=(), by="", per_mac=1, published=False) if one.by else one
+        alike = one
+        if one.by:
+            alike = one._replace(summands=(), by="", per_mac=1, left_out=(), published=False)
         groups.setdefault(alike, []).append(answer)
     return list(groups.values())
 
@@ -64,6 +66,9 @@ def _sentence(group: Sequence[Answer], *, brief: bool = False) -> str:
     if counters:
         verb = "counts" if len(counters) == 1 else "count"
         said += f"{',' if brief else ':'} as {_listed(counters)} {verb}"
+    if one.left_out and not brief:
+        lost = _listed([f"{macs:,} MACs of {what}" for what, macs in one.left_out])
+        said += f", without {lost}"
     said += f", for {one.of}" if one.of else ""
     return f"{said}, with 1024 for 1000" if one.value != one.total else said
 
@@ -163,6 +168,7 @@ def _candidate(one: Candidate) -> dict[str, Any]:
         "of": one.of or None,
         "conventions": list(one.conventions),
         "doubled": one.doubled,
+        "left_out": [{"what": what, "count": macs} for what, macs in one.left_out],
         "summands": [{"what": what, "count": value} for what, value in one.summands],
     }
 
