@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dscalc import words
 from dscalc._version import __version__
 from dscalc.core.blocks import Block
-from dscalc.core.quantities import Quantities
 from dscalc.core.row import Row
 from dscalc.record.fields import Command, Field, Unit, fields, values
+
+if TYPE_CHECKING:  # few ask for them
+    from dscalc.core.quantities import Quantities
 
 SCHEMA = "dscalc/2"
 CONVENTION = {
@@ -76,7 +78,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
-    quantities: Quantities | None = None
+    quantities: "Quantities | None" = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
