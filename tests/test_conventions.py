@@ -312,6 +312,8 @@ def test_a_number_keeps_its_digits(text: str, value: int, step: int, digits: int
         ("", "must be a number"),
         ("1/8", "must be a number"),
         ("1e999", "must be a number"),
+        ("1" * 5000, "must be a number"),
+        ("\N{FULLWIDTH DIGIT FOUR}G", "must be a number"),
         ("-4.13G", "must be greater than 0"),
         ("0", "must be greater than 0"),
         ("4.13Q", "unknown unit 'Q'"),

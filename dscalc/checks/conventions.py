@@ -99,6 +99,10 @@ _MATRICES = _term("matrix products", "matmul")
 _ATTENTION = _term("attention", "attention")
 _RECURRENT = _term("recurrent layers", "recurrent", "bilinear")
 _SEEN_APART = (_CONV, _TRANSPOSED, _LINEAR, _MATRICES)  # a fused attention is not
+_WITHOUT_SIGNS = (
+    *_SEEN_APART[:3],
+    _term("matrix products", "torch|tensor.matmul"),  # but not of a @ b
+)
 _EVERYTHING = (*_SEEN_APART, _ATTENTION, _RECURRENT)
 _MODULES_BY_OUTPUT = (
     _term("convolutions", "module.conv"),
@@ -241,13 +245,13 @@ TABLE = (
     ),
     Convention(
         "calflops 0.3.2",
-        _SEEN_APART,
+        _WITHOUT_SIGNS,
         unless=("recurrent", "conv.string_padding", "subclass.conv", "transposed.grouped"),
         source="MrYxJ/calculate-flops.pytorch, calflops/pytorch_ops.py",
     ),
     Convention(
         "calflops 0.3.2 (FLOPs)",
-        _SEEN_APART,
+        _WITHOUT_SIGNS,
         (
             _term("biases of convolutions", "conv.bias"),
             _norms("batch norm (2 an element)", "F.batch_norm", 2, 1),
@@ -299,17 +303,17 @@ TABLE = (
     ),
     Convention(
         "rethinking-network-pruning",
-        (_term("convolutions", "ANY.conv"), _term("linear layers", "ANY.linear")),
+        (_term("convolutions", "leaf.conv"), _term("linear layers", "leaf.linear")),
         (
-            _term("biases of convolutions (1 an output)", "ANY.conv.bias"),
-            _term("biases of linear layers, once", "ANY.linear.bias.once"),
-            _norms("batch norm (2 an element)", "ANY.batch_norm", 2, 2),
-            _term("ReLU (1 an element)", "ANY.relu"),
-            _term("pools (1 for each tap of an output)", "ANY.max_pool|avg_pool.taps"),
-            _term("upsampling (12 an output)", "12 ANY.upsample.nearest|bilinear.out"),
+            _term("biases of convolutions (1 an output)", "leaf.conv.bias"),
+            _term("biases of linear layers, once", "leaf.linear.bias.once"),
+            _norms("batch norm (2 an element)", "leaf.batch_norm", 2, 2),
+            _term("ReLU (1 an element)", "leaf.relu"),
+            _term("pools (1 for each tap of an output)", "leaf.max_pool|avg_pool.taps"),
+            _term("upsampling (12 an output)", "12 leaf.upsample.nearest|bilinear.out"),
         ),
         per_mac=2,
-        unless=("module.linear.tokens",),
+        unless=("leaf.linear.tokens",),
         source="Eric-mingjie/rethinking-network-pruning, imagenet/thinet/compute_flops.py",
     ),
     Convention(
@@ -378,9 +382,10 @@ def read_number(text: str, name: str) -> Number:
         DscalcError: it is none, is not above 0, or has another unit.
     """
     plain = text.strip().replace("_", "")
-    if re.fullmatch(r"\d{1,3}(,\d{3})+", plain):
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", plain, re.ASCII):
         plain = plain.replace(",", "")
-    match = re.fullmatch(r"([+-]?)(\d*)(?:\.(\d+))?(?:[eE]\+?(\d{1,2}))?\s*([a-zA-Z%/]*)", plain)
+    written = r"([+-]?)(\d{0,99})(?:\.(\d{1,99}))?(?:[eE]\+?(\d{1,2}))?\s*([a-zA-Z%]*)"
+    match = re.fullmatch(written, plain, re.ASCII)
     if not match or not (match[2] or match[3]):
         raise DscalcError(
             f"{name} must be a number such as 4133742592 or 4.13G, got {words.shown(text)}"

@@ -13,8 +13,9 @@ scale and shift (``batch_norm.affine``) or without (``batch_norm.plain``); ``rel
 them); ``upsample.bilinear.in``, ``.out``; ``add``, ``mul``, ``mean.out``.
 
 In front of a name stands who sees it: ``module``, calls of torch's own modules; ``subclass``, of
-modules derived from them; ``F``, functions of ``torch.nn.functional``, which most modules call;
-``torch``, functions of torch; ``tensor``, methods of tensors; ``sign``, ``+ * @`` of them.
+modules derived from them; ``leaf``, of either if no module is inside; ``F``, functions of
+``torch.nn.functional``, which most modules call; ``torch``, functions of torch; ``tensor``, methods
+of tensors; ``sign``, ``+ * @`` of them.
 """
 
 from collections import Counter
@@ -54,14 +55,16 @@ def of_layers(convs: Iterable[Conv]) -> Counter[str]:
         cost = conv.cost
         own = of_conv(conv, cost.macs, cost.activations)
         found += own
-        found += Counter({f"module.{name}": number for name, number in own.items()})
+        for seer in ("module", "leaf"):
+            found += Counter({f"{seer}.{name}": number for name, number in own.items()})
         if conv.kernel_size:
             found["parameters.conv.weight"] += own["transposed.by_output"] or cost.macs
             found["parameters.conv.bias"] += own["conv.bias"] + own["transposed.bias"]
         else:
             found["parameters.others"] += cost.params * conv.batch_size
             found["linear.bias.addmm"] += own["linear.bias"]
-            found["module.linear.bias.once"] += conv.out_channels if conv.bias else 0
+            for seer in ("module", "leaf"):
+                found[f"{seer}.linear.bias.once"] += conv.out_channels if conv.bias else 0
     return found
 
 
@@ -95,7 +98,7 @@ def of_rows(rows: Iterable[Row]) -> Quantities:
     for name in known:
         if name.split(".")[0].endswith(("norm", "pool")):
             found[f"module.{name}"] = found[f"F.{name}"] = found[name]
-    seers = ("", "module.", "subclass.", "F.", "torch.")
+    seers = ("", "module.", "subclass.", "F.", "torch.", "tensor.")
     everything = {f"{seer}{name}": found[f"{seer}{name}"] for name in known for seer in seers}
     for name in ("weight", "bias"):
         everything[f"parameters.conv.{name}"] = found[f"parameters.conv.{name}"]

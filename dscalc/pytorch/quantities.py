@@ -76,12 +76,15 @@ class Observer(TorchFunctionMode):
         own = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
         seen_by = "module" if own is type(module) else "subclass"
         family = own.__name__
+        leaf = next(module.children(), None) is None
         if book := _MODULES.get(family):
             for name, number in book(module, features, output):
                 self.found[f"{seen_by}.{name}"] += number
+                if leaf:
+                    self.found[f"leaf.{name}"] += number
         if type(module).__name__ == "Attention" and type(module).__module__.startswith("timm."):
             self.found["timm.attention"] += 1
-        if not any(True for _ in module.children()):
+        if leaf:
             for name, number in _parameters(module, output):
                 self.found[name] += number
 
