@@ -57,9 +57,11 @@ class Bottleneck(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c_in != c_out:
             self.shortcut = nn.Sequential(*conv_bn(c_in, c_out, 1, stride))
+        self.last = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.shortcut(x))
+        out: Tensor = self.last(self.body(x) + self.shortcut(x))
+        return out
 
 
 def resnet50(stride_in_1x1: bool = False) -> nn.Sequential:
@@ -128,6 +130,54 @@ def mobilenet_v2() -> nn.Sequential:
             channels = c_out
     layers += [*conv_bn(channels, 1280, 1), nn.ReLU6()]
     return nn.Sequential(*layers, *pooled_classifier(1280, 1000))
+
+
+# Vision Transformer
+
+
+class Encoder(nn.Module):
+    """Attention and two linear layers, each behind a layer norm and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norms[0](x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        out: Tensor = x + self.mlp(self.norms[1](x))
+        return out
+
+
+class ViT(nn.Module):
+    """Patches of 16x16, twelve encoders, and a classifier on the token of the class."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.encoders = nn.Sequential(*(Encoder(width, heads) for _ in range(12)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token, self.patches(x).flatten(2).transpose(1, 2)], 1)
+        out: Tensor = self.head(self.norm(self.encoders(x))[:, 0])
+        return out
+
+
+def vit_b_16() -> ViT:
+    """ViT-B/16 (arXiv 2010.11929): 17,563,828,224 MACs at 224."""
+    return ViT(768, 12)
+
+
+def deit_s() -> ViT:
+    """DeiT-S (arXiv 2012.12877): 4,598,882,304 MACs at 224."""
+    return ViT(384, 6)
 
 
 # ConvNeXt

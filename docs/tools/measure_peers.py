@@ -1,9 +1,16 @@
-"""What well-known counters answer for the same module: the table in docs/counting.md.
+"""What well-known counters answer: the tables in docs/counting.md.
 
-    python docs/tools/measure_peers.py            print the table, for installed counters
+    python docs/tools/measure_peers.py            print the table of cases, for installed counters
     python docs/tools/measure_peers.py --write    and put it into docs/counting.md
+    python docs/tools/measure_peers.py --record   totals of the small models of tests/counted.py
+    python docs/tools/measure_peers.py [--counter=NAME] MODEL[@SIZE]...
+                                                  totals of models of torchvision and timm, of one
+                                                  counter or all, and what checks/conventions.py
+                                                  makes of them
 
-fvcore and torch are always there; thop, ptflops, torchinfo and calflops where they are installed.
+fvcore and torch are always there; the others where they are installed. thop and ultralytics-thop
+have the same module, as have two versions of one counter: put them into folders of their own (pip
+install --target) and name one in PYTHONPATH.
 """
 
 import contextlib
@@ -19,6 +26,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from counted import IMAGE as SMALL
+from counted import MODELS
 
 from dscalc.pytorch import audit
 
@@ -101,17 +113,21 @@ def by_thop(module: nn.Module, x: Tensor) -> int:
     return int(thop.profile(module, (x,), verbose=False)[0])
 
 
-def by_ptflops(module: nn.Module, x: Tensor) -> int:
+def by_ptflops(module: nn.Module, x: Tensor, **options: str) -> int:
     import ptflops
 
     macs, _ = ptflops.get_model_complexity_info(
-        module,
-        tuple(x.shape[1:]),
-        as_strings=False,
-        print_per_layer_stat=False,
-        backend="pytorch",
+        module, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False, **options
     )
     return int(macs)
+
+
+def by_ptflops_aten(module: nn.Module, x: Tensor) -> int:
+    return by_ptflops(module, x, backend="aten")
+
+
+def by_ptflops_pytorch(module: nn.Module, x: Tensor) -> int:
+    return by_ptflops(module, x, backend="pytorch")
 
 
 def by_torchinfo(module: nn.Module, x: Tensor) -> int:
@@ -120,13 +136,49 @@ def by_torchinfo(module: nn.Module, x: Tensor) -> int:
     return int(torchinfo.summary(module, input_data=x, verbose=0).total_mult_adds)
 
 
-def by_calflops(module: nn.Module, x: Tensor) -> int:
+def by_calflops(module: nn.Module, x: Tensor, what: int = 1) -> int:
     import calflops
 
-    _, macs, _ = calflops.calculate_flops(
+    found = calflops.calculate_flops(
         module, tuple(x.shape), output_as_string=False, print_results=False
     )
-    return int(macs)
+    return int(found[what])
+
+
+def by_calflops_flops(module: nn.Module, x: Tensor) -> int:
+    return by_calflops(module, x, 0)
+
+
+def by_torchprofile(module: nn.Module, x: Tensor) -> int:
+    from torchprofile import profile_macs
+
+    return int(profile_macs(module, x))
+
+
+def by_torchscan(module: nn.Module, x: Tensor) -> int:
+    from torchscan import crawl_module
+
+    layers = crawl_module(module, tuple(x.shape[1:]))["layers"]
+    found = [layer["metrics"]["macs"]["value"] for layer in layers if "macs" in layer["metrics"]]
+    return sum(macs or 0 for macs in found)
+
+
+def by_flop_counter_mode_meta(module: nn.Module, x: Tensor) -> int:
+    return by_flop_counter_mode(copy.deepcopy(module).to("meta"), x.to("meta"))
+
+
+def by_flop_counter_mode_cpu(module: nn.Module, x: Tensor) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    return counter.get_total_flops()
+
+
+def by_compute_flops(module: nn.Module, x: Tensor) -> int:
+    from compute_flops import count_model_param_flops
+
+    return int(count_model_param_flops(module, x.shape[-1]))
 
 
 class Counter(NamedTuple):
@@ -142,22 +194,65 @@ COUNTERS = [
     Counter("dscalc", "dscalc", by_dscalc),
     Counter("fvcore", "fvcore", by_fvcore),
     Counter("`FlopCounterMode`", "torch", by_flop_counter_mode, unit=2),
-    Counter("thop", "thop", by_thop),
-    Counter("ptflops", "ptflops", by_ptflops),
+    Counter("ultralytics-thop", "ultralytics-thop", by_thop),
+    Counter("ptflops", "ptflops", by_ptflops_pytorch),
     Counter("torchinfo", "torchinfo", by_torchinfo),
     Counter("calflops", "calflops", by_calflops),
+    Counter("torchprofile", "torchprofile", by_torchprofile),
+    Counter("torchscan", "torchscan", by_torchscan),
 ]
 
 
-def installed(counter: Counter) -> bool:
+def whole_model_counters() -> dict[str, Callable[[nn.Module, Tensor], int]]:
+    """What is installed, by the names of the entries in checks/conventions.py."""
+    found: dict[str, Callable[[nn.Module, Tensor], int]] = {
+        "fvcore 0.1.5": by_fvcore,
+        "FlopCounterMode": by_flop_counter_mode_meta,
+        "FlopCounterMode, CPU": by_flop_counter_mode_cpu,
+        "FlopCounterMode, CPU, no_grad": by_flop_counter_mode,
+    }
+    for package in ("thop", "ultralytics-thop"):  # the first has been put in front of the second
+        if has(package):
+            release = ".".join(version(package).split(".")[:3]).partition("-")[0]
+            found[f"{package} {release}"] = by_thop
+            break
+    if has("ptflops"):
+        old = version("ptflops") < "0.7.3"  # which has one backend
+        found[f"ptflops {version('ptflops')}"] = by_ptflops if old else by_ptflops_pytorch
+        if not old:
+            found[f"ptflops {version('ptflops')} (aten)"] = by_ptflops_aten
+    for package, count in (
+        ("torchinfo", by_torchinfo),
+        ("calflops", by_calflops),
+        ("torchprofile", by_torchprofile),
+        ("torchscan", by_torchscan),
+    ):
+        if has(package):
+            found[f"{package} {version(package)}"] = count
+    if has("calflops"):
+        found[f"calflops {version('calflops')} (FLOPs)"] = by_calflops_flops
+    with contextlib.suppress(ImportError):
+        import compute_flops  # noqa: F401  # of that repository, if its folder is on the path
+
+        found["rethinking-network-pruning"] = by_compute_flops
+    return found
+
+
+def has(package: str) -> bool:
     try:
-        return bool(version(counter.package))
+        return bool(version(package))
     except PackageNotFoundError:
         return False
 
 
 def measure(counter: Counter, case: Case) -> int | None:
-    """What a counter answers for a case, in its own unit and in silence."""
+    """What a counter answers for a case, in its own unit."""
+    return in_silence(counter.count, case.module, torch.zeros(case.shape))
+
+
+def in_silence(
+    count: Callable[[nn.Module, Tensor], int | None], module: nn.Module, x: Tensor
+) -> int | None:
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -166,9 +261,55 @@ def measure(counter: Counter, case: Case) -> int | None:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
-            return counter.count(copy.deepcopy(case.module).eval(), torch.zeros(case.shape))
+            return count(copy.deepcopy(module).eval(), x)
         finally:
             logging.disable(logging.NOTSET)
+
+
+def totals(module: nn.Module, x: Tensor, only: str = "") -> dict[str, int | str]:
+    """What each installed counter prints for a model, or what it raises."""
+    found: dict[str, int | str] = {}
+    for name, count in whole_model_counters().items():
+        if not name.startswith(only):
+            continue
+        try:
+            found[name] = in_silence(count, module, x) or 0
+        except Exception as error:  # a counter that cannot count it
+            found[name] = f"{type(error).__name__}: {str(error)[:60]}"
+    return found
+
+
+def known_as(name: str) -> tuple[nn.Module, Tensor]:
+    """A model of torchvision or timm, and its input: resnet50, or resnet50@160."""
+    name, _, size = name.partition("@")
+    import torchvision
+
+    if hasattr(torchvision.models, name):
+        model = getattr(torchvision.models, name)()
+    else:
+        import timm
+
+        model = timm.create_model(name)
+    return model.eval(), torch.zeros(1, 3, int(size or 224), int(size or 224))
+
+
+def compared(names: list[str]) -> Iterator[str]:
+    """What counters print for models, and what the table of conventions makes of them."""
+    from dscalc.checks.conventions import TABLE
+
+    only = next((name.partition("=")[2] for name in names if name.startswith("--counter=")), "")
+    for name in names:
+        if name.startswith("--"):
+            continue
+        model, x = known_as(name)
+        quantities = audit(model, x, verify=False, quantities=True).quantities
+        assert quantities is not None
+        claimed = {entry.name: entry.summands(quantities) for entry in TABLE}
+        for counter, printed in totals(model, x, only).items():
+            summands = claimed.get(counter)
+            ours = None if summands is None else sum(value for _, value in summands)
+            verdict = "same" if ours == printed else "not claimed" if ours is None else f"{ours:,}"
+            yield f"{name}\t{counter}\t{printed}\t{verdict}"
 
 
 def cell(counter: Counter, case: Case, macs: int | None) -> str:
@@ -181,7 +322,7 @@ def cell(counter: Counter, case: Case, macs: int | None) -> str:
 
 def table() -> Iterator[str]:
     """The lines of the table."""
-    counters = [counter for counter in COUNTERS if installed(counter)]
+    counters = [counter for counter in COUNTERS if has(counter.package)]
     yield f"| | {' | '.join(counter.name for counter in counters)} |"
     yield f"|:--|{'--:|' * len(counters)}"
     for case in CASES:
@@ -195,9 +336,20 @@ def table() -> Iterator[str]:
 
 
 def _main() -> None:
+    asked = sys.argv[1:]
+    if asked == ["--record"]:
+        for name, make in MODELS.items():
+            torch.manual_seed(0)
+            sys.stdout.write(f'    "{name}": {totals(make().eval(), torch.zeros(SMALL))},\n')
+        return
+    if asked and asked != ["--write"]:
+        for line in compared(asked):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        return
     lines = list(table())
     sys.stdout.write("\n".join(lines) + "\n")
-    if sys.argv[1:] == ["--write"]:
+    if asked:
         before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
         text = "\n".join(["", "", *lines, "", ""])

@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from looks import LOOKS
 from published import right_number, slips, with_stride_in_first_1x1
 
+from dscalc.checks.conventions import TABLE
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE
 from dscalc.record.baseline import change_fields
@@ -248,6 +249,23 @@ def _rows(told: Iterable[Field]) -> Iterator[str]:
         yield f"| `{field.name}` | {field.unit} | {field.doc.replace('|', '/')} |"
 
 
+# Counters
+
+
+def _conventions(shell: Shell) -> Iterator[str]:
+    """What each counter of the table adds up, in words."""
+    yield "| counter | products | besides | says so |"
+    yield "|:--|:--|:--|:--|"
+    for entry in TABLE:
+        products = ", ".join(term.words for term in entry.products)
+        if entry.per_mac > 1:
+            products = f"{entry.per_mac} for each MAC of {products}"
+        besides = ", ".join(term.words for term in entry.besides)
+        owner, repository, *_ = entry.source.split(",")[0].split("/")
+        link = f"[{repository}](https://github.com/{owner}/{repository})"
+        yield f"| {entry.name} | {products} | {besides} | {link} |"
+
+
 # Published tables
 
 
@@ -402,6 +420,7 @@ GENERATED: dict[str, Callable[[Shell], Iterator[str]]] = {
     "networks": _networks,
     "fields": _fields,
     "slips": _slips,
+    "conventions": _conventions,
     **{name: _published(rows) for name, rows in PUBLISHED.items()},
 }
 

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar
 
 from dscalc import words
 from dscalc.commands.options import OutputOptions
@@ -25,6 +25,9 @@ from dscalc.words import plural
 if TYPE_CHECKING:  # few runs need them
     from dscalc.checks.selection import Selection
     from dscalc.record.baseline import Baseline
+
+if TYPE_CHECKING:  # a sheet is made only where one is shown
+    from dscalc.report.sheet import Sheet
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
 _Any = TypeVar("_Any")
@@ -301,7 +304,11 @@ def write(
     """Write a report, or the ``wanted`` fields of it alone; and draw it where that is asked for."""
     if output.plot and report.rows:
         _draw(report, output.plot)
-    pieces = _pieces(report, output, wanted)
+    write_pieces(_pieces(report, output, wanted), output)
+
+
+def write_pieces(pieces: Iterable[str], output: OutputOptions) -> None:
+    """Write text to stdout, or to the file, whole or not at all."""
     if output.file is None:
         sys.stdout.writelines(pieces)
         return
@@ -330,11 +337,17 @@ def _pieces(
         return text.json(report)
     from dscalc.report import sheet
 
-    shown = sheet.of(report)
+    return sheet_pieces(sheet.of(report), output)
+
+
+def sheet_pieces(shown: "Sheet", output: OutputOptions) -> Iterable[str]:
+    """A sheet in one of the formats that people read."""
     match output.format:
         case "markdown":
             if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
-                shown = sheet.in_ascii(shown)
+                from dscalc.report.sheet import in_ascii
+
+                shown = in_ascii(shown)
             return text.markdown(shown)
         case "table":
             from dscalc.report import table
@@ -344,5 +357,5 @@ def _pieces(
             from dscalc.report import table
 
             return table.svg(shown)
-        case _:
-            assert_never(output.format)
+        case _:  # the machine formats are written from the report
+            raise AssertionError(output.format)

@@ -16,6 +16,7 @@ from dscalc.commands.answer import (
 from dscalc.commands.options import (
     BlockOptions,
     CheckOptions,
+    ConventionOptions,
     LayerOptions,
     OutputOptions,
     ScaleOptions,
@@ -50,6 +51,7 @@ def compare(
     scale: ScaleOptions,
     output: OutputOptions,
     check: CheckOptions,
+    conventions: ConventionOptions,
     work: Work = False,
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
@@ -61,6 +63,7 @@ def compare(
     32:1024:x2. More than one value makes a grid: a row for each combination.
     """
     block = rewriting.block()
+    conventions.check(output, scale.batch)
     asked = Asked("compare", block, output)
     verdict = asked.verdict
     options = layer.parsed()
@@ -70,7 +73,7 @@ def compare(
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
-    verify = check.wanted(single and not output.get, asked.fields)
+    verify = check.wanted(single and conventions.proved and not output.get, asked.fields)
     count = counter(verdict, output.verbose) if verify else None
     like = next(iter(layers))
     title = described(like, block, one_position=layers.one_position)
@@ -87,6 +90,15 @@ def compare(
     if single and layers.one_position:
         lines.append(beyond_one_position(like, block, options["padding"]))
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
+    if conventions.asked:
+        from dscalc.commands.conventions import answer_layer
+
+        if not single:
+            raise DscalcError(
+                f"{conventions.asked[0]} takes one layer; give one value for each of IC, OC, F, D"
+            )
+        verdict.worse(answer_layer(layer_row(like, block), report, count, conventions, output))
+        return verdict.exit_code
     if single and not asked.selection:
         _show_layer(layer_row(like, block), report, count, asked, output)
     else:

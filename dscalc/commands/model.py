@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,12 @@ from dscalc.commands.answer import (
     write_alternatives,
     write_with_total,
 )
-from dscalc.commands.options import CheckOptions, OutputOptions, as_option
+from dscalc.commands.options import (
+    CheckOptions,
+    ModelConventionOptions,
+    OutputOptions,
+    as_option,
+)
 from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
@@ -44,6 +49,7 @@ def model(
     output: OutputOptions,
     check: CheckOptions,
     held_against: BaselineOptions,
+    conventions: ModelConventionOptions,
     ctx: typer.Context,
     inputs: Annotated[
         list[str],
@@ -131,10 +137,11 @@ def model(
     Rows add up to the total, and the total is the model. --get and --assert read the total.
     """
     block = Block.parse(as_, standard="what a model has already")
+    conventions.check(output, batch, baseline=held_against.baseline, several=len(targets) > 1)
     before = held_against.read(ctx, "model", block)
     asked = Asked("model", block, output, before)
     verdict = asked.verdict
-    verify = check.wanted(not output.get, asked.fields)
+    verify = check.wanted(conventions.proved and not output.get, asked.fields)
     levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
     arguments = words.keywords(kwargs, "--kwargs")
@@ -148,7 +155,8 @@ def model(
         from dscalc.pytorch.inputs import check_inputs, inputs_from, read_inputs
         from dscalc.pytorch.load import load_model, user_code
 
-    def audited(target: str) -> Report:
+    def traced(target: str) -> tuple[Report, Any, Any]:
+        """What a model costs, the model, and its inputs."""
         with working(output, f"counting {target}"):
             given = inputs_from(inputs_) if inputs_ else read_inputs(inputs, samples, dtype)
             loaded = load_model(target, arguments, dtype)
@@ -156,6 +164,7 @@ def model(
             count = partial(
                 audit, loaded, *given.args, block=block, only=only or None,
                 exclude=exclude or None, named=given.kwargs,
+                quantities=bool(conventions.asked),
                 rebuild=partial(load_model, target, arguments, dtype, meta=False),
             )  # fmt: skip
             with user_code(target):  # which may print
@@ -166,6 +175,10 @@ def model(
                     report = count(verify=False)
         if verify and output.verbose:
             verdict.say(f"counted by {versions()}")
+        return replace(report, title=target, unit=output.unit), loaded, given
+
+    def audited(target: str) -> Report:
+        report, *_ = traced(target)
         for row in report.rows:
             verdict.crosscheck(row, report, partial(str, row.name))
         for fault in report.faults:
@@ -178,11 +191,18 @@ def model(
                 raise DscalcError(f"{field.name} is not known: no formula for {operators}")
         label = UNITS[output.unit][0]
         notes = [note.replace("% of the MACs", f"% of the {label}") for note in report.notes]
-        return replace(report, title=target, unit=output.unit, notes=notes)
+        return replace(report, notes=notes)
 
     if len(targets) > 1:
         _show_totals(targets, audited, asked, output)
         return verdict.conclude()
+    if conventions.asked:
+        from dscalc.commands.conventions import answer_model
+
+        with verdict.held():
+            report, loaded, given = traced(targets[0])
+            verdict.worse(answer_model(report, conventions, output, loaded, given))
+        return verdict.exit_code
     with verdict.held():
         report = audited(targets[0])
         if levels:

@@ -1,7 +1,7 @@
 """``dscalc network NAME|FILE|-``: a list of layers, with totals."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from typing import Annotated, Any
@@ -16,7 +16,13 @@ from dscalc.commands.answer import (
     write_alternatives,
     write_with_total,
 )
-from dscalc.commands.options import CheckOptions, OutputOptions, ScaleOptions, as_option
+from dscalc.commands.options import (
+    CheckOptions,
+    ConventionOptions,
+    OutputOptions,
+    ScaleOptions,
+    as_option,
+)
 from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Count, Row, Shape, proved, total, with_shares
@@ -62,6 +68,7 @@ def network(
     output: OutputOptions,
     check: CheckOptions,
     held_against: BaselineOptions,
+    conventions: ConventionOptions,
     ctx: typer.Context,
     input_size: Annotated[
         str | None,
@@ -124,18 +131,20 @@ def network(
     if sources.count("-") > 1:
         raise DscalcError("stdin can be read once; name - once")
     several = len(sources) * len(variants) > 1
+    conventions.check(output, scale.batch, baseline=held_against.baseline, several=several)
     if several:
         held_against.refuse_several()
     before = held_against.read(ctx, "network", block, partial(_layers, variants[0]))
     asked = Asked("network", block, output, before)
     count = None
-    if check.wanted(not output.get and not several, asked.fields):
+    if check.wanted(conventions.proved and not output.get and not several, asked.fields):
         count = counter(asked.verdict, output.verbose)
     if several:
         _show_totals(sources, variants, asked, count, output)
     else:
         [variant] = variants
-        _show_rows(sources[0], load_network(sources[0], **variant), asked, count, output)
+        load = partial(load_network, sources[0], **variant)
+        _show_rows(sources[0], load, asked, count, output, conventions)
     return asked.verdict.conclude()
 
 
@@ -150,21 +159,29 @@ def _sizes(text: str) -> list[Size]:
 
 def _show_rows(
     source: str,
-    rows: list[Row],
+    load: Callable[..., list[Row]],
     asked: Asked,
     count: Count | None,
     output: OutputOptions,
+    conventions: ConventionOptions,
 ) -> None:
-    block = asked.block
+    rows = load()
     asked.refuse_many(len(rows), output)
     with asked.verdict.held():
         if count:
             rows = [proved(row, count) for row in watched(rows, len(rows), output)]
         rows, sums = with_shares(rows), total(rows)
         report = Report(
-            "network", block, rows, sums, title=shipped().get(source, _name(source)),
-            notes=_notes(rows, block), unit=output.unit,
+            "network", asked.block, rows, sums, title=shipped().get(source, _name(source)),
+            notes=_notes(rows, asked.block), unit=output.unit,
         )  # fmt: skip
+        if conventions.asked:
+            from dscalc.commands.conventions import SIZES, answer_rows
+
+            sizes = SIZES if source != "-" else ()  # which can be read once
+            sized = ((size, load(input_size=size)) for size in sizes)
+            asked.verdict.worse(answer_rows(report, conventions, output, sized))
+            return
         for row in rows:
             asked.verdict.crosscheck(row, report, partial(str, row.name))
         write_with_total(report, asked, output)

@@ -234,6 +234,87 @@ class CheckOptions:
 
 
 @dataclass(init=False, eq=False, repr=False)
+class ConventionOptions:
+    """What is answered in place of the report."""
+
+    explain: Annotated[
+        str | None,
+        _output(
+            "--explain",
+            metavar="NUMBER",
+            help="Name the counters and conventions that give somebody else's NUMBER, to the "
+            "digits in which it is written: 4133742592, 4.13G. Exit with 1 if none does.",
+        ),
+    ] = None
+    cite: Annotated[
+        bool, _output("--cite", help="Print one sentence for a paper: counts, input, versions.")
+    ] = False
+
+    @property
+    def asked(self) -> list[str]:
+        """Which of them are given."""
+        return [f"--{name}" for name, given in vars(self).items() if given not in (None, False)]
+
+    @property
+    def proved(self) -> bool:
+        """Whether the answer says that it is proved."""
+        return self.cite or not self.asked
+
+    def check(
+        self,
+        output: "OutputOptions",
+        batch: str,
+        *,
+        baseline: object = None,
+        several: bool = False,
+    ) -> None:
+        """Refuse what does not go together, before any work is done.
+
+        Raises:
+            DscalcError: more than one is asked for, NUMBER is none, or a format does not fit.
+        """
+        if not self.asked:
+            return
+        first, *others = self.asked
+        if several:
+            raise DscalcError(f"{first} is about one network or model; give one")
+        besides = {
+            "--get": output.get,
+            "--assert": output.assertions,
+            "--assert-each": output.assertions_each,
+            "--where": output.where,
+            "--sort": output.sort,
+            "--top": output.top,
+            "--baseline": baseline,
+            "--plot": output.plot,
+        }
+        others += [name for name, given in besides.items() if given]
+        if others:
+            raise DscalcError(f"{first} answers alone; drop {' and '.join(others)}")
+        if self.explain is not None:
+            from dscalc.checks.conventions import read_number
+
+            read_number(self.explain, "--explain")
+        if not self.cite and words.whole(batch, "--batch") > 1:
+            raise DscalcError(f"{first} is about one sample, as counters print it; drop --batch")
+        if self.cite and output.format != "table":
+            raise DscalcError("--cite prints one sentence; drop --format")
+        if output.format in ("csv", "jsonl"):
+            raise DscalcError(
+                f"{first} is written as table, markdown, svg or json, got {output.format}"
+            )
+
+
+@dataclass(init=False, eq=False, repr=False)
+class ModelConventionOptions(ConventionOptions):
+    """The same, and what other counters print for a model."""
+
+    peers: Annotated[
+        bool, _output("--peers", help="Say what other counters print for this model, and why.")
+    ] = False
+
+
+@dataclass(init=False, eq=False, repr=False)
 class ReportOptions:
     """How a report is written."""
 

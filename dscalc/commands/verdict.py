@@ -124,9 +124,13 @@ class Verdict:
         """A cross-check differs."""
         self._fail("mismatch", str, reason)
 
+    def worse(self, code: int) -> None:
+        """Another exit code, if that is worse."""
+        self.exit_code = max(self.exit_code, code)
+
     def fails(self, reason: str) -> None:
         """The answer is no."""
-        self.exit_code = max(self.exit_code, 1)
+        self.worse(1)
         self.note(f"failed: {reason}")
 
     def conclude(self) -> int:

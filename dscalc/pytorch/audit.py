@@ -13,10 +13,12 @@ from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
+from dscalc.core.quantities import Quantities
 from dscalc.core.row import Count, Counted, Crosscheck, Row, Shape, Side, total, with_shares
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.crosscheck import count
+from dscalc.pytorch.inputs import Inputs
 from dscalc.pytorch.modules import CONVOLUTIONS
 from dscalc.pytorch.rewrite import Patterns, reasons_to_keep, replacement
 from dscalc.pytorch.trace import (
@@ -45,6 +47,7 @@ def audit(
     verify: bool = True,
     rebuild: Callable[[], nn.Module] | None = None,
     named: Mapping[str, Any] | None = None,
+    quantities: bool = False,
     **keywords: Any,
 ) -> Report:
     """Count every operator of a model, as it is and with its eligible convolutions rewritten.
@@ -64,6 +67,7 @@ def audit(
         verify: whether fvcore counts each distinct convolution and linear layer.
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, where such a name is taken here.
+        quantities: whether to see what other counters count too, in the same run.
         **keywords: what its ``forward`` takes by keyword.
 
     Raises:
@@ -74,7 +78,7 @@ def audit(
         block = Block.parse(block, "block", standard="what a model has already")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
-    as_is, copied = trace_either(model, args, kwargs, rebuild)
+    as_is, copied = trace_either(model, args, kwargs, rebuild, quantities=quantities)
     tensors = [*model.parameters(), *model.buffers()]
     lazy = any(is_lazy(tensor) for tensor in tensors)
     hollow = as_is.real and any(tensor.is_meta for tensor in tensors)
@@ -94,7 +98,30 @@ def audit(
     return Report(
         "model", block, with_shares(rows), whole, title=type(model).__name__,
         notes=list(_notes(rows, block, as_is, copied, verified=verify)), faults=faults,
+        quantities=as_is.quantities,
     )  # fmt: skip
+
+
+def quantities_at(
+    model: nn.Module, inputs: Inputs, sizes: Iterable[int]
+) -> Iterator[tuple[int, Quantities]]:
+    """What other counters count of a model of images, at each other size that it runs at."""
+    images = [
+        value for value in inputs.args if isinstance(value, torch.Tensor) and value.dim() == 4
+    ]
+    if len(images) != 1 or len(inputs.args) != 1:
+        return
+    samples, channels, *own = images[0].shape
+    for size in sizes:
+        if own == [size, size]:
+            continue
+        image = torch.empty(samples, channels, size, size, device="meta", dtype=images[0].dtype)
+        try:
+            found = trace(on_meta(model), (image,), inputs.kwargs, "meta", quantities=True)
+        except DscalcError:  # it takes no such size
+            continue
+        assert found.quantities is not None
+        yield size, found.quantities
 
 
 def _tensor(value: Any) -> Any:

@@ -33,6 +33,7 @@ from dscalc.core.conv import Conv, conv_macs
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Inputs, input_hint, materialised
+from dscalc.pytorch.quantities import Observer, of_operators
 from dscalc.words import printable
 
 Shape = Sequence[int]
@@ -259,6 +260,7 @@ class Trace:
         ran: paths of modules that ran, or that own a parameter which an operator took.
         real: whether real tensors ran, since the model needs values.
         reason: why, in that case.
+        quantities: what other counters may count, if that was asked for.
     """
 
     operators: list[Operator]
@@ -268,6 +270,7 @@ class Trace:
     ran: set[str]
     real: bool = False
     reason: str = ""
+    quantities: Counter[str] | None = None
 
     @property
     def macs(self) -> int | None:
@@ -377,6 +380,8 @@ def trace_either(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     rebuild: Callable[[], nn.Module] | None = None,
+    *,
+    quantities: bool = False,
 ) -> tuple[Trace, nn.Module]:
     """Trace a copy on the meta device; on the CPU where the model needs values.
 
@@ -385,6 +390,7 @@ def trace_either(
         args: what its ``forward`` takes: tensors, or any nest of them.
         kwargs: the same, by keyword.
         rebuild: makes the model with values, if it was built on the meta device and needs them.
+        quantities: whether to see what other counters count too.
 
     Returns:
         The trace, and the copy that ran.
@@ -394,7 +400,7 @@ def trace_either(
     """
     try:
         twin = on_meta(model)
-        return trace(twin, args, kwargs, "meta"), twin
+        return trace(twin, args, kwargs, "meta", quantities=quantities), twin
     except DscalcError as error:
         if error.__cause__ is None:  # nothing that values would change
             raise
@@ -410,11 +416,17 @@ def trace_either(
             ) from cause
         model = rebuild()
     twin = on_cpu(model)
-    return replace(trace(twin, args, kwargs, "cpu"), real=True, reason=reason), twin
+    found = trace(twin, args, kwargs, "cpu", quantities=quantities)
+    return replace(found, real=True, reason=reason), twin
 
 
 def trace(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: str | None = None
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    device: str | None = None,
+    *,
+    quantities: bool = False,
 ) -> Trace:
     """Run a model once, as it stands, and see all of its operators.
 
@@ -423,6 +435,7 @@ def trace(
         args: what its ``forward`` takes: tensors on any device, or any nest of them; copies run.
         kwargs: the same, by keyword.
         device: "meta" or "cpu"; where the model's tensors are, by default.
+        quantities: whether to see what other counters count too.
 
     Raises:
         DscalcError: the model cannot run on these inputs.
@@ -432,6 +445,7 @@ def trace(
         device = next((tensor.device.type for tensor in tensors), "meta")
     for with_torch in (True, False):
         watch = _Watch(model)
+        observer = Observer() if quantities else None
         counter = FlopCounterMode(display=False)
         # By global totals alone: the tracker of modules that it comes with needs gradients.
         counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
@@ -447,6 +461,8 @@ def trace(
                 if with_torch:
                     stack.enter_context(counter)
                 stack.enter_context(watch)  # innermost, so that composites come here first
+                if observer:
+                    stack.enter_context(observer.on())
                 model(*given.args, **given.kwargs)
         except (Exception, SystemExit) as error:
             if with_torch and _counter_failed(error):
@@ -460,6 +476,7 @@ def trace(
         watch.known_to_torch,
         watch.ran,
         device != "meta",
+        quantities=of_operators(watch.operators) + observer.found if observer else None,
     )
 
 

@@ -11,8 +11,9 @@ from dscalc.core.blocks import Block
 from dscalc.core.row import Row
 from dscalc.record.fields import Command, Field, Unit, fields, records, values
 
-if TYPE_CHECKING:  # few reports have one
+if TYPE_CHECKING:  # few reports have them
     from dscalc.core.changes import Change
+    from dscalc.core.quantities import Quantities
     from dscalc.record.baseline import Baseline
 
 SCHEMA = "dscalc/2"
@@ -108,6 +109,7 @@ class Report:
         unit: of the counts that are shown, macs or flops.
         baseline: an earlier report that this one is held against.
         changes: what became of each row since.
+        quantities: what other counters may count of it, if that was asked for.
     """
 
     command: Command
@@ -121,6 +123,7 @@ class Report:
     unit: Unit = "macs"
     baseline: "Baseline | None" = None
     changes: "list[Change]" = field(default_factory=list)
+    quantities: "Quantities | None" = None
 
     @property
     def fields(self) -> tuple[Field, ...]:

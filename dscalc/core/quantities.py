@@ -1,0 +1,123 @@
+"""What a counter may count: products and elements, by name. A convention is a sum of these.
+
+Those of a model come from its trace (`dscalc.pytorch.quantities`), those of layers from their rows,
+here. In a Counter a name that is not there is 0; in a dict, that of a network, it is not known.
+
+Products, in MACs: ``conv`` ``transposed`` ``linear`` ``matmul`` ``attention`` ``recurrent``
+``bilinear``; of these ``conv.pointwise``, ``conv.depthwise``, ``conv.string_padding``; and
+``transposed.by_output``, by output instead of input positions.
+
+Elements: ``conv.bias``, ``transposed.bias``, ``linear.bias``, one an output; norms with their
+scale and shift (``batch_norm.affine``) or without (``batch_norm.plain``); ``relu`` and its kin;
+``softmax``, ``softmax.rows``; pools by ``.in``, ``.out``, ``.windows`` (the elements in all of
+them); ``upsample.bilinear.in``, ``.out``; ``add``, ``mul``, ``mean.out``.
+
+In front of a name stands who sees it: ``module``, calls of torch's own modules; ``subclass``, of
+modules derived from them; ``leaf``, of either if no module is inside; ``F``, functions of
+``torch.nn.functional``, which most modules call; ``torch``, functions of torch; ``tensor``, methods
+of tensors; ``sign``, ``+ * @`` of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import prod
+
+from dscalc.core.conv import Conv
+from dscalc.core.row import Row
+from dscalc.core.transposed import TransposedConv
+
+Quantities = Mapping[str, int]
+PRODUCTS = ("conv", "transposed", "linear", "matmul", "attention", "recurrent", "bilinear")
+NORMS = ("batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm")
+
+
+def of_conv(conv: Conv, macs: int, outputs: int) -> Counter[str]:
+    """Of one call of a convolution, or of a linear layer, which is one without axes."""
+    kind = "conv" if conv.kernel_size else "linear"
+    if isinstance(conv, TransposedConv):
+        kind = "transposed"
+    found = Counter({kind: macs, f"{kind}.bias": outputs if conv.bias else 0})
+    if kind == "transposed":
+        taps = prod(conv.kernel_size)
+        found["transposed.by_output"] = outputs * taps * conv.in_channels // conv.groups
+        found["transposed.grouped"] = int(conv.groups > 1)
+        found["transposed.calls"] = 1
+    elif kind == "conv":
+        found["conv.pointwise"] = macs if prod(conv.kernel_size) == 1 else 0
+        found["conv.depthwise"] = macs if conv.groups == conv.in_channels > 1 else 0
+    return found
+
+
+def of_layers(convs: Iterable[Conv]) -> Counter[str]:
+    """Of convolutions and linear layers as torch's own modules, and nothing besides."""
+    found: Counter[str] = Counter()
+    for conv in convs:
+        cost = conv.cost
+        own = of_conv(conv, cost.macs, cost.activations)
+        found += own
+        for seer in ("module", "leaf"):
+            found += Counter({f"{seer}.{name}": number for name, number in own.items()})
+        if conv.kernel_size:
+            found["parameters.conv.weight"] += own["transposed.by_output"] or cost.macs
+            found["parameters.conv.bias"] += own["conv.bias"] + own["transposed.bias"]
+        else:
+            found["parameters.others"] += cost.params * conv.batch_size
+            found["linear.bias.addmm"] += own["linear.bias"]
+            for seer in ("module", "leaf"):
+                found[f"{seer}.linear.bias.once"] += conv.out_channels if conv.bias else 0
+    return found
+
+
+def of_rows(rows: Iterable[Row]) -> Quantities:
+    """Of a network: its layers, and the norms and global pools among them.
+
+    It lists no activations and does not say of what kind other pools are: they are not known.
+    """
+    rows = list(rows)
+    steps = [step for row in rows for step in row.as_is.steps]
+    convs = [step.layer for step in steps if isinstance(step.layer, Conv)]
+    found, batch_size = of_layers(convs), convs[0].batch_size if convs else 1
+    known = set(_OF_NETWORKS)
+    for row in rows:
+        channels, size = row.layer.out_channels or 0, row.layer.output_size or ()
+        outputs = batch_size * channels * prod(size)
+        for step in row.as_is.steps:
+            if isinstance(step.layer, Conv):
+                outputs = step.cost.activations
+            elif step.layer:  # a norm, of what the step before it leaves, or of the row
+                found["batch_norm.affine"] += outputs
+                found["parameters.others"] += step.cost.params * batch_size
+        if row.kind == "pool" and prod(size) == 1:
+            inputs = batch_size * channels * prod(row.layer.input_size or ())
+            found["adaptive_avg_pool.in"] += inputs
+            found["adaptive_avg_pool.windows"] += inputs
+            found["adaptive_avg_pool.out"] += outputs
+            found["adaptive_avg_pool.mean_window"] += inputs + outputs
+        elif row.kind in ("pool", "upsample"):
+            known -= {name for name in known if name.startswith(("max", "avg", "upsample"))}
+    for name in known:
+        if name.split(".")[0].endswith(("norm", "pool")):
+            found[f"module.{name}"] = found[f"F.{name}"] = found[name]
+    seers = ("", "module.", "subclass.", "F.", "torch.", "tensor.")
+    everything = {f"{seer}{name}": found[f"{seer}{name}"] for name in known for seer in seers}
+    for name in ("weight", "bias"):
+        everything[f"parameters.conv.{name}"] = found[f"parameters.conv.{name}"]
+    return everything | {"parameters.others": found["parameters.others"]}
+
+
+_ENDS = ("in", "out", "windows", "mean_window")
+_OF_NETWORKS = (
+    *PRODUCTS,
+    *("conv.bias", "conv.pointwise", "conv.depthwise", "conv.string_padding", "linear.bias"),
+    *("transposed.bias", "transposed.by_output", "transposed.calls"),
+    *(f"{norm}.{kind}" for norm in NORMS for kind in ("affine", "plain")),
+    *(
+        f"{pool}_pool.{end}"
+        for pool in ("max", "avg", "adaptive_avg", "adaptive_max")
+        for end in _ENDS
+    ),
+    *(f"upsample.{mode}.{end}" for mode in ("nearest", "bilinear", "bicubic") for end in _ENDS),
+    *("softmax", "softmax.rows", "prelu", "linear.bias.addmm", "linear.tokens"),
+    *("mha.projections", "mha.products", "mha.softmax", "mha.softmax.rows"),
+    "transposed.grouped",
+)

@@ -1,0 +1,331 @@
+"""What other counters count, seen in the run that is traced: calls of modules and of functions.
+
+Counters differ in where they look: at modules of exact types, at modules and what derives from
+them, at functions, at operators. So each element is booked under the name of who sees it; see
+`dscalc.core.quantities`. Nothing of this runs unless it is asked for.
+"""
+
+import dis
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.module import register_module_forward_hook
+from torch.overrides import TorchFunctionMode
+
+from dscalc.core.quantities import of_conv
+
+if TYPE_CHECKING:  # the trace makes the observer
+    from dscalc.pytorch.trace import Operator
+
+Found = Iterator[tuple[str, int]]
+
+_OF = {"torch": "torch", None: "tensor"}  # the rest are of torch.nn.functional
+_KINDS = {"einsum": "matmul", "lstm": "recurrent", "gru": "recurrent", "rnn": "recurrent"}
+
+
+def of_operators(operators: Iterable["Operator"]) -> Counter[str]:
+    """The products that ran, and the biases added to them."""
+    found: Counter[str] = Counter()
+    for operator in operators:
+        if operator.kind not in ("conv", "transposed", "linear") or not operator.conv:
+            found[_KINDS.get(operator.kind, operator.kind)] += operator.macs
+            continue
+        found += of_conv(operator.conv, operator.macs, operator.activations)
+        if operator.kind == "conv" and isinstance(operator.conv.padding, str):
+            found["conv.string_padding"] += operator.macs
+        if operator.kind == "linear":  # the last of them is the classifier
+            found["head.features"] = operator.conv.in_channels * operator.conv.batch_size
+            found["head.classes"] = operator.conv.out_channels
+            if operator.conv.bias and operator.leaf == "addmm":  # else it is added apart
+                found["linear.bias.addmm"] += operator.activations
+    return found
+
+
+class Observer(TorchFunctionMode):
+    """Books the calls of modules and functions while it is on.
+
+    Attributes:
+        found: quantities by name, for the whole batch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """See what runs."""
+        hook = register_module_forward_hook(self._after)
+        try:
+            with self:
+                yield
+        finally:
+            hook.remove()
+
+    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple | list) and output else output
+        features = inputs[0] if inputs else output
+        if not isinstance(output, Tensor) or not isinstance(features, Tensor):
+            return
+        own = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
+        seen_by = "module" if own is type(module) else "subclass"
+        family = own.__name__
+        leaf = next(module.children(), None) is None
+        if book := _MODULES.get(family):
+            for name, number in book(module, features, output):
+                self.found[f"{seen_by}.{name}"] += number
+                if leaf:
+                    self.found[f"leaf.{name}"] += number
+        if type(module).__name__ == "Attention" and type(module).__module__.startswith("timm."):
+            self.found["timm.attention"] += 1
+        if leaf:
+            for name, number in _parameters(module, output):
+                self.found[name] += number
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "").strip("_")
+        book = _FUNCTIONS.get(name)
+        features = (*args, *kwargs.values())[0] if args or kwargs else None
+        # Before it runs, for it may change its input in place.
+        elements = features.numel() if isinstance(features, Tensor) else 0
+        output = function(*args, **kwargs)
+        if book and isinstance(features, Tensor):
+            seen_by = _OF.get(getattr(function, "__module__", None), "F")
+            if seen_by == "tensor" and _by_sign(sys._getframe(1)):
+                seen_by = "sign"
+            for found, number in book(name, elements, args, kwargs, output):
+                self.found[f"{seen_by}.{found}"] += number
+        return output
+
+
+def _by_sign(frame: Any) -> bool:
+    """Whether the line that runs writes ``a @ b``, and not ``a.matmul(b)``: some patch the latter.
+
+    torch gives both as the same function.
+    """
+    operation: str = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    return operation.startswith("BINARY_OP")
+
+
+# ---- Modules of torch: what their input and output say. ----
+
+Book = Callable[[Any, Tensor, Tensor], Found]
+
+
+def _convolution(module: _ConvNd, features: Tensor, output: Tensor) -> Found:
+    taps = module.weight[0].numel()  # that one output, or transposed one input, meets
+    kind, macs = "conv", output.numel() * taps
+    if isinstance(module, _ConvTransposeNd):
+        kind, macs = "transposed", features.numel() * taps
+        met = module.in_channels // module.groups * prod(module.kernel_size)
+        yield "transposed.by_output", output.numel() * met
+        yield "transposed.calls", 1
+    yield kind, macs
+    yield f"{kind}.bias", output.numel() if module.bias is not None else 0
+
+
+def _linear(module: nn.Linear, features: Tensor, output: Tensor) -> Found:
+    yield "linear", output.numel() * module.in_features
+    yield "linear.bias", output.numel() if module.bias is not None else 0
+    yield "linear.tokens", output.numel() // module.out_features if output.dim() > 2 else 0
+    yield "linear.bias.once", module.out_features if module.bias is not None else 0
+
+
+def _norm(family: str) -> Book:
+    def book(module: nn.Module, features: Tensor, output: Tensor) -> Found:
+        affine = getattr(module, "affine", False) or getattr(module, "elementwise_affine", False)
+        yield f"{family}.{'affine' if affine else 'plain'}", features.numel()
+
+    return book
+
+
+def _each(family: str) -> Book:
+    return lambda module, features, output: iter([(family, output.numel())])
+
+
+def _softmax(module: nn.Softmax, features: Tensor, output: Tensor) -> Found:
+    yield "softmax", output.numel()
+    yield "softmax.rows", output.numel() // (output.shape[module.dim or 0] or 1)
+
+
+def _pool(family: str) -> Book:
+    def book(module: Any, features: Tensor, output: Tensor) -> Found:
+        yield f"{family}.in", features.numel()
+        yield f"{family}.out", output.numel()
+        sizes = list(zip(features.shape, output.shape, strict=True))
+        if "adaptive" in family:
+            windows = [_adaptive_windows(length, found) for length, found in sizes]
+            yield f"{family}.windows", prod(windows)
+            ratio = prod(length / found for length, found in sizes[2:])
+            yield f"{family}.mean_window", int((ratio + 1) * output.numel())
+        else:
+            axes = output.dim() - 2
+            kernel, stride, padding = (
+                tuple(value) if isinstance(value, tuple | list) else (value,) * axes
+                for value in (module.kernel_size, module.stride, module.padding)
+            )
+            yield f"{family}.taps", output.numel() * prod(kernel)
+            side = module.kernel_size  # as it was given: one number, or one an axis
+            yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
+            inside = not getattr(module, "count_include_pad", False)
+            windows = [length for length, _ in sizes[:2]]
+            for (length, found), *way in zip(sizes[2:], kernel, stride, padding, strict=True):
+                windows.append(_windows(length, found, *way, inside=inside))
+            yield f"{family}.windows", prod(windows)
+
+    return book
+
+
+def _adaptive_windows(length: int, found: int) -> int:
+    """Elements in all windows along an axis: output j spans [j L / N, ceil((j + 1) L / N))."""
+    if length == found:
+        return length
+    return sum(-(-(j + 1) * length // found) - j * length // found for j in range(found))
+
+
+def _windows(
+    length: int, found: int, kernel: int, stride: int, padding: int, *, inside: bool
+) -> int:
+    """Elements in all windows along an axis, with those of the padding unless ``inside``."""
+    first, last = (0, length) if inside else (-padding, length + padding)
+    starts = [j * stride - padding for j in range(found)]
+    return sum(max(min(start + kernel, last) - max(start, first), 0) for start in starts)
+
+
+def _upsample(module: nn.Upsample, features: Tensor, output: Tensor) -> Found:
+    yield f"upsample.{module.mode}.in", features.numel()
+    yield f"upsample.{module.mode}.out", output.numel()
+
+
+def _attention(module: nn.MultiheadAttention, features: Tensor, output: Tensor) -> Found:
+    """Self-attention of L tokens of E features in h heads."""
+    wide = module.embed_dim
+    long = output.shape[-2] if module.batch_first or output.dim() == 2 else output.shape[0]
+    samples = output.numel() // (long * wide)
+    yield "mha", 1
+    yield "mha.projections", samples * 4 * long * wide**2
+    yield "mha.products", samples * 2 * long**2 * wide
+    yield "mha.softmax", samples * module.num_heads * long**2
+    yield "mha.softmax.rows", samples * module.num_heads * long
+    yield "mha.tokens", samples * long * wide
+
+
+def _parameters(module: nn.Module, output: Tensor) -> Found:
+    """The parameters of a leaf: those of convolutions at each output position, others once."""
+    for name, parameter in module.named_parameters():
+        size = parameter.numel()
+        if name not in ("weight", "bias"):
+            if "weight" in name or "bias" in name:
+                yield "parameters.others", size * prod(output.shape[:2])
+        elif "Conv" in type(module).__name__:
+            yield f"parameters.conv.{name}", size * output.shape[0] * prod(output.shape[2:])
+        else:
+            yield "parameters.others", size * output.shape[0]
+
+
+_ACTIVATIONS = {
+    "ReLU": "relu", "ReLU6": "relu6", "GELU": "gelu", "SiLU": "silu", "Hardswish": "hardswish",
+    "Hardsigmoid": "hardsigmoid", "Sigmoid": "sigmoid", "LeakyReLU": "leaky_relu",
+    "PReLU": "prelu", "ELU": "elu", "Tanh": "tanh", "Mish": "mish", "Hardtanh": "hardtanh",
+}  # fmt: skip
+_BY_AXES: dict[str, Book] = {
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "BatchNorm": _norm("batch_norm"),
+    "InstanceNorm": _norm("instance_norm"),
+    "MaxPool": _pool("max_pool"),
+    "AvgPool": _pool("avg_pool"),
+    "AdaptiveAvgPool": _pool("adaptive_avg_pool"),
+    "AdaptiveMaxPool": _pool("adaptive_max_pool"),
+}
+_MODULES: dict[str, Book] = {
+    **{f"{name}{axes}d": book for name, book in _BY_AXES.items() for axes in (1, 2, 3)},
+    **{name: _each(family) for name, family in _ACTIVATIONS.items()},
+    "SyncBatchNorm": _norm("batch_norm"),
+    "LayerNorm": _norm("layer_norm"),
+    "GroupNorm": _norm("group_norm"),
+    "RMSNorm": _norm("rms_norm"),
+    "Linear": _linear,
+    "Softmax": _softmax,
+    "Upsample": _upsample,
+    "UpsamplingBilinear2d": _upsample,
+    "UpsamplingNearest2d": _upsample,
+    "MultiheadAttention": _attention,
+}
+
+
+# ---- Functions: what their arguments say. ----
+
+Call = Callable[[str, int, tuple[Any, ...], dict[str, Any], Any], Found]
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str) -> Any:
+    return args[place] if len(args) > place else kwargs.get(name)
+
+
+def _elements(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    yield name, elements
+
+
+def _outputs(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    yield name, output.numel()
+
+
+def _both_ends(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    output = output[0] if isinstance(output, tuple) else output
+    name = name.rstrip("123d")
+    yield f"{name}.in", elements
+    yield f"{name}.out", output.numel()
+
+
+def _norm_call(weight_at: int) -> Call:
+    def book(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+        affine = _argument(args, kwargs, weight_at, "weight") is not None
+        yield f"{name}.{'affine' if affine else 'plain'}", elements
+
+    return book
+
+
+def _softmax_call(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    axis = _argument(args, kwargs, 1, "dim")
+    yield name, elements
+    yield f"{name}.rows", elements // (output.shape[axis if axis is not None else -1] or 1)
+
+
+def _upsample_call(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    mode = _argument(args, kwargs, 3, "mode") or "nearest"
+    yield f"upsample.{mode}.in", elements
+    yield f"upsample.{mode}.out", output.numel()
+
+
+def _product(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    yield "matmul", output.numel() * args[0].shape[-1]
+
+
+_FUNCTIONS: dict[str, Call] = {
+    **dict.fromkeys(_ACTIVATIONS.values(), _elements),
+    **dict.fromkeys(("add", "mul"), _outputs),
+    **dict.fromkeys(
+        [f"{pool}_pool{axes}d" for pool in ("max", "avg", "adaptive_avg", "adaptive_max")
+         for axes in (1, 2, 3)],
+        _both_ends,
+    ),
+    "mean": _both_ends,
+    "softmax": _softmax_call,
+    "interpolate": _upsample_call,
+    "batch_norm": _norm_call(3),
+    "instance_norm": _norm_call(3),
+    "layer_norm": _norm_call(2),
+    "group_norm": _norm_call(2),
+    "rms_norm": _norm_call(2),
+    **dict.fromkeys(("matmul", "mm", "bmm"), _product),
+}  # fmt: skip
