@@ -55,8 +55,13 @@ class Assertion(NamedTuple):
         """Whether the row satisfies it, exactly.
 
         Raises:
-            DscalcError: the field has no value in this row.
+            DscalcError: the field has no value in this row, or is a time that decided nothing.
         """
+        if self.field.timed and row.measured and not row.measured.speedup.decided:
+            raise DscalcError(
+                f"cannot check {self.text!r}: {row.name}: not decided which is faster; "
+                "measure longer, with a larger --min-run-time"
+            )
         value = self.field.read(row)
         if value is None:
             reason = f"{self.field.name} has no value in this record"

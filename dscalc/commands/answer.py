@@ -100,19 +100,19 @@ def write_existing(
     """Write the rows of a grid, and why those that ``left_out`` counts meanwhile do not exist."""
     if is_streamed(output):
         write(replace(report, rows=rows), output, asked.get)
-        for note in _left_out_notes(left_out):
+        for note in left_out_notes(left_out):
             asked.verdict.note(note)
         return
     with asked.verdict.held():
         held = list(rows)
-        notes = _left_out_notes(left_out)
+        notes = left_out_notes(left_out)
         if not held:
             raise DscalcError(f"no layer is left; {notes[0]}")
         checks, notes = asked.verdict.checks, [*report.notes, *notes]
         write(replace(report, rows=held, checks=checks, notes=notes), output, asked.get)
 
 
-def _left_out_notes(left_out: Mapping[str, int]) -> list[str]:
+def left_out_notes(left_out: Mapping[str, int]) -> list[str]:
     """Which blocks do not exist for how many layers, and why."""
     return [
         f"left out: {why}{f' ({number:,} layers)' if number > 1 else ''}"
