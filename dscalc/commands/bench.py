@@ -56,9 +56,9 @@ class SeveralBlocksOptions(BlockOptions):
 
     def blocks(self) -> list[Block]:
         """What the layer is rewritten as."""
-        names = self.as_.split(",")
-        if self.as_ == "all":
-            names = [name for name in DEFAULTS if name != str(STANDARD)]
+        every = [name for name in DEFAULTS if name != str(STANDARD)]
+        parts = self.as_.split(",")
+        names = [name for part in parts for name in (every if part == "all" else [part])]
         return list(dict.fromkeys(replace(self, as_=name).block() for name in names))
 
 
@@ -149,7 +149,7 @@ def bench(
         title = f"{layers.count:,} {', '.join(['layers', *common])}"
     report = Report("bench", block, [], title=title, unit=output.unit)
     left_out: Counter[str] = Counter()
-    by_name = single and rewriting.as_ != "all"
+    by_name = single and "all" not in rewriting.as_.split(",")
     interrupted = False
 
     def rows() -> Iterator[Row]:

@@ -104,8 +104,8 @@ def measured(row: Row) -> Iterator[str]:
     yield f"{macs}{', but' if surprising else ','} {decided(times.speedup)}{what}"
     if not times.speedup.decided:
         yield _undecided(times.speedup)
-    elif limited := _limited(row, times):
-        yield limited
+    elif not times.noisy and (limited := _limited(row, times)):
+        yield limited  # what noise may have done needs no other explanation
     for name, time in (("standard", times.as_is), (str(row.block), times.rewritten)):
         if time.faults_matter:
             yield (

@@ -338,7 +338,7 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
         *_measured_on(first),
     ]
     last = len(header) - 1
-    spare = (last - 3, last, *([last - 5] if layers else []))
+    spare = (last - 3, last, *([last - 5] if layers else []), last - 4)
     return Sheet(title, header, cells, result, notes, spare=spare)
 
 
