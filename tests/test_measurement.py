@@ -59,6 +59,14 @@ def test_turns_are_paired_in_the_order_in_which_they_came():
     assert found.verdict == "not decided"
 
 
+def test_of_disturbed_turns_nothing_counts():
+    """Two threads that wait for each other make a run as long as the scheduler pleases."""
+    quiet, slow = turns([10.0] * 10), turns([10.0] * 30)
+    disturbed = [turn._replace(disturbed=True) for turn in turns([50.0] * 30)]
+    assert Speedup.of([*quiet, *slow], [*quiet, *disturbed]) == (1.0, 1.0, 1.0)
+    assert Speedup.of(slow, disturbed).low is None
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [

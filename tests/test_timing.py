@@ -189,6 +189,18 @@ def test_a_run_finds_the_memory_of_the_one_before():
     assert found.measured.rewritten.page_faults < 10
 
 
+@pytest.mark.skipif(timing.resource is None, reason="needs Unix")
+@pytest.mark.parametrize(("threads", "disturbed"), [(1, False), (2, True)])
+def test_threads_that_wait_for_each_other_are_disturbed_by_who_takes_the_cpu(
+    threads, disturbed, monkeypatch
+):
+    usage = iter([(100, 7), (130, 8)])
+    monkeypatch.setattr(timing, "_usage", lambda: next(usage))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    turn = timing._turn(lambda: None, Settings(), 1e-9)
+    assert (turn.faults, turn.disturbed) == (30, disturbed)
+
+
 class Clock:
     """Turns of given microseconds, over and over; keeps whose turn it was."""
 
@@ -330,7 +342,7 @@ def test_cuda_is_timed_by_its_own_events_and_runs_twice_as_often_until_it_takes_
 ):
     queue = Queue(monkeypatch)
     turn = timing._turn(queue.run, SimpleNamespace(device="cuda"), 0.007)
-    assert turn == (0.008, 4, None)
+    assert turn == (0.008, 4, None, False)
     assert queue.done == 1 + 1 + 2 + 4
     assert queue.waited == 3
 

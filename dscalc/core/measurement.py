@@ -30,11 +30,15 @@ class Turn(NamedTuple):
         seconds: of all runs.
         runs: how many.
         faults: minor page faults of the process meanwhile; None where the system does not tell.
+        disturbed: whether another process held back one of several threads. The others then wait
+            for it, once for each convolution, as long as the scheduler pleases: a turn that says
+            nothing of the layer.
     """
 
     seconds: float
     runs: int
     faults: int | None = None
+    disturbed: bool = False
 
     @property
     def time_us(self) -> float:
@@ -80,7 +84,8 @@ class Speedup(NamedTuple):
 
     The turns of a pair came within a moment of each other, so that a machine that slows down does
     so for both. The interval is that of the sign test: it supposes nothing of how times are
-    distributed. ``low`` and ``high`` are None where there are too few pairs for one.
+    distributed. Disturbed turns do not count. ``low`` and ``high`` are None where there are too few
+    pairs for one.
     """
 
     median: float
@@ -92,7 +97,9 @@ class Speedup(NamedTuple):
         """From the turns of both, of which each pair stands at the same place."""
         from statistics import median
 
-        ratios = [a.time_us / b.time_us for a, b in zip(as_is, rewritten, strict=False)]
+        pairs = list(zip(as_is, rewritten, strict=False))
+        quiet = [pair for pair in pairs if not any(turn.disturbed for turn in pair)]
+        ratios = [a.time_us / b.time_us for a, b in quiet or pairs[:1]]
         return cls(median(ratios), *(sign_interval(ratios) or (None, None)))
 
     @property

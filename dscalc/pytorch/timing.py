@@ -329,10 +329,13 @@ def _run(candidate: Candidate, settings: Settings) -> Callable[[], object]:
 def _turn(run: Callable[[], object], settings: Settings, aim: float) -> Turn:
     """Run it for so many seconds, after once that brings what it reads back into the caches."""
     run()
-    faults = _faults(settings.device)
+    faults, switches = _usage()
     seconds, runs = _TIMERS[settings.device](run, aim)
-    after = _faults(settings.device)
-    return Turn(seconds, runs, None if faults is None or after is None else after - faults)
+    more_faults, more_switches = _usage()
+    if settings.device != "cpu" or resource is None:
+        return Turn(seconds, runs)
+    several = torch.get_num_threads() > 1
+    return Turn(seconds, runs, more_faults - faults, several and more_switches > switches)
 
 
 def _on_the_cpu(run: Callable[[], object], aim: float) -> tuple[float, int]:
@@ -386,11 +389,12 @@ def _doubled(seconds: Callable[[int], float], aim: float) -> tuple[float, int]:
 _TIMERS = {"cpu": _on_the_cpu, "cuda": _on_cuda, "mps": _on_mps}
 
 
-def _faults(device: str) -> int | None:
-    """Minor page faults of this process so far, where they tell something of the device."""
-    if resource is None or device != "cpu":
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def _usage() -> tuple[int, int]:
+    """Minor page faults so far, and how often another process took the CPU from this one."""
+    if resource is None:
+        return 0, 0
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt, usage.ru_nivcsw
 
 
 def _keep_memory() -> None:

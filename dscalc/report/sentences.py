@@ -135,7 +135,7 @@ def _undecided(speedup: Speedup) -> str:
     """What is known of a speed-up that is not decided."""
     longer = "measure longer, with a larger --min-run-time"
     if speedup.low is None or speedup.high is None:
-        return f"too few turns to decide: {longer}"
+        return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
     between = f"standard takes {_short(speedup.low)}x to {_short(speedup.high)}x the time"
     if speedup.low >= 1 / ALIKE and speedup.high <= ALIKE:
         return f"{between}: alike, as far as can be measured"
