@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 from looks import LOOKS
+from times import took
 
 from dscalc.cli import main
-from dscalc.core.measurement import Environment, Measurement, Time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in each other's way here
 
@@ -108,22 +108,19 @@ def timed(monkeypatch):
     """Measure nothing: each layer takes 1000 us as it is, 1000 us / input channels rewritten.
 
     Keeps the rows that come and their settings, and raises what ``raising`` holds for a number of
-    input channels.
+    input channels. ``spread`` is how wide the interval of the speed-up is.
     """
     from dscalc.pytorch import timing  # imports torch
 
-    here = Environment("cpu", "Some CPU", "2.13.0", 2, "float32", False, False)
-    timed = SimpleNamespace(rows=[], settings=[], raising={})
+    timed = SimpleNamespace(rows=[], settings=[], raising={}, spread=1.01)
 
-    def measured(row, settings):
-        channels = row.layer.in_channels
-        timed.rows.append(row)
+    def measured(rows, settings):
+        channels = rows[0].layer.in_channels
+        timed.rows.extend(rows)
         timed.settings.append(settings)
         if channels in timed.raising:
             raise timed.raising[channels]
-        steps = {"depthwise": Time(2.0, 0.0), "pointwise": Time(3.0, 0.0)}
-        rewritten = Time(1000 / channels, 0.0)
-        return row._replace(measured=Measurement(Time(1e3, 10.0), rewritten, steps, here))
+        return [took(row, 1e3, 1000 / channels, 10.0, spread=timed.spread) for row in rows]
 
     monkeypatch.setattr(timing, "measured", measured)
     return timed

@@ -24,7 +24,7 @@ def test_one_layer_is_shown_part_by_part_with_a_verdict(timed, run):
         ["standard", "1,000.0", "10.0", "462,422,016", "924.8", "10,240,000", "90.3"]
     )
     assert rows[3].split()[:4] == ["separable", "2.0", "0.0", "52,283,392"]
-    assert "8.84x fewer MACs, 512x faster\n" in result.stdout
+    assert "8.84x fewer MACs, 512x faster (507 to 517)\n" in result.stdout
     assert "Some CPU, 2 threads, float32, torch 2.13.0" in result.stdout.replace("\n", " ")
 
 
@@ -33,14 +33,16 @@ def test_a_grid_is_one_row_a_layer(timed, run):
     assert [row.layer for row in timed.rows] == [
         Conv(ic, 8, 3, d) for ic in (2, 4) for d in (14, 28)
     ]
-    rows = [line.split() for line in result.stdout.splitlines() if "->" in line]
-    assert [row[-1] for row in rows] == ["2.00x", "2.00x", "4.00x", "4.00x"]
+    rows = [line for line in result.stdout.splitlines() if "->" in line]
+    verdicts = ["2x faster (1.98 to 2.02)"] * 2 + ["4x faster (3.96 to 4.04)"] * 2
+    assert all(verdict in row for verdict, row in zip(verdicts, rows, strict=True))
+    assert result.stdout.startswith("4 layers, padding same, F 3x3\n")
 
 
 def test_every_option_reaches_the_layer_and_the_settings(timed, run):
-    options = "--dtype bfloat16 --threads 1 --channels-last --min-run-time 0.25"
+    options = "--dtype bfloat16 --threads 1 --channels-last --min-run-time 0.25 --backward"
     assert run(f"bench 8 16 3x5 14 -s 2 --bias -b 4 -m 2 {options}").code == 0
-    assert timed.settings == [timing.Settings("cpu", "bfloat16", 1, True, False, 0.25)]
+    assert timed.settings == [timing.Settings("cpu", "bfloat16", 1, True, False, 0.25, True)]
     conv = Conv(8, 16, (3, 5), 14, stride=2, bias=True, batch_size=4)
     [row] = timed.rows
     assert row == layer_row(conv, Block("separable", (2,)), row.name)
@@ -52,7 +54,7 @@ def test_machine_formats_hold_the_times_and_where_they_were_taken(timed, run):
     assert [row["speedup"] for row in report["rows"]] == [2.0, 4.0]
     for row in report["rows"]:
         assert (row["device_name"], row["threads"], row["compile"]) == ("Some CPU", 2, False)
-        assert (row["depthwise_time_us"], row["pointwise_time_us"]) == (2.0, 3.0)
+        assert (row["depthwise_time_us"], row["pointwise_time_us"]) == (10.0, 10.0)
     [macs] = json.loads(run(f"bench {LAYER} -f json").stdout)["rows"]
     [flops] = json.loads(run(f"bench {LAYER} -f json --unit flops").stdout)["rows"]
     assert flops["standard_flops"] == 2 * macs["standard_macs"]
@@ -74,13 +76,98 @@ def test_values_and_assertions(timed, run):
     assert holding[::2] == (0, "holds: speedup >= 2 in all 2 rows\n")
 
 
-def test_a_plot_has_a_point_a_layer_and_labelled_axes(timed, run, tmp_path):
+@pytest.mark.parametrize("field", ["speedup", "speedup_low", "separable_time_us"])
+def test_times_that_decide_nothing_answer_no_assertion(field, timed, run):
+    timed.spread = 2.0
+    result = run(f"bench {LAYER} --assert {field}<=1e9 --assert mac_ratio<=1/8 -f markdown")
+    first, second = result.stderr.splitlines()
+    assert result.code == 2
+    assert first == (
+        f"error: cannot check '{field} <= 1e9': 512 -> 512 channels, 3x3 kernel, 14x14 map, "
+        "padding same: not decided which is faster; measure longer, with a larger --min-run-time"
+    )
+    assert second == "holds: mac_ratio <= 1/8"
+    assert "8.84x fewer MACs, not decided\n" in result.stdout
+    assert f"- [ ] {field} \\<= 1e9: not known".replace("_", r"\_") in result.stdout
+
+
+def test_several_blocks_are_a_row_each_and_cheapest_first(timed, run):
+    result = run("bench 64 64 3 56 --as fused,separable,grouped:8", columns=100)
+    names = [str(row.block) for row in timed.rows]
+    assert names == ["fused", "separable", "grouped:8"]
+    assert len(timed.settings) == 1  # they take turns with each other
+    lines = result.stdout.splitlines()
+    assert lines[0] == "64 -> 64 channels, 3x3 kernel, 56x56 map, padding same"
+    assert [line.split()[0] for line in lines[4:8]] == [
+        "grouped:8", "separable", "fused", "standard",
+    ]  # fmt: skip
+    assert lines[7].split() == ["standard", "1,000.0", "115,605,504"]
+    fields = "name macs standard_macs time_us speedup verdict page_faults"
+    got = run(f"bench 64 64 3 56 --as separable,spatial --get {fields.replace(' ', ' --get ')}")
+    assert got.stdout.splitlines()[0].split("\t") == [
+        "separable", "14651392", "115605504", "15.625", "64.0", "faster", "0.0",
+    ]  # fmt: skip
+
+
+def test_all_blocks_of_a_grid_and_why_some_are_left_out(timed, run):
+    result = run("bench 3,64 64 3 56 --as all --get name")
+    assert result.stderr == "left out: grouped:8: 8 groups do not divide 3 channels\n"
+    assert len(result.stdout.splitlines()) == 7 + 8
+    table = run("bench 3 64 3 56 --as all").stdout
+    assert "left out: grouped:8: 8 groups do not divide 3 channels" in table
+    # Asked for by its name, it must exist.
+    refused = run("bench 3 64 3 56 --as separable,grouped:8")
+    assert (refused.code, refused.error) == (
+        2,
+        "grouped:8: 8 groups do not divide 3 channels",
+    )
+    assert run("bench 3,5 64 3 56 --as grouped:8").error.startswith("no layer is left; left out")
+
+
+def test_forward_and_backward_are_named_together(timed, run, monkeypatch):
+    from times import HERE, took
+
+    both = HERE._replace(backward=True)
+    monkeypatch.setattr(timing, "measured", lambda rows, _: [took(rows[0], 9, 3, here=both)])
+    text = run(f"bench {LAYER} --backward").stdout.replace("\n", " ")
+    assert "3x faster (2.97 to 3.03) forward and backward " in text
+    assert "of forward and backward together on Some CPU" in text
+
+
+def test_a_plot_of_one_reduction_has_the_axis_that_varies(timed, run, tmp_path):
     path = tmp_path / "speed.svg"
-    assert run(f"bench {GRID} --plot {path}").code == 0
+    assert run(f"bench 64 64 3 14,28 --plot {path}").code == 0
     picture = path.read_text("utf-8")
-    assert "<!-- MAC reduction, standard / separable -->" in picture
+    assert "<!-- feature map size (D) -->" in picture
     assert "<!-- speed-up, standard / separable time -->" in picture
-    assert "2-&gt;8 F3x3 D14x14" in picture or "2->8 F3x3 D14x14" in picture
+    assert "MAC reduction" not in picture
+
+
+def test_a_plot_over_the_reduction_names_only_what_varies(timed, run, tmp_path):
+    path = tmp_path / "speed.svg"
+    assert run(f"bench 64 64 3 56 --as all --plot {path}").code == 0
+    picture = path.read_text("utf-8")
+    assert "<!-- MAC reduction, standard / block -->" in picture
+    assert "<!-- bottleneck -->" in picture
+    assert run(f"bench 64 8,64 3 56 --plot {path}").code == 0
+    assert "<!-- OC 8 -->" in path.read_text("utf-8")
+
+
+def test_points_have_whiskers_and_are_hollow_where_not_decided(timed):
+    from times import took
+
+    from dscalc.core.blocks import SEPARABLE
+    from dscalc.record.report import Report
+    from dscalc.report.plot import _benchmarks
+
+    rows = [layer_row(Conv(64, 64, 3, d), SEPARABLE) for d in (14, 28)]
+    given = [took(rows[0], 4.0, 2.0, spread=1.1), took(rows[1], 1.0, 1.0, spread=1.5)]
+    [axes] = _benchmarks(Report("bench", SEPARABLE, given)).axes
+    points = {bar.get_label(): bar for bar in axes.containers}
+    assert points["decided"][0].get_markerfacecolor() == "0.15"
+    assert points["not decided"][0].get_markerfacecolor() == "white"
+    [[(_, low), (_, high)]] = points["decided"][2][0].get_segments()
+    assert (low, high) == (2 / 1.1, 2 * 1.1)
 
 
 def test_ctrl_c_shows_what_was_measured_and_exits_with_130(timed, run):
@@ -106,9 +193,13 @@ def test_a_layer_that_is_refused_leaves_the_others(form, timed, run):
         ("--min-run-time 0", "min_run_time must be a number of seconds greater than 0, got 0.0"),
         ("--device tpu", "invalid value for '--device': 'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("--dtype int8", "invalid value for '--dtype': 'int8' is not one of 'float32'"),
-        ("--assert speedupp>1", "unknown field 'speedupp'; did you mean speedup?"),
+        ("--min-run-time soon", "--min-run-time must be a number such as 60M"),
+        ("--assert speedupp>1", "unknown field 'speedupp'; did you mean speedup"),
+        ("--assert verdict>1", "cannot check 'verdict>1': verdict is not a number"),
+        ("--as separable,standard", "--as standard is what the layer is compared with"),
+        ("--as all -m 2", "--depth-multiplier is short for --as separable:2; drop one of them"),
         ("--assert device>1", "cannot check 'device>1': device is not a number"),
-        ("--plot x.png", "--plot needs more than one layer; give a list or a range, or drop it"),
+        ("--plot x.png", "--plot needs more than one row; give a list or a range, or --as all,"),
         ("--device cuda", "device cuda is not available to torch "),
     ],
 )
@@ -134,3 +225,9 @@ def test_measurements_are_streamed(timed, run, monkeypatch):
     monkeypatch.setattr(sys.stdout, "writelines", write)
     assert run("bench 2,3 8 3 14 -f csv").code == 0
     assert [measured for _, measured in written] == [0, 1, 2]
+
+
+def test_rows_are_picked_once_they_are_measured(timed, run):
+    ask = "bench 64 64 3 14,28,56 --get input_size"
+    assert run(f"{ask} --where mac_reduction>=8").code == 1
+    assert run(f"{ask} --sort standard_macs --top 2").stdout == "56x56\n28x28\n"

@@ -147,10 +147,12 @@ def test_rows_have_the_fields_that_scripts_rely_on():
             *(
                 f"{part}_{time}"
                 for part in ("standard", "depthwise", "pointwise", "separable")
-                for time in ("time_us", "time_iqr_us")
+                for time in ("time_us", "time_iqr_us", "page_faults")
             ),
-            *("standard_gflops_per_s", "separable_gflops_per_s", "speedup", "noisy", "device"),
-            *("device_name", "torch_version", "threads", "dtype", "channels_last", "compile"),
+            *("standard_gflops_per_s", "separable_gflops_per_s", "speedup", "speedup_low"),
+            *("speedup_high", "verdict", "speedup_limit", "peak_gflops_per_s"),
+            *("bandwidth_gb_per_s", "noisy", "device", "device_name", "torch_version"),
+            *("threads", "dtype", "channels_last", "compile", "backward"),
         ],
     }
     assert {asked: [field.name for field in fields_of(asked)] for asked in expected} == expected

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import convolutions
+from times import HERE, took
 
 from dscalc import Conv
 from dscalc.core.blocks import SEPARABLE, STANDARD
-from dscalc.core.measurement import Environment, Measurement, Time
-from dscalc.core.roofline import intensity, least_bytes
+from dscalc.core.roofline import Limits, intensity, least_bytes
 from dscalc.core.row import layer_row
 from dscalc.pytorch.modules import block_module
 from dscalc.record.fields import find
@@ -22,19 +22,6 @@ DEEP = layer_row(Conv(512, 512, 3, 14), SEPARABLE)
 
 def value(name, row, command="compare"):
     return find(name, command, SEPARABLE).read(row)
-
-
-def measured(row, as_is, rewritten, iqr=0.0, dtype="float32"):
-    """The row, had it taken these microseconds."""
-    steady = Time(10.0, 0.0)
-    return row._replace(
-        measured=Measurement(
-            Time(as_is, iqr),
-            Time(rewritten, 0.0),
-            {"depthwise": steady, "pointwise": steady},
-            Environment("cpu", "Some CPU", "2.13.0", 2, dtype, False, False),
-        ),
-    )
 
 
 def test_the_bytes_of_the_textbook_layer_by_hand():
@@ -55,7 +42,7 @@ def test_the_intensity_of_the_textbook_layer_by_hand():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_halves_the_bytes_and_doubles_the_intensity(dtype):
-    half, whole = measured(DEEP, 1, 1, dtype=dtype), measured(DEEP, 1, 1)
+    half, whole = took(DEEP, 1, 1, here=HERE._replace(dtype=dtype)), took(DEEP, 1, 1)
     assert 2 * value("separable_bytes", half, "bench") == value("separable_bytes", DEEP)
     assert value("separable_bytes", whole, "bench") == value("separable_bytes", DEEP)
     assert value("separable_intensity", half, "bench") == 2 * value("separable_intensity", DEEP)
@@ -75,13 +62,14 @@ def test_the_bytes_are_those_of_real_tensors(arguments, dtype):
     assert intensity(conv.cost, dtype.itemsize) == Fraction(2 * conv.cost.macs, expected)
 
 
-def test_rates_and_speedup_come_from_the_given_times():
-    row = measured(DEEP, as_is=2000.0, rewritten=500.0)
-    assert row.measured.speedup == value("speedup", row, "bench") == 4.0
-    assert row.measured.as_is.gflops_per_s(row.as_is.cost) == pytest.approx(462.422016)
+def test_rates_come_from_the_given_times():
+    row = took(DEEP, 2000.0, 500.0)
+    assert value("standard_gflops_per_s", row, "bench") == pytest.approx(462.422016)
     assert value("separable_gflops_per_s", row, "bench") == pytest.approx(2 * 52_283_392 / 5e5)
 
 
-@pytest.mark.parametrize(("iqr", "noisy"), [(0.0, False), (10.0, False), (10.1, True)])
-def test_a_spread_above_a_tenth_of_the_median_is_noise(iqr, noisy):
-    assert value("noisy", measured(DEEP, 100.0, 10.0, iqr), "bench") is noisy
+def test_the_slower_of_arithmetic_and_memory_limits():
+    limits = Limits(peak_gflops_per_s=100.0, bandwidth_gb_per_s=10.0)
+    assert limits.least_us(flops=10**9, moved=10**6) == 10_000.0
+    assert limits.least_us(flops=10**6, moved=10**9) == 100_000.0
+    assert [limits.is_memory(10**9, 10**6), limits.is_memory(10**6, 10**9)] == [False, True]

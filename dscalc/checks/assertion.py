@@ -70,8 +70,14 @@ class Assertion(NamedTuple):
         """Whether the row satisfies it, exactly.
 
         Raises:
-            DscalcError: the field has no value in this row, or in the baseline.
+            DscalcError: the field has no value in this row, or in the baseline, or is a time that
+                decided nothing.
         """
+        if self.field.timed and row.measured and not row.measured.speedup.decided:
+            raise DscalcError(
+                f"cannot check {self.text!r}: {row.name}: not decided which is faster; "
+                "measure longer, with a larger --min-run-time"
+            )
         return bool(_HOLDS[self.operator](self._value(row), self.limit(baseline)))
 
     def limit(self, baseline: Row | None) -> int | Fraction:

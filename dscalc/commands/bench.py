@@ -1,8 +1,8 @@
 """``dscalc bench IC OC F D``: time both on this machine."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import typer
@@ -10,10 +10,9 @@ import typer
 from dscalc import words
 from dscalc.commands.answer import (
     Asked,
-    is_streamed,
     torch_needed,
     watched,
-    write,
+    write_alternatives,
 )
 from dscalc.commands.options import (
     BlockOptions,
@@ -21,25 +20,49 @@ from dscalc.commands.options import (
     OutputOptions,
     ScaleOptions,
     SizeArguments,
+    as_option,
 )
-from dscalc.core.describe import described
-from dscalc.core.row import Row, layer_row
+from dscalc.core.blocks import DEFAULTS, STANDARD, Block
+from dscalc.core.conv import Conv
+from dscalc.core.describe import described, in_common
+from dscalc.core.row import Row, existing, layer_row
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
 from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc bench 512 512 3 14
-  dscalc bench 96 96 7 56 --threads 1 --assert 'speedup >= 2'
-  dscalc bench 32,64,128 128 3 56 -f csv -o times.csv
-  dscalc bench 64 64 3 14:112:14 --plot times.png
+  dscalc bench 96 96 7 56 --threads 1 --assert 'speedup_low >= 2'
+  dscalc bench 64 64 3 56 --as all --plot ways.png
+  dscalc bench 32,64,128 128 3 56 --as separable,grouped:8 -f csv -o times.csv
 """
+
+
+@dataclass(eq=False, repr=False)
+class SeveralBlocksOptions(BlockOptions):
+    """What the layer is rewritten as, which may be several."""
+
+    as_: Annotated[
+        str,
+        as_option(
+            help="What the layer is rewritten as: a block, several such as separable,grouped:8, "
+            "or all of dscalc blocks.",
+            rich_help_panel="Layer",
+        ),
+    ] = "separable"
+
+    def blocks(self) -> list[Block]:
+        """What the layer is rewritten as."""
+        every = [name for name in DEFAULTS if name != str(STANDARD)]
+        parts = self.as_.split(",")
+        names = [name for part in parts for name in (every if part == "all" else [part])]
+        return list(dict.fromkeys(replace(self, as_=name).block() for name in names))
 
 
 def bench(
     sizes: SizeArguments,
     layer: LayerOptions,
-    rewriting: BlockOptions,
+    rewriting: SeveralBlocksOptions,
     scale: ScaleOptions,
     output: OutputOptions,
     device: Annotated[
@@ -71,59 +94,84 @@ def bench(
             "--compile", help="Run what torch.compile makes.", rich_help_panel="Measurement"
         ),
     ] = False,
+    backward: Annotated[
+        bool,
+        typer.Option(
+            "--backward",
+            help="Time forward and backward together.",
+            rich_help_panel="Measurement",
+        ),
+    ] = False,
     min_run_time: Annotated[
         str,
         typer.Option(
             "--min-run-time",
             metavar="SECONDS",
-            help="Time each candidate for so long.",
+            help="Time each candidate for so long, and up to 3 times that while it is not decided "
+            "which is faster.",
             rich_help_panel="Measurement",
         ),
     ] = "1",
 ) -> int:
     """Measure both on this machine: are fewer MACs faster here?
 
-    Times the standard and the separable module, and the depthwise and pointwise parts alone, in
-    turns. Beside the times stand the bytes that must move at the least, and the FLOPs for each of
-    them. IC, OC, F and D take lists and ranges as in dscalc compare.
+    The standard convolution and the block take turns, until it is decided which is faster or the
+    time is up; with a single block its steps are timed alone too. --as takes several blocks, or
+    all: then there is a row for each. IC, OC, F and D take lists and ranges as in dscalc compare.
 
     --get and --assert know the fields of the measurement, such as speedup and standard_time_us.
+    An assertion about times that decide nothing exits with 2.
     """
-    block = rewriting.block()
+    blocks = rewriting.blocks()
+    several = len(blocks) > 1
+    block = STANDARD if several else blocks[0]
     asked = Asked("bench", block, output)
     verdict = asked.verdict
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
-    asked.refuse_many(layers.count, output)
-    if layers.count == 1 and output.plot:
-        raise DscalcError("--plot needs more than one layer; give a list or a range, or drop it")
+    asked.refuse_many(layers.count * len(blocks), output)
+    single = layers.count == 1
+    if single and not several and output.plot:
+        raise DscalcError(
+            "--plot needs more than one row; give a list or a range, or --as all, or drop it"
+        )
     thread_count = words.whole(threads, "--threads") if threads is not None else None
     seconds = float(words.number(min_run_time, "--min-run-time"))
     with torch_needed():
         from dscalc.pytorch.timing import Settings, measured
-    settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds)
-    report = Report("bench", block, [], unit=output.unit)
+    settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds, backward)
+    like = next(iter(layers))
+    title = described(like, block, one_position=layers.one_position)
+    if not single:
+        common = in_common(like, block, one_position=layers.one_position)
+        title = f"{layers.count:,} {', '.join(['layers', *common])}"
+    report = Report("bench", block, [], title=title, unit=output.unit)
+    left_out: Counter[str] = Counter()
+    by_name = single and "all" not in rewriting.as_.split(",")
     interrupted = False
+
+    def name(row: Row) -> str:
+        assert isinstance(row.layer, Conv)
+        layer = described(row.layer, block, one_position=layers.one_position)
+        return f"{row.block} of {layer}" if several else layer
 
     def rows() -> Iterator[Row]:
         nonlocal interrupted
         try:
             for conv in watched(layers, layers.count, output, "measuring"):
-                name = described(conv, block, one_position=layers.one_position)
                 try:
-                    row = measured(layer_row(conv, block, name), settings)
+                    if by_name:  # what is asked for by name must exist
+                        found = [layer_row(conv, block) for block in blocks]
+                    else:
+                        found = list(existing([conv], blocks, left_out))
+                    found = measured(found, settings) if found else []
                 except DscalcError as error:
                     verdict.refuse(str(error))
                     continue
-                verdict.check(row, partial(str, name))
-                yield row
+                for row in sorted(found, key=lambda row: row.rewritten.cost.macs):
+                    yield row._replace(name=str(row.block) if several else name(row))
         except KeyboardInterrupt:  # what was measured so far is worth showing
             interrupted = True
 
-    if not is_streamed(output):
-        held = list(rows())
-        if not held:
-            return 130 if interrupted else verdict.exit_code
-        write(replace(report, rows=held, checks=verdict.checks), output, asked.get)
-    else:
-        write(replace(report, rows=rows()), output, asked.get)
+    shown = asked.shown(rows(), report, None, name)
+    write_alternatives(report, shown, asked, output, name, left_out)
     return 130 if interrupted else verdict.conclude()

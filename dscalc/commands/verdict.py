@@ -99,7 +99,7 @@ class Verdict:
                 holds = assertion.holds(row, self._baseline)
             except DscalcError as error:
                 self.refuse(str(error))
-                holds = False
+                holds, value = False, None
             else:
                 if not holds:
                     reason = f"{assertion.field.name} is {exact(value)}"

@@ -1,26 +1,33 @@
 """Time a row as it is and as it is rewritten, on this machine. Times are microseconds (us)."""
 
+import ctypes
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from math import inf, prod
 from pathlib import Path
-from statistics import quantiles
-from timeit import default_timer
-from typing import Literal
+from random import Random
+from time import perf_counter
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.benchmark import Timer
 
 from dscalc.core.conv import Conv
-from dscalc.core.measurement import Environment, Measurement, Time
-from dscalc.core.roofline import BYTES_PER_ELEMENT, least_bytes
+from dscalc.core.measurement import LOOKS, Environment, Measurement, Speedup, Time, Turn
+from dscalc.core.roofline import BYTES_PER_ELEMENT, Limits, least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, block_module
 from dscalc.words import amount
+
+try:
+    import resource
+except ImportError:  # Windows does not count page faults like this
+    resource = None  # type: ignore[assignment]
 
 Device = Literal["cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -32,9 +39,16 @@ _DEVICES: dict[str, Callable[[], bool]] = {
 }
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}  # by spatial axes
 _MOST_THREADS = 1024  # threads that the system cannot start kill the process
-_AS_IS, _REWRITTEN = "as it is", "rewritten"
+_AS_IS = "as it is"
 _SPARE = 3  # times what the maps and weights take
-_ROUNDS = 4  # an even number, so that a steady drift cancels out
+_TURNS = 100  # in min_run_time, unless that makes them longer than this, or shorter than one run
+_LONGEST = 0.005  # seconds of a turn
+_WARM_UP = 5  # turns before one counts: caches fill, clocks rise, torch compiles
+_LIMIT_TURNS = 10  # of which the best shows what the machine can do
+_PRODUCT = {"cpu": 1024, "cuda": 8192, "mps": 4096}  # rows and columns of the matrices
+_HALF_PRODUCT = 256  # on a CPU, which may have no kernels for such numbers
+# Of glibc's malloc.h: what is freed is kept, where else the next run gets fresh pages to fill.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)  # what torch and its compiler raise
 
 
@@ -48,7 +62,10 @@ class Settings:
         threads: of torch on the CPU; None for as many as torch uses by itself.
         channels_last: store maps and weights with the channels innermost (2-D and 3-D layers).
         compile: run what ``torch.compile`` makes of each module.
-        min_run_time: seconds to time each candidate, over all rounds.
+        min_run_time: seconds to time each candidate; up to `LOOKS` times as long where that has
+            not decided which is faster.
+        backward: run forward and backward together, to the gradients of the input and of the
+            weights.
 
     Raises:
         DscalcError: a value is out of its range, the device is not there, or it does not
@@ -61,6 +78,7 @@ class Settings:
     channels_last: bool = False
     compile: bool = False
     min_run_time: float = 1.0
+    backward: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in _DEVICES:
@@ -98,33 +116,38 @@ class Settings:
         return dtype
 
 
-def measured(row: Row, settings: Settings) -> Row:
-    """Time a row as it is, rewritten, and each step of that alone.
+class Candidate(NamedTuple):
+    """What is timed: a module, whole and compiled where that is asked for, and its input."""
 
-    Modules run in eval mode, with initialised weights, under inference mode. The candidates take
-    turns over several rounds, in alternating order, so that a machine that slows down or speeds
-    up meanwhile does so for all of them. An interrupt propagates, and leaves torch's number of
-    threads as it was.
+    module: nn.Module
+    call: Callable[[torch.Tensor], torch.Tensor]
+    features: torch.Tensor
+
+
+def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
+    """Time the ways to build a layer: it as it is, and as it is rewritten in each of the rows.
+
+    A single row has its steps timed too, each alone. Modules run in eval mode, with initialised
+    weights, in a process that keeps the memory that it once got. All take turns of a few runs, in
+    random order, until it is decided which are faster or the time is up; what is decided earlier
+    drops out. An interrupt propagates, and leaves torch's number of threads as it was.
 
     Raises:
-        DscalcError: the row has no spatial axis or no channels-last layout, does not fit in
+        DscalcError: the layer has no spatial axis or no channels-last layout, does not fit in
             memory, or torch cannot run or compile it.
     """
-    _check(row, settings)
+    _keep_memory()
+    _check(rows, settings)
     try:
-        with torch.inference_mode():
-            timers = _timers(row, settings)
-            for timer in timers.values():
-                timer.timeit(1)  # a warm-up, and compilation for the number of threads timed
-            order = list(timers)
-            rounds: dict[str, list[list[float]]] = {part: [] for part in order}
-            for _ in range(_ROUNDS):
-                for part in order:
-                    timed = timers[part].blocked_autorange(
-                        min_run_time=settings.min_run_time / _ROUNDS
-                    )
-                    rounds[part].append(timed.times)
-                order.reverse()
+        with torch.inference_mode(not settings.backward), _threads(settings.threads):
+            ways = {_name(row): row for row in rows}
+            timed = {
+                part: partial(_turn, _run(candidate, settings), settings)
+                for part, candidate in _candidates(rows, settings).items()
+            }
+            turns = take_turns(alike_long(timed, settings), ways, settings.min_run_time)
+            limits = [_limits(row, settings) for row in rows]
+            here = environment(settings)
     except _FAILURES as error:
         what, fix = (
             ("compile", "measure without compile")
@@ -132,12 +155,62 @@ def measured(row: Row, settings: Settings) -> Row:
             else ("run", "use a smaller layer or float32")
         )
         raise DscalcError(
-            f"torch cannot {what} {row.name} on {settings.device} in {settings.dtype} "
+            f"torch cannot {what} {rows[0].name} on {settings.device} in {settings.dtype} "
             f"({_reason(error)}); {fix}"
         ) from error
-    times = {part: _merged(taken) for part, taken in rounds.items()}
-    as_is, rewritten = times.pop(_AS_IS), times.pop(_REWRITTEN)
-    return row._replace(measured=Measurement(as_is, rewritten, times, environment(settings)))
+    times = {part: Time.of(taken) for part, taken in turns.items()}
+    steps = {part: time for part, time in times.items() if part not in (_AS_IS, *ways)}
+    return [
+        row._replace(
+            measured=Measurement(
+                times[_AS_IS],
+                times[name],
+                steps,
+                here,
+                Speedup.of(turns[_AS_IS], turns[name]),
+                limit,
+            )
+        )
+        for (name, row), limit in zip(ways.items(), limits, strict=True)
+    ]
+
+
+def alike_long(
+    timed: Mapping[str, Callable[[float], Turn]], settings: Settings
+) -> dict[str, Callable[[], Turn]]:
+    """What times a turn of each candidate, from what runs it for so many seconds.
+
+    All turns take alike long, about as long as the slowest run: what disturbs a busy machine meets
+    a long turn more often than a short one, and would make one candidate slower than another.
+    """
+    aim = min(_LONGEST, settings.min_run_time / _TURNS)
+    runs = [min(run(aim).time_us for _ in range(_WARM_UP)) / 1e6 for run in timed.values()]
+    return {part: partial(run, max(aim, *runs)) for part, run in timed.items()}
+
+
+def take_turns(
+    timed: Mapping[str, Callable[[], Turn]], ways: Iterable[str], min_run_time: float
+) -> dict[str, list[Turn]]:
+    """The turns of each candidate: of what is as it is, of each of the ``ways``, and of the steps.
+
+    In each round every candidate has one turn, in random order: what disturbs the machine meets
+    them alike, and no candidate always runs after the same other one.
+    """
+    turns: dict[str, list[Turn]] = {part: [] for part in timed}
+    order, random = list(timed), Random(0)
+    for _ in range(LOOKS):
+        spent = 0.0
+        while spent < min_run_time * len(order):
+            random.shuffle(order)
+            for part in order:
+                turn = timed[part]()
+                turns[part].append(turn)
+                spent += turn.seconds * (1 + 1 / turn.runs)  # with the run before it
+        open_ = [way for way in ways if not Speedup.of(turns[_AS_IS], turns[way]).decided]
+        if not open_:
+            break
+        order = [_AS_IS, *open_]
+    return turns
 
 
 def environment(settings: Settings) -> Environment:
@@ -150,23 +223,32 @@ def environment(settings: Settings) -> Environment:
         settings.dtype,
         settings.channels_last,
         settings.compile,
+        settings.backward,
     )
 
 
-def bytes_needed(row: Row, settings: Settings) -> int:
-    """Bytes of the device that measuring a row takes, about, beside torch itself.
+def bytes_needed(rows: Sequence[Row], settings: Settings) -> int:
+    """Bytes of the device that measuring the ways to build a layer takes, beside torch itself.
 
-    Both sides with their maps, three times over for what libraries rearrange; a CPU without
-    kernels for the dtype also unrolls the input, one element for each tap.
+    All of them with their maps, three times over for what libraries rearrange, and again for
+    gradients; a CPU without kernels for the dtype also unrolls the input, one element for each
+    tap.
     """
-    bytes_ = BYTES_PER_ELEMENT[settings.dtype]
-    both = sum(least_bytes(side.cost, bytes_) for side in (row.as_is, row.rewritten))
+    row, bytes_ = rows[0], BYTES_PER_ELEMENT[settings.dtype]
+    sides = [row.as_is, *(row.rewritten for row in rows)]
+    moved = sum(least_bytes(side.cost, bytes_) for side in sides)
     assert isinstance(row.layer, Conv)
     unrolls = settings.device == "cpu" and settings.dtype != "float32"
-    return both * (_SPARE + (prod(row.layer.kernel_size) if unrolls else 0))
+    spare = _SPARE * (2 if settings.backward else 1)
+    return moved * (spare + (prod(row.layer.kernel_size) if unrolls else 0))
 
 
-def _check(row: Row, settings: Settings) -> None:
+def _name(row: Row) -> str:
+    return str(row.block)
+
+
+def _check(rows: Sequence[Row], settings: Settings) -> None:
+    row = rows[0]
     assert isinstance(row.layer, Conv)
     dims = len(row.layer.kernel_size)
     if dims not in CONVOLUTIONS:
@@ -176,7 +258,7 @@ def _check(row: Row, settings: Settings) -> None:
             f"channels_last is a layout of 2-D and 3-D convolutions, got a {dims}-D one; "
             "leave it out"
         )
-    needed, free = bytes_needed(row, settings), _free_bytes(settings.device)
+    needed, free = bytes_needed(rows, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
             f"{row.name} needs about {amount(needed)} to be measured, and "
@@ -184,89 +266,202 @@ def _check(row: Row, settings: Settings) -> None:
         )
 
 
-def _timers(row: Row, settings: Settings) -> dict[str, Timer]:
-    """A timer for the row as it is, for each step of what it is rewritten as, and for that."""
+def _candidates(rows: Sequence[Row], settings: Settings) -> dict[str, Candidate]:
+    """The layer as it is, as each row rewrites it, and each step of a single row."""
+    row = rows[0]
     assert isinstance(row.layer, Conv)
     dims = len(row.layer.kernel_size)
     layout = _CHANNELS_LAST[dims] if settings.channels_last else torch.contiguous_format
     features = _features(row.layer, settings, layout)
-    candidates = {_AS_IS: (block_module(row.as_is.steps, "meta"), features)}
-    for step in row.rewritten.steps if len(row.rewritten.steps) > 1 else ():
+    parts = {_AS_IS: (row.as_is.steps, features)}
+    for step in row.rewritten.steps if len(rows) == 1 and len(row.rewritten.steps) > 1 else ():
         own = step.layer
         assert isinstance(own, Conv)
         same = (own.in_channels, own.input_size) == (row.layer.in_channels, row.layer.input_size)
-        inputs = features if same else _features(own, settings, layout)
-        candidates[step.name] = (block_module([step], "meta"), inputs)
-    candidates[_REWRITTEN] = (block_module(row.rewritten.steps, "meta"), features)
+        parts[step.name] = (step,), features if same else _features(own, settings, layout)
+    parts |= {_name(row): (row.rewritten.steps, features) for row in rows}
     if settings.compile:
         torch.compiler.reset()  # else, after a few layers, torch gives up and runs them uncompiled
     return {
-        part: Timer(
-            "module(features)",
-            timer=_clock(settings.device),
-            globals={"module": _ready(module, settings, layout), "features": inputs},
-            num_threads=settings.threads or torch.get_num_threads(),
-        )
-        for part, (module, inputs) in candidates.items()
+        part: Candidate(module, _compiled(module) if settings.compile else module, inputs)
+        for part, (steps, inputs) in parts.items()
+        for module in [_ready(block_module(steps, "meta"), settings, layout)]
     }
 
 
 def _features(conv: Conv, settings: Settings, layout: torch.memory_format) -> torch.Tensor:
     """A random input of a convolution: (N, in_channels, *input_size)."""
     shape = (conv.batch_size, conv.in_channels, *conv.input_size)
-    return torch.empty(
+    features = torch.empty(
         shape, dtype=settings.torch_dtype, device=settings.device, memory_format=layout
-    ).normal_()
+    )
+    return features.normal_().requires_grad_(settings.backward)
 
 
-def _ready(
-    module: nn.Module, settings: Settings, layout: torch.memory_format
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def _ready(module: nn.Module, settings: Settings, layout: torch.memory_format) -> nn.Module:
     """A module on the meta device, made real and fit to be timed.
 
     It gets its dtype and layout while it has no memory, so that no second copy is ever held.
     """
     module.to(dtype=settings.torch_dtype, memory_format=layout)  # type: ignore[call-overload]
-    module.to_empty(device=settings.device).eval()
+    module.to_empty(device=settings.device).eval().requires_grad_(settings.backward)
     for part in module.modules():
         if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             part.reset_parameters()
-    if settings.compile:
-        # Shapes are constants and nothing falls back to eager mode in silence.
-        return torch.compile(module, fullgraph=True, dynamic=False)
     return module
 
 
-def _clock(device: str) -> Callable[[], float]:
-    """Seconds, once the device has done what it was given.
+def _compiled(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Shapes are constants, and nothing falls back to eager mode in silence."""
+    return torch.compile(module, fullgraph=True, dynamic=False)
 
-    The clock of `Timer` waits for whatever accelerator there is, even for work on the CPU, and
-    in torch 2.4 not for mps.
+
+def _run(candidate: Candidate, settings: Settings) -> Callable[[], object]:
+    """One run: forward, or forward and backward."""
+    module, call, features = candidate
+    if not settings.backward:
+        return partial(call, features)
+    wanted = [features, *module.parameters()]
+    gradient = torch.ones_like(call(features))
+    return lambda: torch.autograd.grad(call(features), wanted, gradient)
+
+
+def _turn(run: Callable[[], object], settings: Settings, aim: float) -> Turn:
+    """Run it for so many seconds, after once that brings what it reads back into the caches."""
+    run()
+    faults, switches = _usage()
+    seconds, runs = _TIMERS[settings.device](run, aim)
+    more_faults, more_switches = _usage()
+    if settings.device != "cpu" or resource is None:
+        return Turn(seconds, runs)
+    several = torch.get_num_threads() > 1
+    return Turn(seconds, runs, more_faults - faults, several and more_switches > switches)
+
+
+def _on_the_cpu(run: Callable[[], object], aim: float) -> tuple[float, int]:
+    """Seconds and runs, until so many seconds are over."""
+    runs = 0
+    start = now = perf_counter()
+    while now - start < aim:
+        run()
+        runs += 1
+        now = perf_counter()
+    return now - start, runs
+
+
+def _on_cuda(run: Callable[[], object], aim: float) -> tuple[float, int]:
+    """By the clock of the device, which has no part in how long the CPU waits for it."""
+    event = partial(torch.cuda.Event, enable_timing=True)
+
+    def seconds(runs: int) -> float:
+        start, end = event(), event()
+        start.record()
+        for _ in range(runs):
+            run()
+        end.record()
+        end.synchronize()
+        milliseconds: float = start.elapsed_time(end)
+        return milliseconds / 1e3
+
+    return _doubled(seconds, aim)
+
+
+def _on_mps(run: Callable[[], object], aim: float) -> tuple[float, int]:
+    def seconds(runs: int) -> float:
+        torch.mps.synchronize()
+        start = perf_counter()
+        for _ in range(runs):
+            run()
+        torch.mps.synchronize()
+        return perf_counter() - start
+
+    return _doubled(seconds, aim)
+
+
+def _doubled(seconds: Callable[[int], float], aim: float) -> tuple[float, int]:
+    """Seconds and runs of the first so many that take so long; a queue hides when each ends."""
+    runs = 1
+    while (took := seconds(runs)) < aim:
+        runs *= 2
+    return took, runs
+
+
+_TIMERS = {"cpu": _on_the_cpu, "cuda": _on_cuda, "mps": _on_mps}
+
+
+def _usage() -> tuple[int, int]:
+    """Minor page faults so far, and how often another process took the CPU from this one."""
+    if resource is None:
+        return 0, 0
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt, usage.ru_nivcsw
+
+
+def _keep_memory() -> None:
+    """Have malloc keep what is freed from now on, and give back what was freed before.
+
+    By default glibc maps fresh pages for a large map at each run and gives them back after it. The
+    system then fills them with zeros, page fault by page fault, which can take longer than the
+    convolution. Other libraries of C are left as they are; the page faults tell.
     """
-    if device == "cpu":
-        return default_timer
-    wait: Callable[[], None] = getattr(torch, device).synchronize
-
-    def seconds() -> float:
-        wait()
-        return default_timer()
-
-    return seconds
+    with suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
+        libc.malloc_trim(0)
 
 
-def _merged(rounds: Iterable[list[float]]) -> Time:
-    """The spread over rounds of times in seconds.
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """So many threads of torch on the CPU, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    A slow round has fewer times than a fast one, so each is brought in as its 99 percentiles: a
-    spell of slowness then shows in the interquartile range.
-    """
-    seconds = [
-        percentile
-        for taken in rounds
-        for percentile in quantiles(taken * 2, n=100, method="inclusive")  # it needs two times
-    ]
-    lower, middle, upper = quantiles(seconds, n=4, method="inclusive")
-    return Time(middle * 1e6, (upper - lower) * 1e6)
+
+def _limits(row: Row, settings: Settings) -> Limits:
+    """What the machine can do for a row: its peak, and its bandwidth for as many bytes."""
+    moved = least_bytes(row.rewritten.cost, BYTES_PER_ELEMENT[settings.dtype])
+    source = torch.ones(
+        max(1, moved // (2 * settings.torch_dtype.itemsize)),
+        dtype=settings.torch_dtype,
+        device=settings.device,
+    )
+    copied = 2 * source.numel() * source.element_size()
+    copy = partial(torch.empty_like(source).copy_, source)
+    return Limits(_peak(settings), copied / _best_us(copy, settings) / 1e3)
+
+
+@lru_cache(maxsize=1)
+def _peak(settings: Settings) -> float:
+    """GFLOP/s of a matrix product, which is measured once in a run."""
+    size = _PRODUCT[settings.device]
+    if settings.device == "cpu" and settings.dtype != "float32":
+        size = _HALF_PRODUCT
+    one = torch.ones(size, size, dtype=settings.torch_dtype, device=settings.device)
+    with _tf32_as_convolutions_have_it():
+        return 2 * size**3 / _best_us(partial(torch.mm, one, one), settings) / 1e3
+
+
+@contextmanager
+def _tf32_as_convolutions_have_it() -> Iterator[None]:
+    """Have a product on cuda round like a convolution, which is allowed to where it is not."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+def _best_us(run: Callable[[], object], settings: Settings) -> float:
+    """Microseconds of a run at its best."""
+    [timed] = alike_long({"": partial(_turn, run, settings)}, settings).values()
+    return min(timed().time_us for _ in range(_LIMIT_TURNS))
 
 
 def _free_bytes(device: str, meminfo: Path = Path("/proc/meminfo")) -> int | None:

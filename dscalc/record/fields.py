@@ -7,10 +7,10 @@ spelled anywhere else. Counts are exact ints, ratios exact Fractions, times floa
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import gcd
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dscalc import words
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
@@ -18,6 +18,10 @@ from dscalc.core.conv import Conv
 from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
+
+if TYPE_CHECKING:  # but few rows are measured
+    from dscalc.core.cost import Cost
+    from dscalc.core.measurement import Measurement, Time
 
 Command = Literal["compare", "blocks", "network", "model", "bench", "check"]
 Unit = Literal["macs", "flops"]
@@ -68,6 +72,7 @@ class Field(NamedTuple):
         doc: what it is, in a few words.
         read: fetches it from a row, or from a change.
         formula: what the cross-check holds it against; None where nothing counts it.
+        timed: whether it is known only as well as the times are.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Field(NamedTuple):
     doc: str
     read: Callable[[Any], Any]
     formula: Callable[[Row], Any] | None = None
+    timed: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -117,12 +123,17 @@ def reading(
 
 @lru_cache
 def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, ...]:
-    """The fields of a command's rows where they are rewritten as a block."""
+    """The fields of a command's rows where they are rewritten as a block.
+
+    In ``bench`` the block `STANDARD` stands for several: each row is then one of them, as in
+    ``blocks``.
+    """
     if command == "blocks":
         return tuple(_block_fields(unit))
     if command == "check":
         return _OUTCOME
     bench = command == "bench"
+    name = "" if bench and block == STANDARD else block.name
     named = STANDARD.name if command in ("compare", "bench") else ""
     found = [
         *_layer(command),
@@ -133,9 +144,9 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
         found.append(Field("share", "ratio", Fraction, "MACs of the row / of the total", share))
     if named:
         found += _traffic(named, "as_is")
-    found += _counts(block.name, block.name, "rewritten", unit)
+    found += _counts(name, name or "the block", "rewritten", unit)
     if named:
-        found += _traffic(block.name, "rewritten")
+        found += _traffic(name, "rewritten")
     for step in block.step_names:
         found += _step(step, block.name, unit)
     found += _RATIOS
@@ -143,7 +154,7 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
     saved = Expression(f"(before.macs - after.macs) * {scale}")
     found.append(Field(f"saved_{unit}", label, int, "as it is - rewritten", saved))
     if bench:
-        found += _times(named, block)
+        found += _times(named, name, block.step_names)
     else:
         sides = {named: "as_is", block.name: "rewritten"}
         found += _proof(sides, "fvcore", "macs", unit)
@@ -342,14 +353,19 @@ def _counts(name: str, what: str, side: str, unit: Unit) -> Iterator[Field]:
         yield Field(spelled, unit_, int, doc, _count(side, noun))
 
 
+def _prefix(name: str) -> str:
+    """What the fields of a side begin with."""
+    return f"{name}_" if name else ""
+
+
 def _traffic(name: str, side: str) -> Iterator[Field]:
     element = "row.measured.bytes_per_element if row.measured else 4"
     moved = Expression(f"least_bytes(row.{side}.cost, {element})")
     doc = "bytes that must move: inputs, parameters, outputs, once"
-    yield Field(f"{name}_bytes", "bytes", int, doc, moved)
+    yield Field(f"{_prefix(name)}bytes", "bytes", int, doc, moved)
     yield _ratio(
-        f"{name}_intensity", "FLOPs for each of these bytes", _count(side, "macs", 2), moved,
-        "FLOP/byte",
+        f"{_prefix(name)}intensity", "FLOPs for each of these bytes", _count(side, "macs", 2),
+        moved, "FLOP/byte",
     )  # fmt: skip
 
 
@@ -419,32 +435,48 @@ def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Ite
         yield Field(spelled, label, int, doc, counted, _count(side, noun, scale))
 
 
-def _times(named: str, block: Block) -> Iterator[Field]:
-    names = [named, *block.step_names, block.name]
+def _times(named: str, other: str, steps: Sequence[str]) -> Iterator[Field]:
+    """The times of both sides and of the steps, what they decide, and what they depend on."""
+    read: dict[str, Callable[[Measurement], Time]] = {
+        named: lambda found: found.as_is,
+        **{step: partial(_step_time, step) for step in steps},
+        other: lambda found: found.rewritten,
+    }
 
     def of(name: str, noun: str) -> Callable[[Row], Any]:
-        def read(row: Row) -> Any:
-            measured = row.measured
-            assert measured is not None
-            times = {named: measured.as_is, block.name: measured.rewritten, **measured.steps}
-            return getattr(times[name], noun)
+        return lambda row: getattr(read[name](_measured(row)), noun)
 
-        return read
+    def rate(name: str, side: str) -> Callable[[Row], float]:
+        cost: Callable[[Row], Cost] = attrgetter(f"{side}.cost")
+        return lambda row: _measured(row).gflops_per_s(read[name](_measured(row)), cost(row))
 
-    def rate(name: str, side: str) -> Callable[[Row], Any]:
-        cost = attrgetter(f"{side}.cost")
-        return lambda row: of(name, "gflops_per_s")(row)(cost(row))
-
-    for name in names:
-        yield Field(f"{name}_time_us", "us", float, f"median time of {name}", of(name, "time_us"))
-        doc = f"interquartile range of the times of {name}"
-        yield Field(f"{name}_time_iqr_us", "us", float, doc, of(name, "time_iqr_us"))
-    for name, side in ((named, "as_is"), (block.name, "rewritten")):
+    for name in read:
+        what, prefix = name or "the block", _prefix(name)
+        for noun, unit, doc in (
+            ("time_us", "us", "median time of"),
+            ("time_iqr_us", "us", "interquartile range of the times of"),
+            ("page_faults", "faults", "minor page faults a run, near 0 with a warm allocator, of"),
+        ):
+            read_ = of(name, noun)
+            yield Field(f"{prefix}{noun}", unit, float, f"{doc} {what}", read_, timed=unit == "us")
+    for name, side in ((named, "as_is"), (other, "rewritten")):
         yield Field(
-            f"{name}_gflops_per_s", "GFLOP/s", float, f"achieved by {name}", rate(name, side)
-        )
-    doc = f"time, {named} / {block.name}"
-    yield Field("speedup", "ratio", float, doc, Path("measured.speedup"))
+            f"{_prefix(name)}gflops_per_s", "GFLOP/s", float,
+            f"achieved by {name or 'the block'}", rate(name, side), timed=True,
+        )  # fmt: skip
+    for name, unit, doc, path in (
+        ("speedup", "ratio", f"time, {named} / {other or 'the block'}, if decided", "factor"),
+        ("speedup_low", "ratio", "the lower end of its 99% interval", "low"),
+        ("speedup_high", "ratio", "the upper end of its 99% interval", "high"),
+    ):
+        yield Field(name, unit, float, doc, Path(f"measured.speedup.{path}"), timed=True)
+    doc = f"{other or 'the block'} is faster, slower, or not decided"
+    yield Field("verdict", "", str, doc, Path("measured.speedup.verdict"))
+    doc = f"what MACs and bytes allow here at the most: time of {named} / least time"
+    yield Field("speedup_limit", "ratio", float, doc, _speedup_limit, timed=True)
+    for name, unit in (("peak_gflops_per_s", "GFLOP/s"), ("bandwidth_gb_per_s", "GB/s")):
+        doc = "of a matrix product here" if unit == "GFLOP/s" else "of copying as many bytes here"
+        yield Field(name, unit, float, doc, Path(f"measured.limits.{name}"))
     doc = "whether an interquartile range is over 10% of its median"
     yield Field("noisy", "", bool, doc, Path("measured.noisy"))
     for name, type_, doc in (
@@ -455,5 +487,19 @@ def _times(named: str, block: Block) -> Iterator[Field]:
         ("dtype", str, "of weights and maps"),
         ("channels_last", bool, "whether channels are stored innermost"),
         ("compile", bool, "whether torch.compile compiled it"),
+        ("backward", bool, "whether a run is forward and backward together"),
     ):
         yield Field(name, "", type_, doc, Path(f"measured.environment.{name}"))
+
+
+def _measured(row: Row) -> "Measurement":
+    assert row.measured is not None
+    return row.measured
+
+
+def _step_time(step: str, found: "Measurement") -> "Time":
+    return found.steps[step]
+
+
+def _speedup_limit(row: Row) -> float:
+    return _measured(row).most_speedup(row.rewritten.cost)

@@ -18,7 +18,7 @@ from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.record.fields import UNITS, Value
 from dscalc.record.report import Report
-from dscalc.words import times
+from dscalc.words import plural, times
 
 _AXES = {
     "out_channels": "output channels (OC)",
@@ -29,6 +29,7 @@ _AXES = {
 _MARKERS = "osD^v<>Px"  # lines differ in marker and shade, so that they do in greyscale
 _MOST_BARS = 500
 _LIGHT, _DARK = "0.75", "0.15"
+_APART = 1.05  # by what factor numbers differ that are worth an axis
 
 
 def draw(report: Report, path: Path, kind: str) -> None:
@@ -245,31 +246,65 @@ def _network(report: Report) -> Figure:
 
 
 def _benchmarks(report: Report) -> Figure:
-    """Speed-up against MAC reduction, a point a layer; on the diagonal the two are the same."""
-    figure, axes = _figure(6, 5)
-    points = []
-    for number, row in enumerate(report.rows):
+    """Speed-up with its interval, a point a row; what is not decided is hollow.
+
+    It stands over the MAC reduction, where that varies: on the diagonal both are the same. Else
+    over the axis of the grid that varies most.
+    """
+    rows, block = list(report.rows), report.block
+    several = block == STANDARD
+    name = "block" if several else block.name
+    across = max(_AXES, key=lambda axis: len({getattr(row.layer, axis) for row in rows}))
+    reductions = [float(1 / row.mac_ratio) for row in rows if row.mac_ratio]
+    by_macs = max(reductions) > _APART * min(reductions)
+    figure, axes = _figure(7, 5)
+    if by_macs:
+        xs = reductions
+    else:
+        places = _places(list(dict.fromkeys(getattr(row.layer, across) for row in rows)), axes)
+        xs = [places[getattr(row.layer, across)] for row in rows]
+    named = [
+        axis
+        for axis in ("in_channels", "out_channels", "kernel_size", "input_size")
+        if len({getattr(row.layer, axis) for row in rows}) > 1 and (by_macs or axis != across)
+    ]
+    shown: set[str] = set()
+    tops, points, labels = [1.0], [], []
+    for x, row in zip(xs, rows, strict=True):
         assert row.measured is not None
-        assert row.mac_ratio
-        here = row.measured.environment
-        x, y = float(1 / row.mac_ratio), row.measured.speedup
+        speedup, here = row.measured.speedup, row.measured.environment
+        y = speedup.median
+        low, high = speedup.low or y, speedup.high or y
+        tops.append(high if speedup.decided else y)  # a whisker that tells little may be cut
+        legend = "not decided" if not speedup.decided else "decided"
+        axes.errorbar(
+            x, y, [[y - low], [high - y]], fmt="o", capsize=3, color=_DARK,
+            markerfacecolor=_DARK if speedup.decided else "white",
+            label="_" if legend in shown else legend,
+        )  # fmt: skip
+        shown.add(legend)
+        sizes = [f"{_short(axis)} {_shown(getattr(row.layer, axis))}" for axis in named]
         points.append((x, y))
-        axes.plot(x, y, _MARKERS[number % len(_MARKERS)], color=_DARK)
-        channels = f"{row.layer.in_channels}->{row.layer.out_channels}"
-        name = f"{channels} F{times(row.layer.kernel_size)} D{times(row.layer.input_size)}"
-        axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize="x-small")
-    most = max(1.0, *map(max, points))
-    axes.plot(
-        [0, most], [0, most], "--", color="0.4", linewidth=1, label="speed-up = MAC reduction"
-    )
+        labels.append(" ".join([*([row.name or ""] if several else []), *sizes]))
+    if by_macs:
+        axes.axline((0, 0), slope=1, linestyle="--", color="0.4", linewidth=1,
+                    label="speed-up = MAC reduction")  # fmt: skip
+        axes.set_xlim(0, 1.3 * max(xs))  # room for the names
+        axes.set_xlabel(f"MAC reduction, standard / {name}")
+    else:
+        axes.set_xlabel(_AXES[across])
     axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
-    axes.set_xlabel(f"MAC reduction, standard / {report.block.name}")
-    axes.set_ylabel(f"speed-up, standard / {report.block.name} time")
-    axes.set_xlim(0, 1.35 * max(x for x, _ in points))  # room for the names
-    axes.set_ylim(bottom=0)
-    axes.set_title(f"{here.device_name}, {here.dtype}", loc="left", fontsize="medium")
+    axes.set_ylabel(f"speed-up, standard / {name} time")
+    axes.set_ylim(0, 1.15 * max(tops))
+    _label(axes, points, labels)
+    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
+    passes = ", forward and backward" if here.backward else ""
+    axes.set_title(
+        f"{report.title}\n{here.device_name}{threads}, {here.dtype}{passes}",
+        loc="left", fontsize="small",
+    )  # fmt: skip
     axes.grid(color="0.9")
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -1,6 +1,6 @@
 """What a report says in words, and how it writes its numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from math import prod
@@ -8,13 +8,14 @@ from math import prod
 from dscalc import words
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv
-from dscalc.core.measurement import NOISY, Measurement
+from dscalc.core.measurement import ALIKE, NOISY, Measurement, Speedup
 from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
 MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
+_NEAR = 2  # times the least time: near enough to be held back by that limit
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
 _UNIT = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs",
@@ -118,42 +119,78 @@ def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:
     return f"{factor(1 / macs)} fewer {label}, {factor(1 / params)} fewer params"
 
 
-def measured(row: Row) -> str:
-    """What a measurement says, such as "8.84x fewer MACs, 6.8x faster".
+def measured(row: Row) -> Iterator[str]:
+    """What a measurement says, such as "8.84x fewer MACs, 6.8x faster (6.7 to 6.9)".
 
-    A slower layer is explained by its bytes and intensity alone; a noisy one is called noisy.
+    Then how that fits what the machine can do, and what should make one doubt it.
     """
     times = row.measured
-    assert row.mac_ratio is not None
     assert times is not None
+    assert row.mac_ratio is not None
     saved = 1 / row.mac_ratio
-    surprising = _sign(saved) * _sign(times.speedup) < 0
-    sentence = (
-        _compared(saved, "fewer MACs", "more MACs", "about as many MACs")
-        + (", but " if surprising else ", ")
-        + _compared(times.speedup, "faster", "slower", "about as fast")
-    )
-    if times.noisy:  # what noise may have done needs no other explanation
+    macs = _compared(saved, "fewer MACs", "more MACs", "about as many MACs")
+    surprising = _sign(saved) * {"faster": 1, "slower": -1}.get(times.speedup.verdict, 0) < 0
+    what = " forward and backward" if times.environment.backward else ""
+    yield f"{macs}{', but' if surprising else ','} {decided(times.speedup)}{what}"
+    if not times.speedup.decided:
+        yield _undecided(times.speedup)
+    elif not times.noisy and (limited := _limited(row, times)):
+        yield limited  # what noise may have done needs no other explanation
+    for name, time in (("standard", times.as_is), (str(row.block), times.rewritten)):
+        if time.faults_matter:
+            yield (
+                f"a run of {name} makes {time.page_faults:,.0f} page faults: its time is in part "
+                "that of getting memory from the system"
+            )
+    if times.noisy:
         spread = max(time.time_iqr_us / time.time_us for time in (times.as_is, times.rewritten))
-        return (
-            f"{sentence}; noisy: the interquartile range is {_short(100 * spread)}% of the median "
-            f"time (more than {NOISY:.0%}), so measure again on a quiet machine"
+        yield (
+            f"noisy: the interquartile range is {_short(100 * spread)}% of the median time (more "
+            f"than {NOISY:.0%}); measure again on a quiet machine"
         )
-    return f"{sentence}: {_why_slower(row, times)}" if _sign(times.speedup) < 0 else sentence
 
 
-def _why_slower(row: Row, times: Measurement) -> str:
-    costs = row.as_is.cost, row.rewritten.cost
-    before, after = (least_bytes(cost, times.bytes_per_element) for cost in costs)
-    flops = [_short(intensity(cost, times.bytes_per_element)) for cost in costs]
-    numbers = (
-        f"moves {words.amount(after)} in place of {words.amount(before)} "
-        f"and does {flops[1]} FLOP per byte in place of {flops[0]}"
+def decided(speedup: Speedup) -> str:
+    """What is faster, and by what factor with its interval; or that this is not decided."""
+    if not speedup.decided:
+        return speedup.verdict
+    sign = 1 if speedup.verdict == "faster" else -1
+    assert speedup.low is not None
+    assert speedup.high is not None
+    low, high = sorted((speedup.low**sign, speedup.high**sign))
+    return f"{_short(speedup.median**sign)}x {speedup.verdict} ({_short(low)} to {_short(high)})"
+
+
+def _undecided(speedup: Speedup) -> str:
+    """What is known of a speed-up that is not decided."""
+    longer = "measure longer, with a larger --min-run-time"
+    if speedup.low is None or speedup.high is None:
+        return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
+    between = f"standard takes {_short(speedup.low)}x to {_short(speedup.high)}x the time"
+    if speedup.low >= 1 / ALIKE and speedup.high <= ALIKE:
+        return f"{between}: alike, as far as can be measured"
+    return f"{between}: {longer}"
+
+
+def _limited(row: Row, times: Measurement) -> str:
+    """How the time fits the least that MACs and bytes take on this machine."""
+    costs, element = (row.as_is.cost, row.rewritten.cost), times.bytes_per_element
+    before, after = (least_bytes(cost, element) for cost in costs)
+    flops = [_short(intensity(cost, element)) for cost in costs]
+    least, taken = times.least_us(costs[1]), times.rewritten.time_us
+    if least > taken:  # no machine does that: it was busier when its limits were measured
+        return ""
+    by_memory = times.limits.is_memory(2 * costs[1].macs, after)
+    what = "memory" if by_memory else "arithmetic"
+    fits = "consistent with" if taken <= _NEAR * least else "not explained by"
+    return (
+        f"{fits} a limit by {what}: {row.block} moves {words.amount(after)} in place of "
+        f"{words.amount(before)} and does {flops[1]} FLOP per byte in place of {flops[0]}; at the "
+        f"{_short(times.limits.peak_gflops_per_s)} GFLOP/s and "
+        f"{_short(times.limits.bandwidth_gb_per_s)} GB/s measured here it takes at least "
+        f"{least:,.1f} us, so that it is at most {_short(times.most_speedup(costs[1]))}x faster "
+        "on this machine"
     )
-    if after > before or costs[1].macs > costs[0].macs:
-        return f"it {numbers}"
-    # Less arithmetic and less traffic: a roofline has it faster, so the reason lies elsewhere.
-    return f"bytes and intensity do not explain it, since it {numbers}"
 
 
 def _compared(ratio: Fraction | float, more: str, less: str, even: str) -> str:

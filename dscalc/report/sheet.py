@@ -25,6 +25,7 @@ from dscalc.report.sentences import (
     SAME,
     bar,
     crosschecked,
+    decided,
     factor,
     layer_convention,
     layer_options,
@@ -82,7 +83,8 @@ def of(report: Report) -> Sheet:
     elif report.command == "blocks":
         sheet = _blocks(report, rows)
     elif report.command == "bench":
-        sheet = _one_benchmark(report, rows[0]) if len(rows) == 1 else _benchmarks(report, rows)
+        alone = len(rows) == 1 and report.block != STANDARD
+        sheet = _one_benchmark(report, rows[0]) if alone else _benchmarks(report, rows)
     else:
         sheet = one_layer(report, rows[0]) if report.total else _grid(report, rows)
     checks = [(check.holds, check.sentence) for check in report.checks]
@@ -306,6 +308,7 @@ def _totals(report: Report, rows: Sequence[Row]) -> Sheet:
 
 
 def _one_benchmark(report: Report, row: Row) -> Sheet:
+    """A layer that is timed part by part."""
     assert row.measured is not None
     label, scale = UNITS[report.unit]
     header = ["", "time, us", "IQR, us", label, "GFLOP/s", "least bytes", "FLOP/byte"]
@@ -319,34 +322,64 @@ def _one_benchmark(report: Report, row: Row) -> Sheet:
                 f"{time.time_us:,.1f}",
                 f"{time.time_iqr_us:,.1f}",
                 f"{cost.macs * scale:,}",
-                f"{time.gflops_per_s(cost):,.1f}",
+                f"{row.measured.gflops_per_s(time, cost):,.1f}",
                 f"{least_bytes(cost, element):,}",
                 f"{float(intensity(cost, element)):,.1f}",
             ]
         )
-    notes = [measured(row), *_measured_on(row)]
-    return Sheet(row.name or "", header, cells[:-1], cells[-1], notes)
+    notes = [*measured(row), *_measured_on(row)]
+    notes.append(
+        "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each"
+    )
+    return Sheet(row.name or "", header, cells[:-1], cells[-1], notes, spare=(6, 2))
 
 
 def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
-    name = report.block.name
-    header = ["channels", "F", "D", "standard, us", f"{name}, us", "fewer MACs", "faster", ""]
+    """The layers of a grid, the ways to build one, or both."""
+    label, scale = UNITS[report.unit]
+    several, layers = report.block == STANDARD, len({row.layer for row in rows}) > 1
+    name = "block" if several else report.block.name
+    sizes = [_sizes(row) for row in rows]
+    varies = [place for place in range(3) if len({size[place] for size in sizes}) > 1]
+    title = report.title
+    if layers:  # what does not vary needs no column
+        fixed = [place for place in range(3) if place not in varies]
+        title = ", ".join([title, *(f"{_SIZES[place]} {sizes[0][place]}" for place in fixed)])
+    header = [
+        *(["block"] if several else []), *(_SIZES[place] for place in varies),
+        *(["standard, us"] if layers else []), f"{name if layers else 'time'}, us",
+        label, f"fewer {label}", "time", "at most",
+    ]  # fmt: skip
     cells = []
-    for row in rows:
-        assert row.measured is not None
+    for row, size in zip(rows, sizes, strict=True):
+        times = row.measured
+        assert times is not None
         cells.append(
             [
-                *_sizes(row),
-                f"{row.measured.as_is.time_us:,.1f}",
-                f"{row.measured.rewritten.time_us:,.1f}",
+                *([row.name or ""] if several else []),
+                *(size[place] for place in varies),
+                *([f"{times.as_is.time_us:,.1f}"] if layers else []),
+                f"{times.rewritten.time_us:,.1f}",
+                f"{row.rewritten.cost.macs * scale:,}",
                 factor(1 / row.mac_ratio) if row.mac_ratio else "",
-                factor(Fraction(row.measured.speedup)),
-                "noisy" if row.measured.noisy else "",
+                decided(times.speedup),
+                factor(Fraction(times.most_speedup(row.rewritten.cost))),
             ]
         )
-    notes = [f"fewer MACs, faster: standard / {name}; below 1x {name} is the larger"]
-    notes += _measured_on(rows[0]) if rows else []
-    return Sheet(f"{len(rows):,} layers measured", header, cells, None, notes)
+    result, first = None, rows[0]
+    if not layers:
+        assert first.measured is not None
+        time = f"{first.measured.as_is.time_us:,.1f}"
+        result = ["standard", time, f"{first.as_is.cost.macs * scale:,}", "", "", ""]
+    notes = [
+        f"fewer {label}: standard / {name}; time: against standard, with its interval; at most: "
+        "as much faster as MACs and bytes allow on this machine",
+        *report.notes,
+        *_measured_on(first),
+    ]
+    last = len(header) - 1
+    spare = (last - 3, last, *([last - 5] if layers else []), last - 4)
+    return Sheet(title, header, cells, result, notes, spare=spare)
 
 
 def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
@@ -374,11 +407,12 @@ def _measured_on(row: Row) -> list[str]:
     here = row.measured.environment
     layout = ", channels last" if here.channels_last else ""
     compiled = ", compiled" if here.compile else ""
-    threads = f", {here.threads} threads" if here.device == "cpu" else ""
+    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
+    passes = "forward and backward together" if here.backward else "forward"
     return [
-        f"median and interquartile range (IQR) on {here.device_name}{threads}, {here.dtype}"
-        f"{layout}{compiled}, torch {here.torch_version}",
-        "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each",
+        f"median and interquartile range (IQR) of {passes} on {here.device_name}{threads}, "
+        f"{here.dtype}{layout}{compiled}, torch {here.torch_version}; the factor is the median of "
+        "paired turns, its interval that of the sign test at 99%",
     ]
 
 
@@ -398,6 +432,9 @@ def in_ascii(sheet: Sheet) -> Sheet:
         result=sheet.result and [plain(cell) for cell in sheet.result],
         notes=[plain(note) for note in sheet.notes],
     )
+
+
+_SIZES = ("channels", "F", "D")
 
 
 def _sizes(row: Row) -> list[str]:
