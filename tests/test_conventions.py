@@ -297,7 +297,7 @@ def test_any_two_conventions_are_found_again(
         ("4.13G", 4_130_000_000, 10_000_000, 3),
         ("4.130 g", 4_130_000_000, 1_000_000, 4),
         ("8.2120e9", 8_212_000_000, 100_000, 5),
-        ("0.31G", 310_000_000, 10_000_000, 2),
+        ("0.31B", 310_000_000, 10_000_000, 2),
     ],
 )
 def test_a_number_keeps_its_digits(text: str, value: int, step: int, digits: int) -> None:
