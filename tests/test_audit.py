@@ -168,7 +168,7 @@ SMALL = ("unet", "detector", "net1d", "string padding", "tied weights")
 
 @pytest.mark.parametrize("published", SMALL, indirect=True)
 def test_the_rows_on_real_tensors_are_those_on_meta(published, monkeypatch):
-    def real(model, args, kwargs, rebuild=None):
+    def real(model, args, kwargs, rebuild=None, **asked):
         twin = tracing.on_cpu(model)
         return tracing.trace(twin, args, kwargs, "cpu"), twin
 

@@ -372,7 +372,7 @@ class Number(NamedTuple):
         return 2 if self.digits >= 5 else 1 if self.digits == 4 else 0
 
 
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "B": 3, "T": 4, "P": 5}  # B is billions in papers
 
 
 def read_number(text: str, name: str) -> Number:
@@ -394,7 +394,7 @@ def read_number(text: str, name: str) -> Number:
     if unit.upper() not in _UNITS:
         raise DscalcError(
             f"{name} has an unknown unit {words.shown(unit)}, got {words.shown(text)}; choose from "
-            "K M G T P, and say --unit flops if the number is called FLOPs"
+            "K M G B T P, and say --unit flops if the number is called FLOPs"
         )
     thousands = _UNITS[unit.upper()]
     scale = Fraction(1000**thousands * 10 ** int(exponent or 0), 10 ** len(decimals))
