@@ -7,7 +7,7 @@ from dscalc.core.cost import Cost
 from dscalc.core.row import Row
 from dscalc.core.scale import scaled_channels, scaled_size
 from dscalc.errors import CrosscheckError, DscalcError, FileError
-from dscalc.library import compare, network
+from dscalc.library import blocks, compare, network
 
 __all__ = [
     "BLOCKS",
@@ -19,6 +19,7 @@ __all__ = [
     "FileError",
     "Row",
     "__version__",
+    "blocks",
     "compare",
     "conv_macs",
     "conv_params",

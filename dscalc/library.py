@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dscalc.core.conv import Conv
     from dscalc.core.row import Count, Row
     from dscalc.core.scale import Multiplier
     from dscalc.record.report import Report
@@ -43,29 +46,87 @@ def compare(
         DscalcError: as `Conv`; or the block does not exist for this convolution.
         CrosscheckError: torch refuses modules of these sizes.
     """
-    from dscalc.core.conv import Conv
     from dscalc.core.describe import described
     from dscalc.core.row import layer_row, total
-    from dscalc.core.scale import scaled_channels, scaled_size
     from dscalc.record.report import Report
+
+    block = _block(block)
+    conv = _layer(
+        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
+        bias, batch_size, width_multiplier, resolution_multiplier,
+    )  # fmt: skip
+    rows = _proved([layer_row(conv, block)], verify)
+    title = described(conv, block, one_position=input_size is None)
+    return Report("compare", block, rows, total(rows), title=title)
+
+
+def blocks(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: "Size",
+    input_size: "Size | None" = None,
+    *,
+    only: "Iterable[Block | str]" = DEFAULTS,
+    verify: bool = False,
+    **options: Any,
+) -> "Report":
+    """Set the ways to build a layer side by side, cheapest first; ``dscalc blocks``.
+
+    Args:
+        in_channels, out_channels, kernel_size, input_size: as in `compare`.
+        only: these blocks; the standard convolution is always among them, and a block that does
+            not exist for this layer is left out, as a note says.
+        verify: whether fvcore and torch count each; this imports torch.
+        options: ``stride`` to ``resolution_multiplier``, as in `compare`.
+
+    Raises:
+        DscalcError: as `Conv`.
+        CrosscheckError: torch refuses modules of these sizes.
+    """
+    from collections import Counter
+
+    from dscalc.core.describe import described
+    from dscalc.core.row import cheapest_first
+    from dscalc.record.report import Report
+
+    conv = _layer(in_channels, out_channels, kernel_size, input_size, **options)
+    left_out: Counter[str] = Counter()
+    chosen = [*map(_block, only), STANDARD]
+    rows = _proved(cheapest_first(conv, list(dict.fromkeys(chosen)), left_out), verify)
+    title = described(conv, STANDARD, one_position=input_size is None)
+    notes = [f"left out: {why}" for why in left_out]
+    return Report("blocks", STANDARD, rows, title=title, notes=notes)
+
+
+def _layer(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: "Size",
+    input_size: "Size | None",
+    stride: "Size" = 1,
+    padding: "Padding" = "same",
+    dilation: "Size" = 1,
+    groups: int = 1,
+    bias: bool = False,
+    batch_size: int = 1,
+    width_multiplier: "Multiplier" = 1,
+    resolution_multiplier: "Multiplier" = 1,
+) -> "Conv":
+    """The standard convolution; without an input size, of one output position."""
+    from dscalc.core.conv import Conv
+    from dscalc.core.scale import scaled_channels, scaled_size
 
     if width_multiplier != 1:
         in_channels = scaled_channels(in_channels, width_multiplier)
         out_channels = scaled_channels(out_channels, width_multiplier)
-    one_position = input_size is None
     if input_size is None:
         input_size, padding, resolution_multiplier = stride, "same", 1
     if resolution_multiplier != 1:
         input_size = scaled_size(input_size, resolution_multiplier)
-    block = _block(block)
-    conv = Conv(
+    return Conv(
         in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
         bias, batch_size,
     )  # fmt: skip
-    rows = _proved([layer_row(conv, block)], verify)
-    return Report(
-        "compare", block, rows, total(rows), title=described(conv, block, one_position=one_position)
-    )
 
 
 def network(

@@ -12,6 +12,7 @@ from strategies import geometries
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import dscalc
 from dscalc import Block, Conv, DscalcError, compare
 from dscalc.core.cost import total
 from dscalc.core.describe import beyond_one_position
@@ -343,3 +344,11 @@ def test_rows_that_say_nothing_have_biases_by_option(run):
         if row.kind == "separable":
             channels += row.layer.in_channels + row.layer.out_channels
     assert int(biased) - int(plain) == channels
+
+
+def test_the_library_sets_blocks_side_by_side_as_the_command_does(run):
+    report = dscalc.blocks(3, 64, 3, 28, only=["separable:2", "grouped:8"], stride=2, verify=True)
+    assert report.notes == ["left out: grouped:8: 8 groups do not divide 3 channels"]
+    shown = run("blocks 3 64 3 28 --stride 2 --only separable:2 -f json").stdout
+    assert report.to_dict() == json.loads(shown)
+    assert next(row.name for row in dscalc.blocks(64, 64, 3).rows) == "bottleneck"

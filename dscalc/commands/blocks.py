@@ -23,7 +23,7 @@ from dscalc.commands.options import (
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
 from dscalc.core.conv import Conv
 from dscalc.core.describe import described, in_common
-from dscalc.core.row import Row, existing, layer_row
+from dscalc.core.row import Row, cheapest_first
 from dscalc.core.work import worked
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
@@ -86,12 +86,10 @@ def blocks(
 
     def rows() -> Iterator[Row]:
         for conv in watched(layers, layers.count, output) if count else layers:
-            if single and only is not None:  # what is asked for by name must exist
-                found = [layer_row(conv, block) for block in chosen]
-            else:
-                found = list(existing([conv], chosen, left_out))
-            for row in sorted(found, key=lambda row: row.rewritten.cost.macs):
-                yield row._replace(name=str(row.block))
+            found = cheapest_first(conv, chosen, left_out)
+            if single and only is not None and left_out:  # what is asked for by name must exist
+                raise DscalcError(next(iter(left_out)))
+            yield from found
 
     def shown() -> Iterator[Row]:
         for row in asked.shown(rows(), report, count, name):

@@ -137,6 +137,13 @@ def existing(
                 left_out[str(error)] += 1
 
 
+def cheapest_first(conv: Conv, blocks: Sequence[Block], left_out: Counter[str]) -> list[Row]:
+    """The blocks that exist for a layer, each a row of its name; as `existing`."""
+    rows = existing([conv], blocks, left_out)
+    named = [row._replace(name=str(row.block)) for row in rows]
+    return sorted(named, key=lambda row: row.rewritten.cost.macs)
+
+
 def proved(row: Row, count: Count) -> Row:
     """The row with what is counted of it on real modules, where it can be counted."""
     as_is = count(row.as_is.steps)
