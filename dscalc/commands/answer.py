@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dscalc import words
 from dscalc.commands.options import OutputOptions
-from dscalc.commands.since import since
 from dscalc.commands.verdict import Verdict
 from dscalc.core.blocks import Block, Step
 from dscalc.core.row import Count, Counted, Row, proved
@@ -211,7 +210,10 @@ def write_with_total(report: Report, asked: Asked, output: OutputOptions) -> Non
     def name(row: Row) -> str:
         return row.name or ""
 
-    report = since(report, asked.baseline)
+    if asked.baseline:
+        from dscalc.record.baseline import compared
+
+        report = compared(report, asked.baseline)
     whole, rows, notes = report.total, list(report.rows), report.notes
     assert whole is not None
     asked.verdict.check(whole, each=False)

@@ -12,7 +12,6 @@ from dscalc.core.blocks import Block
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.record.fields import Command
-from dscalc.record.report import Report
 
 if TYPE_CHECKING:  # few runs have one
     from dscalc.record.baseline import Baseline
@@ -64,15 +63,6 @@ class BaselineOptions:
         """
         if self.baseline is not None:
             raise DscalcError("--baseline is held against one network or model; give one")
-
-
-def since(report: Report, baseline: "Baseline | None") -> Report:
-    """The report, with what changed since a baseline, if there is one."""
-    if baseline is None:
-        return report
-    from dscalc.record.baseline import compared
-
-    return compared(report, baseline)
 
 
 def _question(ctx: typer.Context) -> str:
