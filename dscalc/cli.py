@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             args or ["--help"], prog_name="dscalc", standalone_mode=False, obj=main
         )
         sys.stdout.flush()
-        return code if args else 2
+        return _interrupted() if code == 130 else code if args else 2
     except KeyboardInterrupt:
-        return 130
+        return _interrupted()
     except Exception as error:
         verbose = any(
             arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args
@@ -83,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         sys.stderr.write(_explained(error, args))
         return 2
+
+
+def _interrupted() -> int:
+    """The exit code. Python ends by the signal if Ctrl-C came in an exec, unless another follows."""
+    exec("")
+    return 130
 
 
 def _app(args: list[str]) -> typer.Typer:

@@ -317,3 +317,17 @@ def test_ctrl_c_leaves_the_file_as_before(start, tmp_path):
     assert process.returncode == 130
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "try:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    pass",
+        "try:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    raise ImportError",
+        "exec('raise KeyboardInterrupt')",  # after which Python would end by the signal
+    ],
+    ids=["swallowed", "broken", "in exec"],
+)
+def test_ctrl_c_while_torch_is_imported_exits_with_130(source, spawn, tmp_path):
+    (tmp_path / "torch.py").write_text(f"import signal\n{source}\n", "utf-8")
+    assert spawn("bench 3 8 3 8") == (130, "", "")

@@ -1,5 +1,6 @@
 """What the commands share: the verdict, the cross-check, and writing the answer."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -123,12 +124,37 @@ def _selection(output: OutputOptions, known: Callable[[str], Field]) -> "Selecti
 def torch_needed() -> Iterator[None]:
     """Say in one line what is wrong where torch or fvcore cannot be imported."""
     try:
-        yield
+        with _interrupt_waiting():
+            yield
     except Exception as error:  # a broken installation can raise anything
         raise DscalcError(
             f"this needs torch and fvcore, and importing them failed ({error}); "
             "install them again: pip install torch fvcore"
         ) from error
+
+
+@contextmanager
+def _interrupt_waiting() -> Iterator[None]:
+    """Let Ctrl-C wait: what torch imports swallows it, and goes on or breaks. A second does not."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler:  # it may be ignored
+        yield
+        return
+    pressed = False
+
+    def wait(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 @contextmanager
