@@ -170,6 +170,22 @@ def test_points_have_whiskers_and_are_hollow_where_not_decided(timed):
     assert (low, high) == (2 / 1.1, 2 * 1.1)
 
 
+def test_noisy_points_are_diamonds_and_wide_spans_have_logarithmic_axes(timed):
+    from times import took
+
+    from dscalc.core.blocks import SEPARABLE
+    from dscalc.record.report import Report
+    from dscalc.report.plot import _benchmarks
+
+    rows = [layer_row(Conv(64, 64, f, 14), SEPARABLE) for f in (1, 9)]
+    given = [took(rows[0], 4.0, 2.0, iqr=1.0), took(rows[1], 1.0, 1.0)]
+    [axes] = _benchmarks(Report("bench", SEPARABLE, given)).axes
+    points = {bar.get_label(): bar for bar in axes.containers}
+    assert points["decided, noisy"][0].get_marker() == "D"
+    assert points["not decided"][0].get_marker() == "o"
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
 def test_ctrl_c_shows_what_was_measured_and_exits_with_130(timed, run):
     timed.raising[4] = KeyboardInterrupt()
     result = run("bench 2,3,4,5 8 3 14 --get speedup")

@@ -4,11 +4,15 @@ import re
 import sys
 from fractions import Fraction
 from html import unescape
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 import dscalc.report
 from dscalc.inputs.network import load_network
@@ -150,7 +154,145 @@ def test_lines_differ_in_marker_and_shade(drawn, run, tmp_path):
         assert len({line[feature] for line in lines}) == 5
 
 
+def test_sizes_that_are_no_lengths_are_not_joined(drawn, run, tmp_path):
+    run(f"64 64 3,3x5,1x7 14 --plot {tmp_path / 'picture.svg'}")
+    (_, (places, ratios), line), (_, (_, limits), limit) = drawn
+    assert (places, line["linestyle"], limit["linestyle"]) == ([0, 1, 2], "none", "none")
+    assert ratios == [1 / 64 + 1 / taps for taps in (9, 15, 7)]
+    assert limits == [1 / 9, 1 / 15, 1 / 7]
+    assert limit["label"] == "the limit for large OC"  # which is not 1/F^2 for all of them
+
+
+@pytest.mark.parametrize(
+    ("args", "title", "lines"),
+    [
+        ("16,64 8:32:8 3 14", "IC = 16, 64 (no effect), D = 14x14, F = 3x3", 1),
+        ("64 8:64:8 3 7:42:7", "IC = 64, D = 7x7 ... 42x42 (no effect), F = 3x3", 1),
+        ("16,64 8:32:8 3 14 --as bottleneck", "D = 14x14, F = 3x3", 2),
+        ("16 8:32:8 3 13,14 --as bottleneck --stride 2", "IC = 16, F = 3x3", 2),
+    ],
+)
+def test_what_changes_the_ratio_has_lines_and_what_does_not_is_said(
+    args, title, lines, drawn, run, tmp_path
+):
+    path = tmp_path / "picture.svg"
+    assert run(f"{args} -f csv --plot {path}").code == 0
+    assert title in words(path)
+    assert len([options for *_, options in drawn if "marker" in options]) == lines
+
+
+@pytest.mark.parametrize(
+    ("args", "scale"), [("64 64,512 1:11:2 14", "log"), ("64 64,512 3:7:2 14", "linear")]
+)
+def test_ratios_that_span_much_have_a_logarithmic_axis(args, scale, figures, run, tmp_path):
+    run(f"{args} --plot {tmp_path / 'picture.svg'}")
+    [axes] = figures[0].axes
+    assert axes.get_yscale() == scale
+
+
+@pytest.mark.parametrize("args", ["64 64 3 14:224:14", "64 64 3 7,14", GRID])
+def test_no_point_of_a_grid_is_at_the_edge(args, figures, run, tmp_path):
+    run(f"{args} --plot {tmp_path / 'picture.svg'}")
+    [axes] = figures[0].axes
+    top = max(y for line in axes.lines for y in line.get_ydata())
+    assert 1.05 * top < axes.get_ylim()[1]
+
+
+# Any picture.
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are written."""
+    found, save = [], Figure.savefig
+
+    def keep(self, *args, **options):
+        found.append(self)
+        save(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return found
+
+
+LONG = "features.stage." * 8
+
+
+def test_nothing_is_cut_off_however_long_it_is(run, tmp_path):
+    """Ink that is cut off reaches the edge of the picture."""
+    network, path = tmp_path / f"{LONG}csv", tmp_path / "picture.png"
+    header = "name,kind,in_channels,out_channels,kernel_size,input_size"
+    network.write_text(f"{header}\n{LONG},conv,3,8,3,9\n{LONG}b,conv,,8,3,\nc,conv,,8,3,\n")
+    twice = f"{network} {network} --input-size 9,18"
+    for args in (f"{network} --as separable", f"{network} mobilenet_v1", twice):
+        result = run(f"network {args} --no-verify -f csv --plot {path}")
+        assert (result.code, result.stderr) == (0, "")
+        picture = imread(path)
+        edges = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+        assert all((edge == 1).all() for edge in edges)
+        assert picture.shape[1] < 1300
+
+
+@pytest.mark.parametrize("name", ["figure.facecolor", "savefig.facecolor", "axes.facecolor"])
+@pictures
+def test_a_picture_is_on_white_whatever_style_is_set(name, args, run, tmp_path):
+    path = tmp_path / "picture.png"
+    with rc_context({name: "black", "savefig.transparent": True, "text.color": "white"}):
+        run(f"{args} --plot {path}")
+    picture = imread(path)
+    assert (picture[:, :, 3] == 1).all()
+    assert picture.mean() > 0.8
+    assert picture.min() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("args", "title"),
+    [
+        (GRID, "18 layers, padding same"),
+        (NETWORK, "MobileNetV1, 1.0, 224, weights only: Howard et al., 2017, arXiv 1704.04861"),
+    ],
+)
+def test_an_svg_has_a_title(args, title, run, tmp_path):
+    path = tmp_path / "picture.svg"
+    run(f"{args} --plot {path}")
+    found = ElementTree.parse(path).getroot().findtext("{http://www.w3.org/2000/svg}title")
+    assert found.startswith(title)
+
+
+def test_labels_cover_neither_each_other_nor_a_point(figures, run, tmp_path):
+    run(f"blocks 256 256 3 56 --no-verify --plot {tmp_path / 'picture.svg'}")
+    [axes] = figures[0].axes
+    labels = [text for text in axes.texts if text.get_text()]
+    assert len(labels) == 9
+    boxes = [text.get_window_extent() for text in labels]
+    for box, other in combinations(boxes, 2):
+        assert not box.overlaps(other)
+    points = [axes.transData.transform(line.get_xydata()[0]) for line in axes.lines]
+    assert [point for point in points for box in boxes if box.contains(*point)] == []
+
+
+def test_the_blocks_of_several_layers_differ_in_marker_and_shade(figures, run, tmp_path):
+    run(f"blocks 64,128 64 3 56 --no-verify --plot {tmp_path / 'picture.svg'}")
+    [axes] = figures[0].axes
+    assert len({(line.get_marker(), line.get_color()) for line in axes.lines}) == 9
+    assert {text.get_text() for text in axes.texts} == {"IC 64", "IC 128"}
+
+
 # A network.
+
+
+def test_with_a_baseline_the_bars_are_what_changed(drawn, run, tmp_path):
+    baseline, path = tmp_path / "main.json", tmp_path / "picture.svg"
+    run(f"network mobilenet_v1 --no-verify --input-size 64 -f json -o {baseline}")
+    run(f"{NETWORK} --input-size 32 --baseline {baseline} --plot {path}")
+    small, large = (
+        list(load_network("mobilenet_v1", input_size=size)) for size in ((32, 32), (64, 64))
+    )
+    before, now = (values[1] for _, values, _ in drawn)
+    pairs = [
+        (old.as_is.cost.macs, new.as_is.cost.macs) for old, new in zip(large, small, strict=True)
+    ]
+    assert list(zip(before, now, strict=True)) == [(a, b) for a, b in pairs if a != b]
+    assert {"before", "now"} <= set(words(path))
 
 
 @pytest.mark.parametrize(
