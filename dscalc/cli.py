@@ -19,12 +19,12 @@ from dscalc.errors import DscalcError, FileError
 from dscalc.words import printable
 
 _SUMMARIES = {
-    "compare": "One layer, or a grid of them, by formula and as fvcore counts.",
-    "blocks": "Every way to build a layer, cheapest first.",
-    "network": "A list of layers, with totals.",
-    "model": "Audit a torch model of your own.",
-    "bench": "Time both on this machine.",
-    "check": "Every budget of a project, in one run.",
+    "compare": "Compare one layer, or a grid of layers, with its replacement.",
+    "blocks": "List every way to build a layer, cheapest first.",
+    "network": "Add up a list of layers.",
+    "model": "Audit your own torch model.",
+    "bench": "Time a layer and its replacement on this machine.",
+    "check": "Check every budget of a project in one run.",
 }
 _EXAMPLES = """\b
 Examples:
@@ -38,9 +38,9 @@ Examples:
 """
 _EXIT_CODES = """\b
 Exit codes:
-  0    answered, and every check holds
-  1    the answer is no: an assertion fails, or a cross-check differs
-  2    no answer: usage, bad input, torch or fvcore missing, sizes torch refuses
+  0    answered, and every check passes
+  1    an assertion fails, a cross-check differs, or a search finds nothing
+  2    no answer: bad usage or input, or torch or fvcore cannot count it
   130  interrupted
 """
 
@@ -175,8 +175,8 @@ def _group(
         ),
     ] = False,
 ) -> None:
-    """What a convolution costs, and what it costs as a depthwise separable convolution.
+    """Compute exact MACs and parameters of a convolution and its depthwise separable replacement.
 
-    dscalc IC OC F D is short for dscalc compare IC OC F D, as in dscalc 3 64 3 224:
-    input channels, output channels, filter size, input feature map size.
+    dscalc IC OC F D is short for dscalc compare IC OC F D: input channels, output channels,
+    filter size and input feature map size, as in dscalc 3 64 3 224.
     """

@@ -45,8 +45,8 @@ class SeveralBlocksOptions(BlockOptions):
     as_: Annotated[
         str,
         as_option(
-            help="What the layer is rewritten as: a block, several such as separable,grouped:8, "
-            "or all of dscalc blocks.",
+            help="Block that replaces the standard convolution, several such as "
+            "separable,grouped:8, or all.",
             rich_help_panel="Layer",
         ),
     ] = "separable"
@@ -67,31 +67,35 @@ def bench(
     output: OutputOptions,
     device: Annotated[
         Literal["cpu", "cuda", "mps"],
-        typer.Option("--device", help="Where to run.", rich_help_panel="Measurement"),
+        typer.Option("--device", help="Device to run on.", rich_help_panel="Measurement"),
     ] = "cpu",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="Of weights and feature maps.", rich_help_panel="Measurement"),
+        typer.Option(
+            "--dtype", help="Type of weights and feature maps.", rich_help_panel="Measurement"
+        ),
     ] = "float32",
     threads: Annotated[
         str | None,
         typer.Option(
             "--threads",
             metavar="N",
-            help="Threads on the CPU; as many as torch uses unless given.",
+            help="Threads on the CPU. Default: as many as torch uses.",
             rich_help_panel="Measurement",
         ),
     ] = None,
     channels_last: Annotated[
         bool,
         typer.Option(
-            "--channels-last", help="Store channels innermost.", rich_help_panel="Measurement"
+            "--channels-last", help="Use the channels-last layout.", rich_help_panel="Measurement"
         ),
     ] = False,
     compile_: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Run what torch.compile makes.", rich_help_panel="Measurement"
+            "--compile",
+            help="Compile the modules with torch.compile first.",
+            rich_help_panel="Measurement",
         ),
     ] = False,
     backward: Annotated[
@@ -107,20 +111,21 @@ def bench(
         typer.Option(
             "--min-run-time",
             metavar="SECONDS",
-            help="Time each candidate for so long, and up to 3 times that while it is not decided "
-            "which is faster.",
+            help="Minimum seconds to time each candidate; up to 3 times as long if it is not yet "
+            "decided which is faster.",
             rich_help_panel="Measurement",
         ),
     ] = "1",
 ) -> int:
-    """Measure both on this machine: are fewer MACs faster here?
+    """Time a convolution and its replacement on this machine: are fewer MACs faster here?
 
-    The standard convolution and the block take turns, until it is decided which is faster or the
-    time is up; with a single block its steps are timed alone too. --as takes several blocks, or
-    all: then there is a row for each. IC, OC, F and D take lists and ranges as in dscalc compare.
+    The standard convolution and the block run in turns until it is decided which is faster, or
+    the time is up. A single block's steps are also timed alone. Several blocks, as in --as
+    separable,grouped:8 or --as all, have one row each. IC, OC, F and D take lists and ranges as
+    in dscalc compare.
 
-    --get and --assert know the fields of the measurement, such as speedup and standard_time_us.
-    An assertion about times that decide nothing exits with 2.
+    --get and --assert also take fields of the measurement, such as speedup and standard_time_us.
+    An assertion about times exits with 2 if it is not decided which is faster.
     """
     blocks = rewriting.blocks()
     several = len(blocks) > 1

@@ -54,10 +54,10 @@ def blocks(
     ] = None,
     work: Work = False,
 ) -> int:
-    """Set all ways to build a layer side by side, cheapest first.
+    """Compare all ways to build a layer, cheapest first.
 
-    Each block maps the same input to the same output shape as the standard convolution. IC, OC,
-    F and D take lists and ranges as in dscalc compare: each layer then has a row for each block.
+    Each block has the input and output shape of the standard convolution. IC, OC, F and D take
+    lists and ranges as in dscalc compare; each layer then has one row for each block.
     """
     names = only.split(",") if only is not None else list(DEFAULTS)
     chosen = list(dict.fromkeys(Block.parse(name, "--only") for name in names))

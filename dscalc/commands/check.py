@@ -39,16 +39,16 @@ def check(
         typer.Argument(
             metavar="[FILE]",
             show_default=False,
-            help="TOML with [[check]]; else the nearest pyproject.toml, here or above, that has "
-            "[[tool.dscalc.check]].",
+            help="TOML file with [[check]]. Default: the nearest pyproject.toml, here or above, "
+            "with [[tool.dscalc.check]].",
         ),
     ] = None,
 ) -> int:
-    """Check every budget of a project in one process, whatever fails.
+    """Check every budget of a project in one run, even if some fail.
 
-    Each budget has run, a command line; assert or assert-each, a condition or a list of them; and
-    if wanted name, and baseline, an earlier JSON report. Paths are relative to the file. The
-    report has a row for each assertion; the exit code is the worst of all.
+    Each budget has run, a command line, and assert or assert-each, an assertion or a list of
+    them. It may have a name, and a baseline, an earlier JSON report. Paths are relative to the
+    file. The report has one row for each assertion; the exit code is the worst of all.
     """
     found = source or find_budgets(Path.cwd())
     budgets = read_budgets(found)

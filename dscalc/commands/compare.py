@@ -56,11 +56,10 @@ def compare(
 ) -> int:
     """Compare a standard convolution with its depthwise separable replacement.
 
-    For other ways to build the layer see dscalc blocks; for designs of several layers see
-    dscalc network.
+    See dscalc blocks for other ways to build the layer, and dscalc network for several layers.
 
     IC, OC, F and D each take a value, a list 32,64,128, a range 32:512:32 or a geometric range
-    32:1024:x2. More than one value makes a grid: a row for each combination.
+    32:1024:x2. Several values make a grid, with one row for each combination.
     """
     block = rewriting.block()
     conventions.check(output, scale.batch)

@@ -42,8 +42,8 @@ def model(
         list[str],
         typer.Argument(
             metavar="MODULE:ATTR...",
-            help="A dotted module or a .py file, and in it an nn.Module or a callable that "
-            "returns one; several: a row of totals each.",
+            help="Module or .py file, and in it an nn.Module or a callable that returns one. "
+            "Several models: one row of totals each.",
         ),
     ],
     output: OutputOptions,
@@ -56,8 +56,8 @@ def model(
         typer.Option(
             "--input",
             metavar="[NAME=]CxHxW[:DTYPE]",
-            help="Shape of an input, without the batch; repeatable. mask=1x32 is given by keyword, "
-            "ids=77:int64 has a dtype, t=:int64 is one number a sample.",
+            help="Shape of an input, without the batch: 3x224x224, by keyword mask=1x32, with a "
+            "dtype ids=77:int64, or one number per sample t=:int64. Repeatable.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006  # typer copies it
@@ -66,8 +66,8 @@ def model(
         typer.Option(
             "--inputs",
             metavar="MODULE:ATTR",
-            help="Inputs of any other kind: a value, or a callable that returns one; a dict gives "
-            "keywords, a tuple positions.",
+            help="Inputs of any other kind: a value, or a callable that returns one. A tuple is "
+            "passed by position, a dict by keyword.",
             rich_help_panel="Model",
         ),
     ] = None,
@@ -82,21 +82,21 @@ def model(
     ] = "{}",
     batch: Annotated[
         str,
-        typer.Option("-b", "--batch", metavar="N", help="Samples.", rich_help_panel="Model"),
+        typer.Option("-b", "--batch", metavar="N", help="Batch size.", rich_help_panel="Model"),
     ] = "1",
     dtype: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "int64"] | None,
         typer.Option(
             "--dtype",
-            help="Of the inputs, and of the model where it is one of floats; float32 inputs and "
-            "the model as it is unless given.",
+            help="Type of the inputs; a float type also converts the model. Default: float32 "
+            "inputs, and the model unchanged.",
             rich_help_panel="Model",
         ),
     ] = None,
     as_: Annotated[
         str,
         as_option(
-            help="What convolutions are rewritten as.",
+            help="Block that replaces convolutions.",
             rich_help_panel="Model",
         ),
     ] = "separable",
@@ -105,7 +105,7 @@ def model(
         typer.Option(
             "--only",
             metavar="GLOB",
-            help="Replace only the convolutions with such module paths; repeatable.",
+            help="Replace only convolutions whose module path matches GLOB. Repeatable.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006  # typer copies it
@@ -114,7 +114,7 @@ def model(
         typer.Option(
             "--except",
             metavar="GLOB",
-            help="Do not replace convolutions with such module paths; repeatable.",
+            help="Do not replace convolutions whose module path matches GLOB. Repeatable.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006
@@ -123,18 +123,19 @@ def model(
         typer.Option(
             "--depth",
             metavar="N",
-            help="Sum rows by the first N parts of their module paths.",
+            help="Sum rows by the first N parts of the module path.",
             rich_help_panel="Model",
         ),
     ] = None,
 ) -> int:
-    """Audit a torch model: what does each operator cost, and what would be saved?
+    """Audit a torch model: what does each operator cost, and what would a replacement save?
 
-    The model's code is imported and traced on torch's meta device, where tensors have shapes and
-    no values: nothing is computed. Load only code that you trust. A convolution stays as it is,
-    and its kind says why, if it is pointwise, depthwise, grouped, transposed or would not save.
+    dscalc imports the model's code and traces it on torch's meta device, where tensors have
+    shapes and no values, so nothing is computed. Load only code that you trust. A convolution
+    that is pointwise, depthwise, grouped or transposed, or would save nothing, stays as it is,
+    and its kind says why.
 
-    Rows add up to the total, and the total is the model. --get and --assert read the total.
+    The rows add up to the total of the model. --get and --assert read the total.
     """
     block = Block.parse(as_, standard="what a model has already")
     conventions.check(output, batch, baseline=held_against.baseline, several=len(targets) > 1)

@@ -60,7 +60,7 @@ def network(
         list[str],
         typer.Argument(
             metavar="NAME|FILE|-...",
-            help="A shipped network, a file, or stdin; several: a row of totals each.",
+            help="Shipped network, file, or - for stdin. Several networks: one row of totals each.",
             autocompletion=lambda incomplete: [n for n in shipped() if n.startswith(incomplete)],
         ),
     ],
@@ -75,45 +75,46 @@ def network(
         typer.Option(
             "--input-size",
             metavar="N|HxW,...",
-            help="Replaces the first row's input size; several: a row of totals each.",
+            help="Input size of the first row. Several sizes: one row of totals each.",
             rich_help_panel="Layer",
         ),
     ] = None,
     as_: Annotated[
         str,
         as_option(
-            help="What rows are rewritten as; standard: each block as the plain convolution that "
-            "it stands for.",
+            help="Block that replaces convolutions; standard replaces each block by the plain "
+            "convolution that it stands for.",
             rich_help_panel="Layer",
         ),
     ] = "standard",
     bias: Annotated[
         bool,
         typer.Option(
-            "--bias/--no-bias", help="A bias where a row does not say.", rich_help_panel="Layer"
+            "--bias/--no-bias", help="Add a bias to rows that do not say.", rich_help_panel="Layer"
         ),
     ] = False,
-    show: Annotated[
-        bool, typer.Option("--show", help="Print the file itself, and do nothing else.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the network file and exit.")] = False,
     list_: Annotated[
         bool,
         typer.Option(
-            "--list", is_eager=True, callback=_print_networks, help="Name the shipped networks."
+            "--list",
+            is_eager=True,
+            callback=_print_networks,
+            help="List the shipped networks and exit.",
         ),
     ] = False,
 ) -> int:
-    """Add up a list of layers, as it is and with its blocks built another way.
+    """Add up a list of layers, as it is and with other blocks.
 
     The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
     out_channels, kernel_size, stride, padding, output_padding, dilation, groups,
     depth_multiplier, bias, norm, scale, input_size, from, repeat, rounding and expansion. kind is
     conv, linear, pool, norm, transposed, upsample, depthwise or a block such as separable,
-    bottleneck:4 or inverted:6. Each row reads what the row before it leaves, or the rows that
-    "from" names: one, several joined by +, or input.
+    bottleneck:4 or inverted:6. Each row takes the previous row's output as its input, or the
+    output of the rows that "from" names: one, several joined by +, or input.
 
-    macs and params are those of the network as it is; standard_macs those of the network with one
-    plain convolution in place of each block. --get and --assert read the total.
+    macs and params are those of the network as it is; standard_macs are those with one plain
+    convolution in place of each block. --get and --assert read the total.
 
     Several networks, and lists in --input-size and the multipliers, give one row of totals each.
     """

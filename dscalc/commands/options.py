@@ -49,13 +49,13 @@ class SizeArguments:
 
     ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")]
     oc: Annotated[str, typer.Argument(metavar="OC", help="Output channels.")]
-    f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3, or 3x5.")]
+    f: Annotated[str, typer.Argument(metavar="F", help="Filter size: 3 or 3x5.")]
     d: Annotated[
         str | None,
         typer.Argument(
             metavar="[D]",
             show_default=False,
-            help="Input feature map size: 14, or 224x160. Without it: one output position.",
+            help="Input feature map size: 14 or 224x160. If omitted: one output position.",
         ),
     ] = None
 
@@ -82,7 +82,9 @@ class LayerOptions:
     groups: Annotated[
         str, _layer("--groups", metavar="G", help="Groups of the standard convolution.")
     ] = "1"
-    bias: Annotated[bool, _layer("--bias/--no-bias", help="A bias on every convolution.")] = False
+    bias: Annotated[bool, _layer("--bias/--no-bias", help="Add a bias to every convolution.")] = (
+        False
+    )
 
     def parsed(self) -> dict[str, Any]:
         """The options of a `Conv`."""
@@ -102,8 +104,8 @@ class BlockOptions:
     as_: Annotated[
         str,
         as_option(
-            help="What the layer is rewritten as. separable is depthwise separable; for Fx1 and "
-            "then 1xF see spatial.",
+            help="Block that replaces the standard convolution: separable is depthwise separable, "
+            "spatial is Fx1, then 1xF.",
             rich_help_panel="Layer",
         ),
     ] = "separable"
@@ -120,7 +122,7 @@ class BlockOptions:
         bool | None,
         _layer(
             "--depthwise-bias/--no-depthwise-bias",
-            help="A bias on the depthwise step; as --bias unless given.",
+            help="Add a bias to the depthwise step. Default: the same as --bias.",
         ),
     ] = None
 
@@ -146,14 +148,14 @@ class ScaleOptions:
     """What scales a layer or a whole network."""
 
     batch: Annotated[
-        str, _layer("-b", "--batch", metavar="N", help="Samples; multiplies the MACs.")
+        str, _layer("-b", "--batch", metavar="N", help="Batch size; multiplies the MACs.")
     ] = "1"
     dims: Annotated[
         Literal["1", "2", "3"] | None,
         _layer(
             "--dims",
             metavar="1|2|3",
-            help="Axes that a single F or D repeats over; 2 unless one is written 3x3x3.",
+            help="Number of axes. Default: as many as F or D is written with (3x3x3), else 2.",
         ),
     ] = None
     width_multiplier: Annotated[
@@ -215,8 +217,8 @@ class CheckOptions:
         bool | None,
         _output(
             "--verify/--no-verify",
-            help="Cross-check against fvcore on real torch modules; on by default, but for a "
-            "grid and for --get of what needs no count.",
+            help="Check the result against fvcore on real torch modules. Default: on for one "
+            "layer, network or model; off for several, and for --get unless the field needs it.",
         ),
     ] = None
 
@@ -242,12 +244,13 @@ class ConventionOptions:
         _output(
             "--explain",
             metavar="NUMBER",
-            help="Name the counters and conventions that give somebody else's NUMBER, to the "
-            "digits in which it is written: 4133742592, 4.13G. Exit with 1 if none does.",
+            help="Find the counters and conventions that give NUMBER, a count from elsewhere, to "
+            "all its digits: 4133742592 or 4.13G. Exit with 1 if none does.",
         ),
     ] = None
     cite: Annotated[
-        bool, _output("--cite", help="Print one sentence for a paper: counts, input, versions.")
+        bool,
+        _output("--cite", help="Print one sentence to use in a paper: counts, input, versions."),
     ] = False
 
     @property
@@ -310,7 +313,7 @@ class ModelConventionOptions(ConventionOptions):
     """The same, and what other counters print for a model."""
 
     peers: Annotated[
-        bool, _output("--peers", help="Say what other counters print for this model, and why.")
+        bool, _output("--peers", help="Show what other counters print for this model, and why.")
     ] = False
 
 
@@ -318,9 +321,7 @@ class ModelConventionOptions(ConventionOptions):
 class ReportOptions:
     """How a report is written."""
 
-    format: Annotated[Format, _output("-f", "--format", help="How the report is written.")] = (
-        "table"
-    )
+    format: Annotated[Format, _output("-f", "--format", help="Format of the report.")] = "table"
     file: Annotated[
         Path | None,
         _output(
@@ -328,14 +329,14 @@ class ReportOptions:
             "--output",
             metavar="FILE",
             readable=False,
-            help="Write the report to FILE, whole or not at all.",
+            help="Write the report to FILE atomically.",
         ),
     ] = None
     quiet: Annotated[
-        bool, _output("-q", "--quiet", help="No progress, notes or verdicts on stderr.")
+        bool, _output("-q", "--quiet", help="Print no progress, notes or verdicts.")
     ] = False
     verbose: Annotated[
-        bool, _output("-v", "--verbose", help="Say on stderr what was counted; show tracebacks.")
+        bool, _output("-v", "--verbose", help="Print what was counted, and tracebacks, on stderr.")
     ] = False
 
 
@@ -349,8 +350,7 @@ class OutputOptions(ReportOptions):
             "--plot",
             metavar="FILE",
             readable=False,
-            help="Also draw a picture of more than one layer: png, svg or pdf by the ending. "
-            "Needs matplotlib.",
+            help="Also draw a plot of several layers, in FILE.png, .svg or .pdf. Needs matplotlib.",
         ),
     ] = None
     get: Annotated[
@@ -358,20 +358,21 @@ class OutputOptions(ReportOptions):
         _output(
             "--get",
             metavar="FIELD",
-            help="Print this raw value alone, of the total or else of each row; repeatable.",
+            help="Print only this field, unformatted: of the total, or of each row if there is no "
+            "total. Repeatable.",
             autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
     get_rows: Annotated[
-        bool, _output("--rows", help="--get reads each row even where there is a total.")
+        bool, _output("--rows", help="With --get: print each row, even if there is a total.")
     ] = False
     assertions: Annotated[
         list[str],
         _output(
             "--assert",
             metavar="'FIELD OP NUMBER'",
-            help="Exit with 1 unless this holds of the total, or else of each row, such as "
-            "'mac_ratio <= 1/8'; repeatable.",
+            help="Exit with 1 unless the total, or each row if there is no total, passes, such as "
+            "'mac_ratio <= 1/8'. Repeatable.",
             autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
@@ -380,7 +381,7 @@ class OutputOptions(ReportOptions):
         _output(
             "--assert-each",
             metavar="'FIELD OP NUMBER'",
-            help="Exit with 1 unless this holds of each row that is shown; repeatable.",
+            help="Exit with 1 unless each row that is shown passes. Repeatable.",
             autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
@@ -389,8 +390,8 @@ class OutputOptions(ReportOptions):
         _rows(
             "--where",
             metavar="'FIELD OP NUMBER'",
-            help="Show only rows of which this holds, such as 'separable_macs <= 50M'; "
-            "repeatable. If none is left, exit with 1.",
+            help="Show only rows that pass, such as 'separable_macs <= 50M'. Exit with 1 if none "
+            "does. Repeatable.",
             autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
@@ -399,7 +400,7 @@ class OutputOptions(ReportOptions):
         _rows(
             "--sort",
             metavar="FIELD",
-            help="Show rows by this field, largest first.",
+            help="Sort rows by FIELD, largest first.",
             autocompletion=_field_names,
         ),
     ] = None

@@ -29,8 +29,8 @@ class BaselineOptions:
             "--baseline",
             metavar="FILE",
             readable=False,
-            help="Show what changed since this JSON report, such as one of the main branch; "
-            "--assert 'macs <= 1.05 * baseline' reads it.",
+            help="Show what changed since this JSON report, such as the main branch's. --assert "
+            "can use it: 'macs <= 1.05 * baseline'.",
             rich_help_panel="Output",
         ),
     ] = None
