@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    """The exit code. Python ends by the signal if Ctrl-C came in an exec, unless another follows."""
+    """130. If Ctrl-C came in an exec, Python ends by the signal, unless another exec follows."""
     exec("")
     return 130
 
