@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from dscalc._version import __version__
 from dscalc.commands.options import SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
+from dscalc.report.file import to_stdout
 from dscalc.words import printable
 
 _SUMMARIES = {
@@ -66,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else list(argv)
     gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
-        code: int = _app(args)(
-            args or ["--help"], prog_name="dscalc", standalone_mode=False, obj=main
-        )
-        sys.stdout.flush()
+        with to_stdout():  # of files there are other errors
+            code: int = _app(args)(
+                args or ["--help"], prog_name="dscalc", standalone_mode=False, obj=main
+            )
         return _interrupted() if code == 130 else code if args else 2
     except KeyboardInterrupt:
         return _interrupted()
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    """130. If Ctrl-C came in an exec, Python ends by the signal, unless another exec follows."""
+    """The exit code; without another exec, Python dies by the signal if it came inside one."""
     exec("")
     return 130
 
@@ -142,9 +143,6 @@ def _explained(error: Exception, args: list[str]) -> str:
             reason += (
                 f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
             )
-    elif isinstance(error, OSError):  # of files there is a DscalcError: this is stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
-        reason = f"cannot write to stdout: {error.strerror or error}; is the disk full?"
     else:
         reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
     return f"error: {printable(reason)}\n"

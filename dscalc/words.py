@@ -152,7 +152,7 @@ def amount(count: int) -> str:
 
 def exact(value: object) -> str:
     """A value in full: 4,096, or 0.126736 (73/576)."""
-    if isinstance(value, Fraction):
+    if isinstance(value, Fraction) and value.denominator > 1:
         return f"{float(value):.6g} ({value})"
     if isinstance(value, float):
         return f"{value:.6g}"

@@ -91,6 +91,19 @@ def test_times_that_decide_nothing_answer_no_assertion(field, timed, run):
     assert f"- [ ] {field} \\<= 1e9: not known".replace("_", r"\_") in result.stdout
 
 
+def test_times_that_decide_nothing_satisfy_no_condition_and_are_not_near_it(timed, run):
+    timed.spread = 2.0
+    result = run(f"bench {LAYER} --where standard_time_us>=1 --get verdict")
+    assert result == (1, "", "failed: no row has standard_time_us >= 1\n")
+
+
+@pytest.mark.parametrize("layer", ["100000 100000 99 9999", "100000,99999 100000 99 9999"])
+def test_a_layer_too_large_to_be_measured_is_named(layer, run):
+    first = run(f"bench {layer}").stderr.splitlines()[0]
+    assert first.startswith("error: 100000 -> 100000 channels, 99x99 kernel, 9999x9999 map, ")
+    assert " needs about 1,896 TB to be measured, and cpu has " in first
+
+
 def test_several_blocks_are_a_row_each_and_cheapest_first(timed, run):
     result = run("bench 64 64 3 56 --as fused,separable,grouped:8", columns=100)
     names = [str(row.block) for row in timed.rows]

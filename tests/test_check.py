@@ -143,6 +143,42 @@ def test_a_count_that_differs_fails_its_budget():
     assert (code, outcome.holds, outcome.error) == (1, None, "failed: mismatch: a step differs")
 
 
+MODELS = """
+import os, torch
+def net():
+    return torch.nn.Conv2d(3, 8, 3)
+def moves():
+    os.chdir("/")
+    return net()
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    return net()
+class Unknown(torch.nn.Conv2d):
+    def forward(self, x):
+        return torch.fft.fft(super().forward(x))
+def unknown():
+    return Unknown(3, 8, 3)
+"""
+
+
+def test_what_a_model_changes_reaches_no_other_budget(check, tmp_path):
+    (tmp_path / "project" / "nets.py").write_text(MODELS, "utf-8")
+    budget = "[[check]]\nrun = 'model nets.py:{} --input 3x8x8'\nassert = 'macs <= 8k'\n"
+    models = "moves", "doubles", "unknown", "net"
+    result = check("".join(map(budget.format, models)), "-f", "json")
+    moved, doubled, unknown, net = json.loads(result.stdout)["rows"]
+    assert moved["value"] == net["value"] == 8 * 27 * 6 * 6
+    assert "should be the same" in doubled["error"]  # its weights and the input
+    reason = "macs is not known: no formula for aten::_fft_r2c"
+    assert (unknown["assertion"], unknown["error"]) == ("macs <= 8k", f"macs <= 8k: {reason}")
+
+
+def test_names_are_printed_literally(check):
+    budget = '[[check]]\nname = "\\u001b[31m\\n|"\nrun = "3 8 3 5"\nassert = "mac_ratio < 1"\n'
+    [row] = json.loads(check(budget, "-f", "json").stdout)["rows"]
+    assert row["budget"] == r"\x1b[31m\n|"
+
+
 def test_an_interrupt_ends_the_run(check, monkeypatch):
     ran = []
     monkeypatch.setattr(

@@ -295,6 +295,17 @@ def test_with_a_baseline_the_bars_are_what_changed(drawn, run, tmp_path):
     assert {"before", "now"} <= set(words(path))
 
 
+def test_a_report_that_cannot_be_written_leaves_no_picture(run, start, tmp_path):
+    picture = tmp_path / "picture.svg"
+    command = f"3 8,16 3 5 --no-verify --plot {picture}"
+    assert "No such file" in run(f"{command} -o {tmp_path}/nothere/report.json").error
+    assert "both name" in run(f"{command} -o {tmp_path}/../{tmp_path.name}/picture.svg").error
+    with Path("/dev/full").open("wb") as full:
+        _, stderr = start(command, stdout=full).communicate(timeout=60)
+    assert stderr.startswith(b"error: cannot write to stdout: No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "label", "other"),
     [("", "MACs", "as standard"), ("--as separable --unit flops", "FLOPs", "as separable")],

@@ -322,8 +322,8 @@ def test_ctrl_c_leaves_the_file_as_before(start, tmp_path):
 @pytest.mark.parametrize(
     "source",
     [
-        "try:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    pass",
-        "try:\n    signal.raise_signal(signal.SIGINT)\nexcept:\n    raise ImportError",
+        "try:\n signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n pass",
+        "try:\n signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n raise ImportError",
         "exec('raise KeyboardInterrupt')",  # after which Python would end by the signal
     ],
     ids=["swallowed", "broken", "in exec"],

@@ -113,6 +113,11 @@ def test_no_text_makes_anything_but_a_value_or_one_line(text):
             assert value in ("same", "valid") or isinstance(value, int | tuple | Fraction)
 
 
+def test_a_value_is_shown_in_full_and_once():
+    values = 4096, Fraction(73, 576), Fraction(1), 2.5
+    assert [*map(words.exact, values)] == ["4,096", "0.126736 (73/576)", "1", "2.5"]
+
+
 def test_an_error_does_not_quote_at_length():
     assert words.shown("7" * 60) == repr("7" * 60)
     assert words.shown("7" * 61) == repr("7" * 57 + "...")

@@ -73,7 +73,7 @@ class Assertion(NamedTuple):
             DscalcError: the field has no value in this row, or in the baseline, or is a time that
                 decided nothing.
         """
-        if self.field.timed and row.measured and not row.measured.speedup.decided:
+        if self._undecided(row):
             raise DscalcError(
                 f"cannot check {self.text!r}: {row.name}: not decided which is faster; "
                 "measure longer, with a larger --min-run-time"
@@ -105,6 +105,9 @@ class Assertion(NamedTuple):
             raise DscalcError(f"cannot check {self.text!r}: {reason}")
         return value
 
+    def _undecided(self, row: Row) -> bool:
+        return bool(self.field.timed and row.measured and not row.measured.speedup.decided)
+
     def without_baseline(self, option: str) -> "Assertion":
         """The same, where a row has no baseline of its own.
 
@@ -116,9 +119,9 @@ class Assertion(NamedTuple):
         return self
 
     def distance(self, row: Row) -> Fraction | None:
-        """How far the row is from the number, as a share of that; None where it has no value."""
+        """How far the row is from the number, as a share of that; None where that is not known."""
         value = self.field.read(row)
-        if value is None:
+        if value is None or self._undecided(row):
             return None
         return abs(Fraction(value) - self.number) / (abs(self.number) or 1)
 

@@ -20,6 +20,7 @@ from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.record.fields import UNITS, Command, Field, find
 from dscalc.record.report import Report
 from dscalc.report import text
+from dscalc.report.file import replacing, to_stdout
 from dscalc.words import plural
 
 if TYPE_CHECKING:  # few runs need them
@@ -46,6 +47,8 @@ class Asked:
         """Read the options that name fields, before any work is done."""
         if output.plot:
             _kind_of_picture(output.plot)
+            if output.file and output.file.resolve() == output.plot.resolve():
+                raise DscalcError(f"--plot and --output both name {output.plot}; name two files")
         self.block = block
         self.baseline = baseline
         known = plain = partial(find, command=command, block=block, unit=output.unit)
@@ -176,8 +179,12 @@ def _kind_of_picture(file: Path) -> str:
     return kind
 
 
-def _draw(report: Report, file: Path) -> None:
-    """Write a picture of a report, whole or not at all."""
+@contextmanager
+def _drawn(report: Report, file: Path | None) -> Iterator[None]:
+    """Draw a report, if there are rows; the picture is there once all inside has gone well."""
+    if not file or not report.rows:
+        yield
+        return
     kind = _kind_of_picture(file)
     try:
         from dscalc.report import plot
@@ -185,10 +192,10 @@ def _draw(report: Report, file: Path) -> None:
         raise DscalcError(
             f"--plot needs matplotlib ({error}); install it with pip install 'dscalc[plot]'"
         ) from error
-    from dscalc.report.file import replacing
-
     with replacing(file) as path:
         plot.draw(report, path, kind)
+        with to_stdout():  # whose error is not one of the picture
+            yield
 
 
 def is_streamed(output: OutputOptions) -> bool:
@@ -330,9 +337,8 @@ def write(
     wanted: Sequence[Field] = (),
 ) -> None:
     """Write a report, or the ``wanted`` fields of it alone; and draw it where that is asked for."""
-    if output.plot and report.rows:
-        _draw(report, output.plot)
-    write_pieces(_pieces(report, output, wanted), output)
+    with _drawn(report, output.plot):
+        write_pieces(_pieces(report, output, wanted), output)
 
 
 def write_pieces(pieces: Iterable[str], output: OutputOptions) -> None:
@@ -340,8 +346,6 @@ def write_pieces(pieces: Iterable[str], output: OutputOptions) -> None:
     if output.file is None:
         sys.stdout.writelines(pieces)
         return
-    from dscalc.report.file import replacing
-
     with (
         replacing(output.file) as path,
         path.open("w", encoding="utf-8", newline="") as stream,

@@ -82,13 +82,21 @@ def _checked(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outc
         errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
         reason = "; ".join(errors or stderr.splitlines()).replace("error: ", "")
         return max(code, 2), [Outcome(budget.name, error=reason or "run printed no report")]
-    checks = [Outcome.of(budget.name, Check(**check)) for check in report["checks"]]
     faults = [
-        Outcome(budget.name, error=line.removeprefix("error: "))
+        line.removeprefix("error: ")
         for line in stderr.splitlines()
         if line.startswith(("error: ", "failed: mismatch", "failed: no row"))
     ]
-    return code, [*checks, *faults]
+    outcomes = []
+    for check in report["checks"]:
+        outcome = Outcome.of(budget.name, Check(**check))
+        why = f"cannot check {outcome.assertion!r}: "
+        reasons = [fault for fault in faults if fault.startswith(why)]
+        if outcome.holds is None and reasons:
+            outcome = outcome._replace(error=f"{outcome.assertion}: {reasons[0].removeprefix(why)}")
+            faults = [fault for fault in faults if fault not in reasons]
+        outcomes.append(outcome)
+    return code, [*outcomes, *(Outcome(budget.name, error=fault) for fault in faults)]
 
 
 def _captured(run: Run, args: list[str]) -> tuple[int, str, str]:

@@ -154,7 +154,7 @@ def model(
         from dscalc.pytorch.audit import audit
         from dscalc.pytorch.crosscheck import versions
         from dscalc.pytorch.inputs import check_inputs, inputs_from, read_inputs
-        from dscalc.pytorch.load import load_model, user_code
+        from dscalc.pytorch.load import load_model, torch_defaults, user_code
 
     def traced(target: str) -> tuple[Report, Any, Any]:
         """What a model costs, the model, and its inputs."""
@@ -179,7 +179,8 @@ def model(
         return replace(report, title=target, unit=output.unit), loaded, given
 
     def audited(target: str) -> Report:
-        report, *_ = traced(target)
+        with torch_defaults():
+            report, *_ = traced(target)
         for row in report.rows:
             verdict.crosscheck(row, report, partial(str, row.name))
         for fault in report.faults:
@@ -200,7 +201,7 @@ def model(
     if conventions.asked:
         from dscalc.commands.conventions import answer_model
 
-        with verdict.held():
+        with verdict.held(), torch_defaults():
             report, loaded, given = traced(targets[0])
             verdict.worse(answer_model(report, conventions, output, loaded, given))
         return verdict.exit_code

@@ -134,7 +134,7 @@ def _budget(table: Mapping[str, Any]) -> Budget:
             run += [f"--{key}", text]
     if "baseline" in table:
         run += ["--baseline", table["baseline"]]
-    return Budget(table.get("name", table["run"].strip()), run)
+    return Budget(words.printable(table.get("name", table["run"].strip())), run)
 
 
 def _split(text: str) -> list[str]:

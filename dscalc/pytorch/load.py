@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import io
 import linecache
+import os
 import pkgutil
 import re
 import sys
@@ -142,10 +143,10 @@ def call(
 def user_code(target: str) -> Iterator[None]:
     """Run what stands inside as a script of the user's would run.
 
-    ``sys.argv`` is the file alone, what is printed goes to stderr, and a warning which has no
-    place but dscalc's call is shown with the target instead.
+    ``sys.argv`` is the file alone, what is printed goes to stderr, a warning which has no place
+    but dscalc's call is shown with the target instead, and the working folder is the same after it.
     """
-    arguments, format_warning = sys.argv, warnings.formatwarning
+    arguments, format_warning, folder = sys.argv, warnings.formatwarning, Path.cwd()
 
     def formatted(
         message: Warning | str,
@@ -165,6 +166,18 @@ def user_code(target: str) -> Iterator[None]:
             yield
     finally:
         sys.argv, warnings.formatwarning = arguments, format_warning
+        os.chdir(folder)
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Leave torch's default dtype and device as they are, for models may set them."""
+    dtype = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
 
 
 def user_frame(error: BaseException) -> tuple[str, int, str] | None:

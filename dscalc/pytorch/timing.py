@@ -16,7 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
+from dscalc.core.describe import described
 from dscalc.core.measurement import LOOKS, Environment, Measurement, Speedup, Time, Turn
 from dscalc.core.roofline import BYTES_PER_ELEMENT, Limits, least_bytes
 from dscalc.core.row import Row
@@ -155,7 +157,7 @@ def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
             else ("run", "use a smaller layer or float32")
         )
         raise DscalcError(
-            f"torch cannot {what} {rows[0].name} on {settings.device} in {settings.dtype} "
+            f"torch cannot {what} {_named(rows[0])} on {settings.device} in {settings.dtype} "
             f"({_reason(error)}); {fix}"
         ) from error
     times = {part: Time.of(taken) for part, taken in turns.items()}
@@ -247,6 +249,11 @@ def _name(row: Row) -> str:
     return str(row.block)
 
 
+def _named(row: Row) -> str:
+    assert isinstance(row.layer, Conv)
+    return row.name or described(row.layer, row.block or STANDARD)
+
+
 def _check(rows: Sequence[Row], settings: Settings) -> None:
     row = rows[0]
     assert isinstance(row.layer, Conv)
@@ -261,7 +268,7 @@ def _check(rows: Sequence[Row], settings: Settings) -> None:
     needed, free = bytes_needed(rows, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
-            f"{row.name} needs about {amount(needed)} to be measured, and "
+            f"{_named(row)} needs about {amount(needed)} to be measured, and "
             f"{settings.device} has {amount(free)} free; use a smaller layer or batch"
         )
 

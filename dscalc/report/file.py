@@ -1,6 +1,7 @@
-"""Reports into files: whole or not at all."""
+"""Reports into files, whole or not at all; and to stdout."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,22 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DscalcError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def to_stdout() -> Iterator[None]:
+    """Write to stdout inside; all of it is written when this ends.
+
+    Raises:
+        DscalcError: it cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
+        reason = error.strerror or error
+        raise DscalcError(f"cannot write to stdout: {reason}; is the disk full?") from error
 
 
 def _umask() -> int:
