@@ -14,6 +14,8 @@ autodoc_typehints = "signature"
 myst_heading_anchors = 3
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = f"dscalc {release}"
 html_show_copyright = False
 html_show_sphinx = False

@@ -25,6 +25,8 @@ from write_docs import (
     workplace,
 )
 
+from dscalc.inputs.network import _COLUMNS, _KNOWN
+
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS = doctest.REPORT_NDIFF
 
@@ -132,20 +134,52 @@ def test_every_relative_link_resolves(path):
         assert not anchor or anchor in anchors(target.read_text("utf-8")), link
 
 
+def test_every_option_that_a_page_names_exists():
+    """In a sentence, and in commands that take too long to be run."""
+    helped = (ROOT / "docs/cli.md").read_text("utf-8").partition("<!-- end help -->")[0]
+    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", helped)) | {
+        "--target",
+        "--index-url",
+    }  # of pip
+    for path in PAGES:
+        page = path.read_text("utf-8")
+        said = re.findall(r"`(-[^`\n]+|dscalc [^`\n]+)`", page)
+        for block in blocks(page):
+            if block.language == "sh":
+                said += [line for line in block.text.splitlines() if line.startswith("dscalc ")]
+        for text in said:
+            options = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text)
+            assert [option for option in options if option not in known] == [], (path.name, text)
+
+
+def test_the_architecture_names_every_module():
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    tree = page.partition("## The files")[2].partition("## ")[0]
+    for folder in (path for path in (ROOT / "dscalc").iterdir() if (path / "__init__.py").exists()):
+        part = re.search(rf"^{folder.name}/ .*?(?=^\w+/|^```)", tree, re.MULTILINE | re.DOTALL)
+        assert part, folder.name
+        named = set(re.findall(r"\w+\.py", part[0]))
+        assert named == {path.name for path in folder.glob("[!_]*.py")}, folder.name
+    for path in re.findall(r"`(\w+/\w+\.py)`", page):
+        assert (ROOT / path).is_file() or (ROOT / "dscalc" / path).is_file(), path
+
+
 def test_every_page_is_reached_from_the_first():
+    """In one order: that of the list, and that of the site."""
     first = (ROOT / "docs/index.md").read_text("utf-8")
-    others = [path for path in PAGES if path.name not in ("README.md", "index.md")]
-    listed = next(block.text for block in blocks(first) if block.language == "{toctree}")
-    assert sorted(path.stem for path in others) == sorted(listed.split("\n\n")[1].split())
-    assert [path.name for path in others if f"]({path.name})" not in first] == []
+    others = [path.stem for path in PAGES if path.name not in ("README.md", "index.md")]
+    trees = [block.text for block in blocks(first) if block.language == "{toctree}"]
+    listed = [name for tree in trees for name in tree.split("\n\n")[1].split()]
+    assert sorted(listed) == sorted(others)
+    assert re.findall(r"\]\((\w+)\.md\)", first.partition("## The pages")[2]) == listed
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_fields_are_those_of_the_program(command, run):
-    page = (ROOT / "docs/cli.md").read_text("utf-8")
+    page = (ROOT / "docs/fields.md").read_text("utf-8")
     told = {}
     for heading in ("every command", command):
-        table = page.partition(f"### Fields of {heading}\n")[2].partition("\n#")[0]
+        table = page.partition(f"## Fields of {heading}\n")[2].partition("\n#")[0]
         for name, unit in re.findall(r"^\| `(\w+)` \| ([\w/]*) ?\|", table, re.MULTILINE):
             assert name not in told
             told[name] = unit
@@ -154,6 +188,13 @@ def test_the_fields_are_those_of_the_program(command, run):
         args = "mobilenet_v1" if command == "network" else "3 64 3 8"
         answer = run(f"{command} {args} --no-verify -f json").stdout
         assert set(told) == set(json.loads(answer)["rows"][0])
+
+
+def test_network_files_have_every_kind_and_column():
+    page = (ROOT / "docs/network_files.md").read_text("utf-8")
+    kinds, _, columns = page.partition("\n## Columns\n")
+    assert [kind for kind in _COLUMNS if f"`{kind}`" not in kinds] == []
+    assert sorted(re.findall(r"^\| `(\w+)` \|", columns, re.MULTILINE)) == _KNOWN
 
 
 def test_the_table_of_peers_is_what_they_answer():

@@ -11,6 +11,7 @@ A comment before a block tells what to do with it:
 """
 
 import io
+import json
 import os
 import re
 import shlex
@@ -24,7 +25,7 @@ from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,7 @@ from published import right_number, slips, with_stride_in_first_1x1
 from dscalc.checks.conventions import TABLE
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE
+from dscalc.inputs.network import _ALWAYS, _COLUMNS
 from dscalc.record.baseline import change_fields
 from dscalc.record.fields import DEFAULT, Command, Field, fields
 
@@ -234,19 +236,84 @@ def _fields(shell: Shell) -> Iterator[str]:
     told = [{(field.name, field.doc) for field in known(command)} for command in COMMANDS]
     shared = set.intersection(*told)
     every = [field for field in known("compare") if (field.name, field.doc) in shared]
-    yield from ("### Fields of every command", "", *_rows(every))
+    yield from ("## Fields of every command", "", *_rows(every))
     for command in COMMANDS:
         own = [field for field in known(command) if (field.name, field.doc) not in shared]
-        yield from ("", f"### Fields of {command}", "", *_rows(own))
-    yield from ("", "### Fields of a change", "", *_rows(change_fields("macs")))
-    yield from ("", "### Fields of check", "", *_rows(known("check")))
+        yield from ("", f"## Fields of {command}", "", *_rows(own))
+    yield from ("", "## Fields of a change", "", *_rows(change_fields("macs")))
+    yield from ("", "## Fields of check", "", *_rows(known("check")))
+
+
+JSON_TYPES = {
+    int: "integer",
+    float: "number",
+    Fraction: "number",
+    str: "string",
+    bool: "true, false",
+    tuple: "integers",
+    list: "objects",
+    object: "any",
+}
 
 
 def _rows(told: Iterable[Field]) -> Iterator[str]:
-    yield "| name | unit | meaning |"
-    yield "|:--|:--|:--|"
+    yield "| name | unit | in JSON | meaning |"
+    yield "|:--|:--|:--|:--|"
     for field in told:
-        yield f"| `{field.name}` | {field.unit} | {field.doc.replace('|', '/')} |"
+        doc = field.doc.replace("|", "/")
+        yield f"| `{field.name}` | {field.unit} | {JSON_TYPES[field.type]} | {doc} |"
+
+
+# JSON
+
+OBJECTS = {
+    "json-compare": "3 64 3 224 --assert 'mac_ratio <= 1/8'",
+    "json-blocks": "blocks 64 64 3 56 --only separable",
+    "json-network": "network tiny.csv",
+    "json-model": "model tiny.py:net --input 3x32x32",
+    "json-check": "check tiny.toml -q",
+}
+
+
+def _object(command: str) -> Callable[[Shell], Iterator[str]]:
+    """What a command answers as JSON, laid out with one key a line."""
+
+    def written(shell: Shell) -> Iterator[str]:
+        yield f"`dscalc {command} -f json`:"
+        answer = json.JSONDecoder().raw_decode(shell.dscalc([*shlex.split(command), "-f", "json"]))
+        yield from ("", "```json", *_laid_out(answer[0]).splitlines(), "```")
+
+    return written
+
+
+def _laid_out(value: Any, margin: str = "") -> str:
+    """Objects and lists of objects over many lines, all else on one."""
+    inner = margin + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_laid_out(part, inner)}" for key, part in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        parts = [_laid_out(part, inner) for part in value]
+    else:
+        return json.dumps(value)
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    body = ",\n".join(f"{inner}{part}" for part in parts)
+    return f"{first}\n{body}\n{margin}{last}"
+
+
+# Network files
+
+
+def _columns(shell: Shell) -> Iterator[str]:
+    """What a row of each kind may say, besides what every row may: the parser's own table."""
+    kinds: dict[str, list[str]] = {}
+    for kind, columns in _COLUMNS.items():
+        own = ", ".join(f"`{column}`" for column in sorted(columns - _ALWAYS))
+        kinds.setdefault(own, []).append(f"`{kind}`")
+    yield from ("| kind | columns |", "|:--|:--|")
+    for own, named in kinds.items():
+        yield f"| {', '.join(named)} | {own or 'none'} |"
+    every = ", ".join(f"`{column}`" for column in sorted(_ALWAYS))
+    yield f"| every kind, too | {every} |"
 
 
 # Counters
@@ -421,6 +488,8 @@ GENERATED: dict[str, Callable[[Shell], Iterator[str]]] = {
     "fields": _fields,
     "slips": _slips,
     "conventions": _conventions,
+    "columns": _columns,
+    **{name: _object(command) for name, command in OBJECTS.items()},
     **{name: _published(rows) for name, rows in PUBLISHED.items()},
 }
 
