@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from dscalc._version import __version__
-from dscalc.commands.options import SectionedCommand, grouped
+from dscalc.commands.options import COMMAND_LINE, SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
 from dscalc.words import printable
@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if argv is None else list(argv)
+    typed = COMMAND_LINE.set(args)
     gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
         with to_stdout():  # of files there are other errors
@@ -84,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         sys.stderr.write(_explained(error, args))
         return 2
+    finally:
+        COMMAND_LINE.reset(typed)
 
 
 def _interrupted() -> int:
@@ -159,8 +162,8 @@ def _meant(word: str) -> str:
     return "a layer is IC OC F [D], such as 3 64 3 224"
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:  # as where a shell completes
         sys.stdout.write(f"dscalc {__version__}\n")
         raise typer.Exit
 

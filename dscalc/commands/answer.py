@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from dscalc import words
-from dscalc.commands.options import OutputOptions
+from dscalc.commands.options import OutputOptions, command_line
 from dscalc.commands.verdict import Verdict
 from dscalc.core.blocks import Block, Step
 from dscalc.core.row import Count, Counted, Row, proved
@@ -388,6 +388,6 @@ def sheet_pieces(shown: "Sheet", output: OutputOptions) -> Iterable[str]:
         case "svg":
             from dscalc.report import table
 
-            return table.svg(shown)
+            return table.svg(shown, command_line())
         case _:  # the machine formats are written from the report
             raise AssertionError(output.format)

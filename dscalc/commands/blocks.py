@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
 
-import typer
-
 from dscalc.commands.answer import (
     Asked,
     counter,
@@ -19,6 +17,7 @@ from dscalc.commands.options import (
     ScaleOptions,
     SizeArguments,
     Work,
+    blocks_option,
 )
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
 from dscalc.core.conv import Conv
@@ -45,7 +44,7 @@ def blocks(
     check: CheckOptions,
     only: Annotated[
         str | None,
-        typer.Option(
+        blocks_option(
             "--only",
             metavar="BLOCK,...",
             help="Only these blocks, such as separable,grouped:8,bottleneck.",

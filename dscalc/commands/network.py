@@ -46,8 +46,8 @@ EXAMPLES = """
 """
 
 
-def _print_networks(wanted: bool) -> None:
-    if wanted:
+def _print_networks(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
         titles = shipped()
         width = max(map(len, titles))
         for name, title in titles.items():

@@ -1,6 +1,9 @@
 """The options that commands share, each declared once."""
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
@@ -12,11 +15,12 @@ import typer
 from typer.core import TyperCommand
 
 from dscalc import words
-from dscalc.core.blocks import BLOCKS, SEPARABLE, Block
+from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.errors import DscalcError
 from dscalc.record.fields import DEFAULT, Field, Unit
 from dscalc.record.fields import fields as fields_of
 
+COMMAND_LINE: ContextVar[Sequence[str]] = ContextVar("COMMAND_LINE", default=())
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 
 _layer = partial(typer.Option, rich_help_panel="Layer")
@@ -24,18 +28,42 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _rows = partial(typer.Option, rich_help_panel="Rows")
 
 
-def _field_names(ctx: typer.Context, incomplete: str) -> list[str]:
+def _fields_asked(ctx: typer.Context) -> tuple[Field, ...]:
+    """The fields that a command line knows, as far as it is typed."""
     command: Any = ctx.info_name
-    known = fields_of(command, DEFAULT.get(command, SEPARABLE))
-    return [field.name for field in known if field.name.startswith(incomplete)]
+    block = DEFAULT.get(command, SEPARABLE)
+    as_, unit = ctx.params.get("as_"), ctx.params.get("unit")
+    if as_:
+        several = command == "bench" and ("," in as_ or as_ == "all")
+        with suppress(DscalcError):  # what it is about comes when it is run
+            block = STANDARD if several else Block.parse(as_)
+    return fields_of(command, block, unit or "macs")
 
 
-as_option = partial(
-    typer.Option,
-    "--as",
-    metavar="BLOCK",
-    autocompletion=lambda incomplete: [name for name in BLOCKS if name.startswith(incomplete)],
-)
+def _field_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    return [field.name for field in _fields_asked(ctx) if field.name.startswith(incomplete)]
+
+
+def _number_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    numbers = [field.name for field in _fields_asked(ctx) if field.is_number]
+    return [name for name in numbers if name.startswith(incomplete)]
+
+
+def _block_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Blocks that the command takes; of a list, the last one."""
+    names = [name for name in DEFAULTS if name != str(STANDARD)]
+    if ctx.info_name in ("network", "blocks"):
+        names.append(str(STANDARD))
+    before, last = "", incomplete
+    if ctx.info_name in ("bench", "blocks"):
+        names += ["all"] if ctx.info_name == "bench" else []
+        head, comma, last = incomplete.rpartition(",")
+        before = head + comma
+    return [before + name for name in names if name.startswith(last)]
+
+
+blocks_option = partial(typer.Option, autocompletion=_block_names)
+as_option = partial(blocks_option, "--as", metavar="BLOCK")
 
 Work = Annotated[
     bool,
@@ -373,7 +401,7 @@ class OutputOptions(ReportOptions):
             metavar="'FIELD OP NUMBER'",
             help="Exit with 1 unless the total, or each row if there is no total, passes, such as "
             "'mac_ratio <= 1/8'. Repeatable.",
-            autocompletion=_field_names,
+            autocompletion=_number_names,
         ),
     ] = field(default_factory=list)
     assertions_each: Annotated[
@@ -382,7 +410,7 @@ class OutputOptions(ReportOptions):
             "--assert-each",
             metavar="'FIELD OP NUMBER'",
             help="Exit with 1 unless each row that is shown passes. Repeatable.",
-            autocompletion=_field_names,
+            autocompletion=_number_names,
         ),
     ] = field(default_factory=list)
     where: Annotated[
@@ -392,7 +420,7 @@ class OutputOptions(ReportOptions):
             metavar="'FIELD OP NUMBER'",
             help="Show only rows that pass, such as 'separable_macs <= 50M'. Exit with 1 if none "
             "does. Repeatable.",
-            autocompletion=_field_names,
+            autocompletion=_number_names,
         ),
     ] = field(default_factory=list)
     sort: Annotated[
@@ -401,7 +429,7 @@ class OutputOptions(ReportOptions):
             "--sort",
             metavar="FIELD",
             help="Sort rows by FIELD, largest first.",
-            autocompletion=_field_names,
+            autocompletion=_number_names,
         ),
     ] = None
     reverse: Annotated[bool, _rows("--reverse", help="With --sort: smallest first.")] = False
@@ -409,6 +437,17 @@ class OutputOptions(ReportOptions):
         None
     )
     unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
+
+
+def command_line() -> str:
+    """What was typed, without how and where the report is written."""
+    said, skipped = ["dscalc"], False
+    for word in COMMAND_LINE.get():
+        if skipped or word in ("-f", "--format", "-o", "--output"):
+            skipped = not skipped
+        elif not word.startswith(("-f", "--format=", "-o", "--output=")):
+            said.append(word)
+    return shlex.join(said)
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:

@@ -4,16 +4,19 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from html import escape
 from io import StringIO
 from typing import Literal, TextIO, TypeVar
 
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from dscalc.report.sentences import DIFFERENT, PENDING, SAME
 from dscalc.report.sheet import Sheet, in_ascii
+from dscalc.words import printable
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
@@ -21,6 +24,11 @@ _ASCII_HEAD = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # SIMPLE_HEA
 _ROOMY = 100_000  # columns: wider than any table
 _SHORTEST = 16  # characters of a module path that is shortened
 _ASCII_MARK = "..."
+# Of a picture, whatever the colour of its page: background, six hues, foreground. The heads of
+# columns are dimmed and keep a contrast of 6:1.
+_COLOURS = [(24, 24, 27), (255, 120, 110), (120, 210, 130), (230, 200, 110), (130, 170, 255),
+          (210, 150, 240), (110, 210, 220), (245, 245, 245)]  # fmt: skip
+_THEME = TerminalTheme(_COLOURS[0], _COLOURS[-1], _COLOURS)
 
 # rich's own template loads a web font; a picture in a README must stand alone.
 _SVG = """\
@@ -102,15 +110,18 @@ def status(what: str, stream: TextIO) -> AbstractContextManager[object]:
     return _console(stream).status(what)
 
 
-def svg(sheet: Sheet) -> str:
-    """The table as a picture, as wide as it needs to be."""
+def svg(sheet: Sheet, command: str) -> str:
+    """The table as a picture, as wide as it needs to be, below the command that makes it."""
     console = Console(
         file=StringIO(), record=True, force_terminal=True, color_system="truecolor", width=_ROOMY
     )
-    content = _laid_out(sheet, console)
+    prompt = _unwrapped(Text(f"$ {printable(command)}\n", "bold"))
+    content = Group(prompt, _laid_out(sheet, console))
     console.width = console.measure(content).maximum
     console.print(content, "", crop=False)  # the last line would be cut short at its foot
-    picture = console.export_svg(title="dscalc", code_format=_SVG)
+    picture = console.export_svg(title="dscalc", code_format=_SVG, theme=_THEME)
+    title = f"\n<title>{escape(printable(sheet.title))}</title>\n<style>"
+    picture = picture.replace("\n<style>", title, 1)
     return picture.encode("ascii", "xmlcharrefreplace").decode()  # for any encoding of stdout
 
 

@@ -1,0 +1,74 @@
+"""What a shell offers after a tab."""
+
+import pytest
+
+from dscalc.cli import main
+from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+from dscalc.record.fields import fields
+
+
+@pytest.fixture
+def complete(capsys, monkeypatch):
+    """Ask as bash does: ``complete("dscalc network x --get ")``, with the cursor at the end."""
+
+    def complete(line):
+        monkeypatch.setenv("_DSCALC_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+        with pytest.raises(SystemExit):
+            main([])
+        return capsys.readouterr().out.split()
+
+    return complete
+
+
+def names(command, block, unit="macs", *, numbers=False):
+    found = fields(command, block, unit)
+    return [field.name for field in found if field.is_number or not numbers]
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("3 64 3 14", ("compare", SEPARABLE)),
+        ("3 64 3 14 --as bottleneck", ("compare", Block.parse("bottleneck"))),
+        ("3 64 3 14 --unit flops", ("compare", SEPARABLE, "flops")),
+        ("compare 3 64 3 14 --as no_such_block", ("compare", SEPARABLE)),
+        ("blocks 3 64 3 14", ("blocks", STANDARD)),
+        ("network vgg16", ("network", STANDARD)),
+        ("network vgg16 --as separable --unit flops", ("network", SEPARABLE, "flops")),
+        ("model m:Net", ("model", SEPARABLE)),
+        ("bench 3 64 3 14", ("bench", SEPARABLE)),
+        ("bench 3 64 3 14 --as all", ("bench", STANDARD)),
+        ("bench 3 64 3 14 --as separable,fused", ("bench", STANDARD)),
+    ],
+)
+def test_a_field_is_one_that_this_command_line_knows(line, known, complete):
+    assert complete(f"dscalc {line} --get ") == names(*known)
+    for option in ("--assert", "--assert-each", "--where", "--sort"):
+        assert complete(f"dscalc {line} {option} ") == names(*known, numbers=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("", "compare blocks network model bench check"),
+        ("3 64 3 14 --where 'separable_m", "separable_macs"),
+        ("3 64 3 14 --as gr", "grouped:8"),
+        ("3 64 3 14 --as st", ""),  # what it is compared with
+        ("network vgg16 --as st", "standard"),
+        ("bench 3 64 3 14 --as a", "all"),
+        ("bench 3 64 3 14 --as separable,gr", "separable,grouped:8"),
+        ("blocks 3 64 3 14 --only fused,sep", "fused,separable"),
+        ("network vgg", "vgg16"),
+        ("network vgg16 mobilenet", "mobilenet_v1 mobilenet_v2"),
+        ("--version ch", "check"),  # and no version
+        ("network --list vgg", "vgg16"),
+        *(
+            (f"{command} -f ", "table json jsonl csv markdown svg")
+            for command in ("3", "blocks 3", "network x", "model x", "bench 3", "check")
+        ),
+    ],
+)
+def test_what_is_offered(line, offered, complete):
+    assert complete(f"dscalc {line}") == offered.split()
