@@ -140,7 +140,7 @@ def _explained(error: Exception, args: list[str]) -> str:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
         reason = f"cannot write to stdout: {error.strerror or error}; is the disk full?"
     else:
-        reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
+        reason = f"{type(error).__name__}: {error}; this is a bug in dscalc; -v shows where"
     return f"error: {printable(reason)}\n"
 
 

@@ -63,7 +63,7 @@ class BaselineOptions:
             DscalcError: a baseline is given.
         """
         if self.baseline is not None:
-            raise DscalcError("--baseline is held against one network or model; give one")
+            raise DscalcError("--baseline compares one network or model; give only one")
 
 
 def since(report: Report, baseline: "Baseline | None") -> Report:
