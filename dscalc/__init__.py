@@ -1,4 +1,4 @@
-"""What a convolution costs, and what it costs as a depthwise separable convolution."""
+"""Exact MACs and parameters of a convolution and of its depthwise separable replacement."""
 
 from dscalc._version import __version__
 from dscalc.core.blocks import BLOCKS, Block

@@ -147,7 +147,7 @@ def _explained(error: Exception, args: list[str]) -> str:
                 f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
             )
     else:
-        reason = f"{type(error).__name__}: {error}; this is a fault in dscalc, -v shows where"
+        reason = f"{type(error).__name__}: {error}; this is a bug in dscalc; -v shows where"
     return f"error: {printable(reason)}\n"
 
 

@@ -86,21 +86,21 @@ def _one_more(monkeypatch, formula):
 # Of the layer 3 -> 64 with 3x3 taps on 224x224, what each makes a run say.
 FAULTS = {
     one_mac_more: [
-        "fvcore_standard_macs is 86,704,129 and the formula gives 86,704,128",
-        "fvcore_separable_macs is 10,988,546 and the formula gives 10,988,544",
+        "fvcore_standard_macs is 86,704,129, but the formula gives 86,704,128",
+        "fvcore_separable_macs is 10,988,546, but the formula gives 10,988,544",
     ],
     a_step_for_another: ["a step differs"],
-    one_bias_more: ["torch_standard_params is 1,792 and the formula gives 1,728"],
+    one_bias_more: ["torch_standard_params is 1,792, but the formula gives 1,728"],
     one_forgotten_tap: [
-        "fvcore_separable_macs is 10,085,376 and the formula gives 10,988,544",
-        "torch_separable_params is 201 and the formula gives 219",
+        "fvcore_separable_macs is 10,085,376, but the formula gives 10,988,544",
+        "torch_separable_params is 201, but the formula gives 219",
     ],
     a_wrong_formula_for_macs: [
-        "fvcore_standard_macs is 86,704,128 and the formula gives 86,704,129",
-        "fvcore_separable_macs is 10,988,544 and the formula gives 10,988,546",
+        "fvcore_standard_macs is 86,704,128, but the formula gives 86,704,129",
+        "fvcore_separable_macs is 10,988,544, but the formula gives 10,988,546",
     ],
     a_wrong_formula_for_params: [
-        "torch_standard_params is 1,728 and the formula gives 1,729",
-        "torch_separable_params is 219 and the formula gives 221",
+        "torch_standard_params is 1,728, but the formula gives 1,729",
+        "torch_separable_params is 219, but the formula gives 221",
     ],
 }

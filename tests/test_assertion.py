@@ -109,11 +109,11 @@ def test_a_condition_needs_a_number(number):
         ("mac_rato", "compare", "macs", "did you mean mac_ratio"),
         ("seperable_macs", "compare", "macs", "did you mean separable_macs"),
         ("nonsense", "compare", "macs", "choose from name kind in_channels"),
-        ("standard_flops", "compare", "macs", "with --unit flops it is known"),
+        ("standard_flops", "compare", "macs", "it needs --unit flops"),
         ("separable_macs", "compare", "flops", "with --unit flops it is called separable_flops"),
         # What 0.1.0 called by another name.
         ("depth_multiplier", "compare", "macs", "it is the number of --as separable:M"),
-        ("depthwise_bias", "bench", "macs", "it is what --depthwise-bias says"),
+        ("depthwise_bias", "bench", "macs", "it is the option --depthwise-bias"),
         ("separable_macs", "network", "macs", "network calls it macs"),
         ("separable_flops", "network", "flops", "network calls it flops"),
         ("fvcore_separable_macs", "network", "macs", "network calls it fvcore_macs"),
@@ -148,5 +148,5 @@ def test_a_field_that_is_no_number_cannot_be_checked(command):
     ],
 )
 def test_what_has_no_value_cannot_be_checked(name, record):
-    with pytest.raises(DscalcError, match=rf"'{name} > 0': {name} has no value in this record$"):
+    with pytest.raises(DscalcError, match=rf"'{name} > 0': {name} has no value in this row$"):
         parsed(f"{name} > 0").holds(record)

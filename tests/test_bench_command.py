@@ -84,7 +84,8 @@ def test_times_that_decide_nothing_answer_no_assertion(field, timed, run):
     assert result.code == 2
     assert first == (
         f"error: cannot check '{field} <= 1e9': 512 -> 512 channels, 3x3 kernel, 14x14 map, "
-        "padding same: not decided which is faster; measure longer, with a larger --min-run-time"
+        "padding same: it is not decided which is faster; measure longer with "
+        "a larger --min-run-time"
     )
     assert second == "holds: mac_ratio <= 1/8"
     assert "8.84x fewer MACs, not decided\n" in result.stdout

@@ -205,8 +205,8 @@ def test_a_block_is_read_and_written_by_its_name_and_numbers(text, block, writte
     [
         ("seprable", "--as: unknown block 'seprable'; did you mean separable?"),
         ("", "--as: unknown block ''; choose from " + ", ".join(BLOCKS)),
-        ("separable:2:3", "--as: the block is separable:M, got 'separable:2:3'"),
-        ("standard:2", "--as: the block is standard, got 'standard:2'"),
+        ("separable:2:3", "--as: write the block as separable:M, got 'separable:2:3'"),
+        ("standard:2", "--as: write the block as standard, got 'standard:2'"),
         ("separable:0", "separable depth multiplier must be at least 1, got 0"),
         (
             "separable:1.5",

@@ -205,14 +205,14 @@ def test_a_run_that_prints_no_report_is_said(check):
             "[[check]]\nrun = '3 4 5 6'\nasert = 'macs <= 3'\n",
             [
                 "project/budgets.toml: check 1: unknown key 'asert'; did you mean assert?",
-                "project/budgets.toml: check 1: assert is missing; it is what must hold, such as",
+                "project/budgets.toml: check 1: assert is missing; add an assertion such as",
             ],
         ),
         (
             "[[check]]\nassert = 3\n[[check]]\nrun = 3\nassert = 'x'\n",
             [
                 "project/budgets.toml: check 1: assert must be a string or a list of strings, ",
-                "project/budgets.toml: check 1: run is missing; it is a command line such as",
+                "project/budgets.toml: check 1: run is missing; add a command line such as",
                 "project/budgets.toml: check 2: run must be a string, got 3",
             ],
         ),
@@ -220,14 +220,14 @@ def test_a_run_that_prints_no_report_is_said(check):
             "[[check]]\nrun = 'check'\nassert = 'x'\n[[check]]\nrun = \"3 '4\"\nassert = 'x'\n",
             [
                 "project/budgets.toml: check 1: run cannot be another check",
-                'project/budgets.toml: check 2: run "3 \'4" is no command line: no closing quot',
+                'project/budgets.toml: check 2: run "3 \'4" is not a command line: no closing quot',
             ],
         ),
         ("[[check]]\nrun = ''\nassert = 'x'\n", ["project/budgets.toml: check 1: run is empty; "]),
         *(
             (
                 f"[[check]]\nrun = '3 64 3 8 {option}'\nassert = 'mac_ratio < 1'\n",
-                [f"project/budgets.toml: check 1: run answers the assertions alone; drop {shown}"],
+                [f"project/budgets.toml: check 1: run only checks assertions; drop {shown}"],
             )
             for option, shown in [
                 ("-f csv", "-f"),

@@ -153,15 +153,16 @@ def test_a_layer_is_cross_checked_and_a_grid_only_on_request(args, verified, run
         (LAYER, "7.89x fewer MACs and params"),
         ("3 64 3 224 --unit flops", "7.89x fewer FLOPs and params"),
         ("3 64 3 224 --bias", "7.89x fewer MACs, 6.27x fewer params"),
-        ("8 1 3 14", "separable costs MORE here: 1.11x the MACs; it saves only where "),
+        ("8 1 3 14", "separable costs MORE here: 1.11x the MACs; it saves only if "),
         ("1 3 7x1 9 -m 2 --depthwise-bias", "1.05x fewer MACs, but 1.05x the params"),
         ("1 1000 50 9", "714x fewer MACs and params"),
-        ("1 2 1x2 9", "separable costs the same MACs here"),
+        ("1 2 1x2 9", "separable has the same MACs here"),
         (
             "64 64 1 28",
-            "a 1x1 convolution is already pointwise: a depthwise step adds to it, 1.02x ",
+            "a 1x1 convolution is already pointwise, so a depthwise step only adds to "
+            "it:\n1.02x the MACs",
         ),
-        ("1 1 3 5", "1.11x the MACs in all; for\nFx1, then 1xF: --as spatial"),
+        ("1 1 3 5", "1.11x the MACs in\nall; --as spatial is Fx1, then 1xF"),
         # What pages often take for granted.
         (
             "3 256 5 12",
@@ -256,7 +257,7 @@ def test_an_assertion_about_what_has_no_value_is_an_error_under_the_whole_report
     result = run("network mobilenet_v1 --no-verify -f json --assert in_channels>1")
     assert (result.code, result.error) == (
         2,
-        "cannot check 'in_channels > 1': in_channels has no value in this record",
+        "cannot check 'in_channels > 1': in_channels has no value in this row",
     )
     report = json.loads(result.stdout)
     assert len(report["rows"]) == 16
@@ -385,15 +386,15 @@ BAD_INPUT = [
     ("3 64 3 224 -o /missing/x", "cannot write /missing/x: No such file"),
     (
         "1:101 1:100 3 14 -f json",
-        "json holds at most 10,000 rows, and there are 10,100; use -f csv or -f jsonl",
+        "json takes at most 10,000 rows, got 10,100; use only -f csv or -f jsonl",
     ),
     (
         "3 64 3 224 --no-verify --assert fvcore_standard_macs>1",
-        "fvcore_standard_macs is what the cross-check counts; drop --no-verify",
+        "fvcore_standard_macs comes from the cross-check; drop --no-verify",
     ),
     (
         "3 64 3 224 --no-verify --get torch_standard_params",
-        "torch_standard_params is what the cross-check counts; drop --no-verify",
+        "torch_standard_params comes from the cross-check; drop --no-verify",
     ),
 ]
 
@@ -448,7 +449,7 @@ def test_a_traceback_is_shown_only_on_request(run, monkeypatch):
     monkeypatch.setattr(Grid, "__iter__", raising(ZeroDivisionError("planted")))
     result = run(f"{LAYER} --no-verify")
     assert (result.code, result.stdout) == (2, "")
-    assert result.error == "ZeroDivisionError: planted; this is a fault in dscalc, -v shows where"
+    assert result.error == "ZeroDivisionError: planted; this is a bug in dscalc; -v shows where"
     result = run(f"{LAYER} --no-verify -v")
     assert result.code == 2
     assert result.stderr.startswith("Traceback (most recent call last):\n")

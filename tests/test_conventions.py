@@ -176,8 +176,8 @@ def test_no_convolution_counted_at_all() -> None:
     [answer] = explained(Source("", found), "14819392")
     assert answer.verdict == "explained"
     assert answer.candidate.conventions == (
-        "batch norm (2 an element)",
-        "pools (1 an input), or global pools (1 an input)",
+        "batch norm (2 per element)",
+        "pools (1 per input), or global pools (1 per input)",
         "convolutions left out",
     )
 
@@ -339,7 +339,7 @@ def test_explained(capsys: pytest.CaptureFixture[str]) -> None:
     found = capsys.readouterr().out
     assert "116,800 = 115,200 convolutions + 1,600 biases of convolutions" in found
     assert asked("--explain", "99999") == 1
-    assert "the number of params settles most of these, 1,168 here" in capsys.readouterr().out
+    assert "the number of params (1,168 here) settles most of these" in capsys.readouterr().out
 
 
 def test_explained_as_data(capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,10 +354,10 @@ def test_explained_as_data(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (["--explain", "1G", "--get", "mac_ratio"], "--explain answers alone; drop --get"),
-        (["--explain", "1G", "--cite"], "--explain answers alone; drop --cite"),
+        (["--explain", "1G", "--get", "mac_ratio"], "--explain prints its own answer; drop --get"),
+        (["--explain", "1G", "--cite"], "--explain prints its own answer; drop --cite"),
         (["--explain", "1G", "-f", "csv"], "table, markdown, svg or json"),
-        (["--explain", "1G", "--batch", "4"], "one sample, as counters print it; drop --batch"),
+        (["--explain", "1G", "--batch", "4"], "one sample, as other counters do; drop --batch"),
         (["--cite", "-f", "json"], "--cite prints one sentence"),
     ],
 )
@@ -406,10 +406,10 @@ def test_peers_of_a_model(model: list[str], capsys: pytest.CaptureFixture[str]) 
     peers = {each["counter"]: each for each in json.loads(capsys.readouterr().out)["peers"]}
     assert peers["fvcore 0.1.5"]["count"] == 55_296 + 2 * 2_048
     assert peers["fvcore 0.1.5"]["differences"] == [
-        {"what": "batch norm (2 an element)", "count": 4_096}
+        {"what": "batch norm (2 per element)", "count": 4_096}
     ]
     assert main([*model, "--peers"]) == 0
-    assert "fvcore 0.1.5: + 4,096 batch norm (2 an element)" in capsys.readouterr().out
+    assert "fvcore 0.1.5: + 4,096 batch norm (2 per element)" in capsys.readouterr().out
 
 
 def test_a_model_at_another_size(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:

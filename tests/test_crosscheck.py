@@ -197,7 +197,7 @@ def test_where_torch_refuses_the_sizes_the_analytic_answer_stands(layer, run):
     assert refused.code == 2
     assert refused.stdout == analytic.stdout
     assert refused.error.startswith("torch refuses a layer of these sizes, so it is not counted (")
-    assert refused.error.endswith("; add --no-verify to do without")
+    assert refused.error.endswith("; skip the check with --no-verify")
 
 
 @pytest.mark.parametrize("sizes", [(), (3, 3, 3, 3)])
@@ -252,7 +252,7 @@ def test_without_torch_or_fvcore_the_analytic_answer_stands(layer, name, run, mo
     assert result.stdout == run(layer.removesuffix(" --verify") + " --no-verify").stdout
     assert "torch and fvcore" in result.error
     assert f"(import of {name} halted; None in sys.modules)" in result.error
-    assert result.error.endswith("add --no-verify")
+    assert result.error.endswith("skip the check with --no-verify")
 
 
 def test_a_torch_that_breaks_at_import_is_reported_as_missing(run, monkeypatch):

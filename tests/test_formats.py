@@ -181,7 +181,6 @@ def test_what_was_not_counted_is_null_in_json_and_empty_in_csv(run):
     assert row["crosscheck"] == line["crosscheck"] == "skipped"
 
 
-@pytest.mark.parametrize("verify", ["--verify", "--no-verify"])
 def test_an_svg_says_what_it_is_and_which_command_makes_it(run, tmp_path):
     path = tmp_path / "x.svg"
     typed = ["3", "64", "3", "224", "--format=svg", "--no-verify", "-o", str(path), "--bias"]

@@ -283,8 +283,8 @@ def test_a_package_of_a_name_that_is_taken_is_refused(here):
     import email.message
 
     assert reason(load_model, "email/message.py:net", {}) == (
-        "email/message.py is email.message, and another of that name is imported already "
-        f"({email.message.__file__}); rename its package"
+        "email/message.py is email.message, but another module of that name is already "
+        f"imported ({email.message.__file__}); rename its package"
     )
 
 
@@ -292,8 +292,8 @@ def test_a_package_of_a_name_that_is_taken_is_refused(here):
 
 ENDING = "install it, or give a file with its ending, such as mymodels.py:Net"
 ERRORS = {
-    "nets.py": "a model is MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'",
-    ":net": "a model is MODULE:ATTR, such as mymodels.py:Net, got ':net'",
+    "nets.py": "a model must be MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'",
+    ":net": "a model must be MODULE:ATTR, such as mymodels.py:Net, got ':net'",
     "net.py:net": "there is no file 'net.py'; did you mean nets.py?",
     "missing.py:net": "there is no file 'missing.py'; check the path",
     "none/net.py:net": "there is no file 'none/net.py'; check the path",
@@ -325,8 +325,8 @@ FAILURES = {  # the line, and what is said of it
     "without_weights": ("nn.Linear(3, 2).load_state_dict({})", "failed (RuntimeError: Error(s) in "
                         "loading state_dict for Linear: Missing key(s) in state_dict: "
                         '"weight", "bias".)'),
-    "OnCuda": (CUDA, f"needs CUDA in '{CUDA}', and torch finds none here; use a device that is "
-               "there, or none: dscalc counts without a GPU"),
+    "OnCuda": (CUDA, f"needs CUDA in '{CUDA}', but torch finds none here; build the model on the "
+               "CPU: dscalc needs no GPU"),
 }  # fmt: skip
 
 
@@ -352,7 +352,7 @@ def test_an_unknown_keyword_has_a_near_name():
 
 def test_an_instance_takes_no_keywords():
     assert reason(load_model, "nets.py:instance", {"width": 1}) == (
-        "nets.py:instance is a module already and takes no --kwargs"
+        "nets.py:instance is already a module and takes no --kwargs"
     )
 
 
@@ -367,11 +367,10 @@ def test_an_error_of_no_users_file_says_how_to_see_more():
 IMPORTS = {
     "1 / 0": "failed (ZeroDivisionError: division by zero)",
     "def f(:": "failed (SyntaxError: invalid syntax)",
-    "import nosuch": "failed (No module named 'nosuch'); install it, or run dscalc in the folder "
-    "that it is in",
+    "import nosuch": "failed (No module named 'nosuch'); install it, or run dscalc in its folder",
     "from . import block": "failed (ImportError: attempted relative import with no known parent "
-    "package); put an empty __init__.py beside it, which makes the folder a package",
-    "raise SystemExit(2)": "failed (SystemExit: 2); put what it runs under if __name__ == "
+    "package); add an empty __init__.py beside it to make the folder a package",
+    "raise SystemExit(2)": "failed (SystemExit: 2); put the code that it runs under if __name__ == "
     "'__main__':",
 }
 
@@ -477,10 +476,10 @@ WORDS = {
     "a=3x-8": f"{SHAPE} 'a=3x-8'; each size is at least 1",
     "3d=8": "the keyword of an --input must be a name such as mask=1x32, got '3d=8'",
     "=8": "the keyword of an --input must be a name such as mask=1x32, got '=8'",
-    "twice=1": "--input twice is there twice, got 'twice=1'; give it once",
-    "8:int46": "--input '8:int46': 'int46' is no dtype of an input; did you mean int64 or int16 or "
-    "int8?",
-    "8:": f"--input '8:': '' is no dtype of an input; {DTYPES}",
+    "twice=1": "--input twice is given twice, got 'twice=1'; give it once",
+    "8:int46": "--input '8:int46': 'int46' is not a dtype for an input; did you mean int64 or "
+    "int16 or int8?",
+    "8:": f"--input '8:': '' is not a dtype for an input; {DTYPES}",
 }
 
 
@@ -543,9 +542,9 @@ def test_a_dict_in_a_tuple_is_one_position(here):
         ("tensr", "makes.py has no attribute 'tensr'; did you mean tensor?"),
         ("wants", "makes.py:wants cannot be called like this (wants() missing 1 required "
          "positional argument: 'size'); it takes (size): it is called without arguments"),
-        ("net", "makes.py:net is a model (Identity); --inputs names what a model takes"),
-        ("numbered", "makes.py:numbered is a dict with the key '1', and its keys are keywords of "
-         "forward; if that takes the dict itself, make it a tuple: (it,)"),
+        ("net", "makes.py:net is a model (Identity); --inputs names the inputs of a model"),
+        ("numbered", "makes.py:numbered is a dict with the key '1', but its keys must be keywords "
+         "of forward; if it takes the dict itself, make it a tuple: (it,)"),
     ],
 )  # fmt: skip
 def test_inputs_that_cannot_be_made_are_one_line(name, said, here):
@@ -581,7 +580,7 @@ def test_inputs_that_cannot_be_copied_are_one_line():
     )
 
 
-# What forward asks for.
+# What forward takes.
 
 
 class Siamese(nn.Module):
@@ -600,7 +599,7 @@ class OneList(nn.Module):
         return a - b
 
 
-SIAMESE = "forward asks for (*, left, right, scale=None)"
+SIAMESE = "forward takes (*, left, right, scale=None)"
 
 
 def test_what_forward_asks_for_is_its_own_signature():
@@ -615,9 +614,9 @@ def test_what_forward_asks_for_is_its_own_signature():
          "--input right=CxHxW"),
         (Siamese, ["left=1", "right=1", "scal=1"], "got an unexpected keyword argument 'scal'); "
          f"{SIAMESE}: for 'scal', did you mean scale?"),
-        (OneDict, [], "missing a required argument: 'batch'); forward asks for (batch): give "
+        (OneDict, [], "missing a required argument: 'batch'); forward takes (batch): give "
          "--input batch=CxHxW"),
-        (OneDict, ["1", "1"], "too many positional arguments); forward asks for (batch): give "
+        (OneDict, ["1", "1"], "too many positional arguments); forward takes (batch): give "
          "--input batch=CxHxW"),
     ],
     ids=["by position", "an unknown keyword", "one missing", "one too many"],
@@ -646,11 +645,11 @@ def test_a_tensor_where_a_nest_is_taken_points_to_inputs(model):
     with pytest.raises((TypeError, ValueError)) as caught:
         model(*inputs.args)
     assert input_hint(model, inputs, caught.value).endswith(
-        ", which seems to be no plain tensor: write a function that returns (it,) and name it with "
-        "--inputs MODULE:ATTR"
+        ", which seems not to be a plain tensor: write a function that returns (it,) and name it "
+        "with --inputs MODULE:ATTR"
     )
 
 
 def test_another_error_leaves_shapes_and_dtypes_to_check():
     said = input_hint(OneDict(), read_inputs(["3"], 1), RuntimeError("sizes do not match"))
-    assert said == "forward asks for (batch): check the shapes and dtypes"
+    assert said == "forward takes (batch): check the shapes and dtypes"

@@ -287,7 +287,7 @@ def test_what_the_model_prints_does_not_reach_the_report(model):
 def test_a_model_that_needs_values_says_so_in_one_short_line(model):
     result = model("nets.py:Decides --input 3x8x8", columns=200)
     assert (
-        "this ran on real tensors, since the model needs values (RuntimeError: Tensor.item() "
+        "this ran on real tensors, because the model needs values (RuntimeError: Tensor.item() "
         "cannot be called on meta tensors, at nets.py:"
     ) in result.stdout
 
@@ -556,7 +556,7 @@ def test_without_verification_torch_alone_has_counted(model):
     for wish in ("--get fvcore_macs", "--assert 'fvcore_macs < 1'"):
         result = model(f"{FULL} --no-verify {wish}")
         assert (result.code, result.stdout) == (2, "")
-        assert result.error == "fvcore_macs is what the cross-check counts; drop --no-verify"
+        assert result.error == "fvcore_macs comes from the cross-check; drop --no-verify"
 
 
 # What is not known.
@@ -627,7 +627,7 @@ def test_a_name_that_is_gone_is_answered_with_the_new_one(option, gone, now, mod
         ("ratio", "model calls it mac_ratio"),
         ("fewer", "model calls it mac_reduction"),
         ("depth_multiplier", "it is the number of --as separable:M"),
-        ("flops", "with --unit flops it is known"),
+        ("flops", "it needs --unit flops"),
         ("mac", "did you mean macs or separable_macs or depthwise_macs?"),
     ],
 )
@@ -656,29 +656,29 @@ def test_markup_and_escapes_in_a_module_path_are_printed_literally(model):
 
 
 ERRORS = {
-    "nets.py --input 3x8x8": "a model is MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'",
+    "nets.py --input 3x8x8": "a model must be MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'",
     "nets.py:nett --input 3x8x8": "nets.py has no attribute 'nett'; did you mean net?",
     "nets.py:Needy --input 3x8x8": "nets.py:Needy cannot be called like this (Needy.__init__() "
     "missing 1 required positional argument: 'channels'); it takes (channels, *, classes): give "
     '--kwargs \'{"channels": ..., "classes": ...}\', or name a function that calls it',
     "nets.py:net": "Sequential cannot run on these inputs (missing a required argument: 'input'); "
-    "forward asks for (input): give --input input=CxHxW",
+    "forward takes (input): give --input input=CxHxW",
     "nets.py:Two --input 3x8x8": "Two cannot run on these inputs (missing a required argument: "
-    "'mask'); forward asks for (image, mask): give --input image=CxHxW --input mask=CxHxW",
+    "'mask'); forward takes (image, mask): give --input image=CxHxW --input mask=CxHxW",
     "nets.py:Two --input 3x8x8 --input 1x8x8 --input 3": "Two cannot run on these inputs (too many "
-    "positional arguments); forward asks for (image, mask): give --input image=CxHxW --input "
+    "positional arguments); forward takes (image, mask): give --input image=CxHxW --input "
     "mask=CxHxW",
     "nets.py:net --input 3xx8": "--input must be a shape such as 3x224x224, got '3xx8'",
     "nets.py:net --input 3x8x8 --batch 0": "--batch must be at least 1, got 0",
     "nets.py:wrong --input 3x8x8": "1.1 (Conv2d) cannot run on these inputs (RuntimeError: Given "
     "groups=1, weight of size [8, 16, 3, 3], expected input[1, 8, 6, 6] to have 16 channels, but "
-    "got 8 channels instead); forward asks for (input): check the shapes and dtypes",
+    "got 8 channels instead); forward takes (input): check the shapes and dtypes",
     "nets.py:net --input 3x8x8 --sort mac_rati": "unknown field 'mac_rati'; did you mean mac_ratio "
     "or mac_ratio_exact?",
     "nets.py:net --input 3x8x8 --top 0": "--top must be at least 1, got 0",
     "nets.py:net --input 3x8x8 --depth few": "--depth must be a whole number such as 64, got 'few'",
-    "nets.py:net --input 3x8x8 --only 'zz*'": "'zz*' matches no convolution of the model; they "
-    "are 0, 2",
+    "nets.py:net --input 3x8x8 --only 'zz*'": "'zz*' matches no convolution of the model; "
+    "choose from 0, 2",
     "nets.py:Net --input 3x32x32 --except tower": "'tower' matches no convolution of the model; "
     "did you mean tower.0?",
     "nets.py:net --input 3x8x8 --as seperable": "--as: unknown block 'seperable'; did you mean "
@@ -701,8 +701,8 @@ def test_an_error_is_one_line_that_names_the_value_and_the_fix(args, model):
     [
         (f"net --input 3x8x8 -b {10**30}", f"torch cannot make an input of {10**30}x3x8x8 .*"),
         ("net --input 3x8x8 --dtype int64", r"0 \(Conv2d\) cannot run on these inputs \(.*"),
-        ("OneDict --input 3x8x8", r"OneDict cannot run .*; forward asks for \(batch\), which seems "
-         r"to be no plain tensor: write a function .* name it with --inputs MODULE:ATTR"),
+        ("OneDict --input 3x8x8", r"OneDict cannot run .*; forward takes \(batch\), which seems "
+         r"not to be a plain tensor: write a function .* name it with --inputs MODULE:ATTR"),
         ("Exits --input 3x8x8", r"Exits cannot run on these inputs \(SystemExit: bye, at nets.*"),
         ("OnCuda --input 3x8x8", r"nets\.py:\d+: OnCuda\(\) needs CUDA in 'self\.conv\.cuda.*"),
         ("quantised --input 3x8x8", r"1 is a quantised module \(Linear\), .*; audit the float .*"),
@@ -746,7 +746,7 @@ def test_without_torch_there_is_one_line(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "dscalc.pytorch.audit", None)
     result = model(NET)
     assert (result.code, result.stdout) == (2, "")
-    assert result.error.startswith("this needs torch and fvcore, and importing them failed (")
+    assert result.error.startswith("this needs torch and fvcore, but importing them failed (")
 
 
 # Planted faults.
@@ -769,9 +769,9 @@ def test_a_fault_is_marked_named_and_exits_with_1(model):
     result = model(FULL, columns=110)
     assert result.code == 1
     assert result.stderr == (
-        "failed: mismatch: tower.0: fvcore_macs is 1,179,648 and the formula gives 1,179,646\n"
-        "failed: mismatch: torch's FlopCounterMode gives 1,654,672 MACs for the model, and the "
-        "formulas 1,654,670\n"
+        "failed: mismatch: tower.0: fvcore_macs is 1,179,648, but the formula gives 1,179,646\n"
+        "failed: mismatch: torch's FlopCounterMode gives 1,654,672 MACs for the model, but the "
+        "formulas give 1,654,670\n"
     )
     marks = re.findall(r"^ (\w.*?)  .*([✓✗]) .*%", result.stdout, re.MULTILINE)
     assert dict(marks) == {
@@ -801,7 +801,7 @@ def test_where_fvcore_cannot_count_the_rest_is_still_answered(model, monkeypatch
     monkeypatch.setattr(AUDIT, "count", refuse)
     result = model(FULL)
     assert result.code == 2
-    assert result.error == "fvcore cannot count aten::nope; add --no-verify to do without"
+    assert result.error == "fvcore cannot count aten::nope; skip the check with --no-verify"
     assert (0, result.stdout, "") == model(f"{FULL} --no-verify")
 
 

@@ -566,7 +566,7 @@ def test_the_footer_says_what_the_network_saves(run):
     assert "8.56x fewer MACs, 6.96x fewer params than as plain convolutions\n" in stdout
     assert run("network mobilenet_v1 --get mac_ratio").stdout.startswith("8.558")
     stdout = run("network vgg16 --no-verify").stdout
-    assert "every row is plain already; --as separable says what separable would cost" in stdout
+    assert "every row is already plain; --as separable shows what separable would cost" in stdout
 
 
 def test_a_network_without_macs_has_totals_too(written, run):
@@ -587,10 +587,10 @@ GONE = {  # what 0.1.0 called a field of a network: what is said of it
     "torch_separable_params": "network calls it torch_params",
     "separable_flops": "network calls it flops",
     "fvcore_separable_flops": "network calls it fvcore_flops",
-    "depth_multiplier": "it is a column of files, and no field",
+    "depth_multiplier": "it is a column of network files, not a field",
     "depthwise_bias": "network calls it bias",
     **{
-        f"{step}_{noun}": "with --as separable it is known"
+        f"{step}_{noun}": "it needs --as separable"
         for step in ("depthwise", "pointwise")
         for noun in ("macs", "params")
     },
@@ -622,7 +622,7 @@ def test_a_fault_in_one_row_is_found_and_named(fault, run):
     result = run("network mobilenet_v1", columns=300)
     assert result.code == 1
     assert result.stderr == (
-        "failed: mismatch: sep4: fvcore_macs is 26,593,281 and the formula gives 26,593,280\n"
+        "failed: mismatch: sep4: fvcore_macs is 26,593,281, but the formula gives 26,593,280\n"
     )
     marked = [line.split()[0] for line in result.stdout.splitlines() if "✗" in line]
     assert marked == ["sep4", "total", "✗"]
@@ -659,7 +659,7 @@ def test_a_row_that_torch_refuses_leaves_the_others_checked(written, run):
 
 TOP = "name,kind,in_channels,out_channels,kernel_size,stride,input_size,from,repeat\n"
 FIRST = "a,conv,3,8,3,,9,,\n"
-EMPTY = "1: there are no layers in it; give a header row and one row a layer"
+EMPTY = "1: it has no layers; give a header row and one row per layer"
 NO_KIND = "1: there is no column kind; the first row must name the columns"
 WHOLE = "must be a whole number such as 64, got"
 ELSE = "must be a string, a whole number, true or false, got"
@@ -668,7 +668,7 @@ KINDS = (
     "depthwise, transposed, linear, pool, upsample, norm"
 )
 NO_FIT = "the kernel spans 9x9, but the padded input is 7x7; use a smaller kernel or "
-LINEAR_FIRST = "a linear layer that comes first has its features as in_channels and no input_size"
+LINEAR_FIRST = "a first linear layer takes its features as in_channels; leave input_size empty"
 PADDING = "must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, got"
 SECOND = {  # the row after the header and the first row: what is said of it
     "b,conv,,8,3,,,,,": "10 values for the 9 columns of the header",
@@ -676,7 +676,7 @@ SECOND = {  # the row after the header and the first row: what is said of it
     'b,"conv,,8,3,,,,': "malformed CSV: unexpected end of data",
     'b,"con"v,,8,3,,,,': "malformed CSV: ',' expected after '\"'",
     "b,conv\rv,,8,3,,,,": "malformed CSV: new-line character seen in unquoted field",
-    "b,,,8,3,,,,": f"kind is missing; it is one of {KINDS}",
+    "b,,,8,3,,,,": f"kind is missing; choose from {KINDS}",
     "b,seperable,,8,3,,,,": "unknown kind 'seperable'; did you mean separable?",
     "b,attention,,8,3,,,,": f"unknown kind 'attention'; choose from {KINDS}",
     "b,con\0v,,8,3,,,,": r"unknown kind 'con\x00v'; did you mean conv?",
@@ -702,7 +702,7 @@ SECOND = {  # the row after the header and the first row: what is said of it
     f"b,conv,,{'7' * 2**17},3,,,,": "out_channels must have at most 100 digits, got 131072",
     f"b,{'x' * 2**20}": "the line is longer than 1,048,576 bytes",
     "b,conv,,8,3,,,alas,": "from names 'alas', but there is no such row; choose from input, a",
-    "b,conv,,8,3,,,b,": "from names 'b', but it must come before",
+    "b,conv,,8,3,,,b,": "from names 'b', which must come before this row",
     "b,norm,,,,,,\x1b]0;x\x07\u202e,": r"from names '\\x1b]0;x\\x07\\u202e', but there is no such",
     "b,conv,9,8,3,,,,": "in_channels is 9, but the input has 8",
     "b,conv,9,8,3,,,a,": "in_channels is 9, but the input has 8",
@@ -712,7 +712,7 @@ SECOND = {  # the row after the header and the first row: what is said of it
     "b,conv,,8,3,,8,a,": "input_size is 8x8, but the input is 9x9",
     "b,conv,,8,3x3x3,,,,": "input_size 9x9 has 2 axes, but the layer has 3",
     "b,conv,,8,3,,9x9x9,,": "input_size 9x9x9 has 3 axes, but the layer has 2",
-    "a,norm,,,,,,,": "line 2 has the name a already",
+    "a,norm,,,,,,,": "line 2 already has the name a",
     "b,conv,,8,3,,,,99999999999": "a network has at most 100,000 layers",
     # A wrong row is not held against those that hang on it.
     "b,conv,,bad,3,,,,\nc,conv,64,8,3,,,,\nd,conv,64,8,3,,,b,": f"out_channels {WHOLE} 'bad'",
@@ -722,7 +722,7 @@ SIZED = "kind,in_channels,out_channels,kernel_size,input_size"
 ALONE = {  # more columns, and the first row: what is said of it
     "from\nconv,,8,3,9,": "the first row needs in_channels",
     "from\nconv,3,8,3,,": "the first row needs an input_size, or give --input-size",
-    "from\nconv,3,8,3,9,norm2\nnorm,,,,,": "from names 'norm2', but it must come before",
+    "from\nconv,3,8,3,9,norm2\nnorm,,,,,": "from names 'norm2', which must come before this row",
     "from\nconv,3,bad,3,9,\nconv,64,8,3,,": f"out_channels {WHOLE} 'bad'",
     "from\nlinear,784,10,,28,": LINEAR_FIRST,
     "expansion\nconv,3,8,3,9,2": "conv needs either out_channels or expansion",
@@ -740,7 +740,7 @@ OBJECTS = {  # a line of JSON: what is said of it
     '{"kind": "norm", "in_channels": '
     + "9" * 5000
     + "}": "in_channels must have at most 100 digit",
-    '{"kind": "norm", "kind": "norm"}': "'kind' is there twice",
+    '{"kind": "norm", "kind": "norm"}': "'kind' is given twice",
     '{"kind": "norm", "in_channel": 3}': "unknown field 'in_channel'; did you mean in_channels?",
     '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1}': r"unknown field '\x1b[31m\n\u202e'; choose ",
     '{"kind": {"conv": 1}}': f"kind {ELSE} {{'conv': '1'}}",
@@ -751,10 +751,10 @@ OBJECTS = {  # a line of JSON: what is said of it
 HEADERS = {  # a first line: what is said of it
     TOP.replace("stride", "strides"): "1: unknown column 'strides'; did you mean stride?",
     TOP.replace("stride", "zzz"): "1: unknown column 'zzz'; choose from bias, depth_multiplier, ",
-    TOP.replace("stride", "kind"): "1: the column 'kind' is there twice",
+    TOP.replace("stride", "kind"): "1: the column 'kind' is given twice",
     TOP.replace(",kind", ""): NO_KIND,
-    "name;kind;in_channels\n": "1: there is one column; separate columns with commas",
-    "[\n": "1: it begins like a JSON array; write one JSON object a line instead",
+    "name;kind;in_channels\n": "1: there is only one column; separate columns with commas",
+    "[\n": "1: it begins like a JSON array; write one JSON object per line instead",
     'name,"kind\x00"x,in_channels\n': "1: malformed CSV: ",
 }
 SYMBOLS = {"IC": "in_channels", "oc": "out_channels", "F": "kernel_size", "D": "input_size"}
@@ -781,24 +781,24 @@ SEVERAL = [
         f"{TOP}{FIRST}b,convv,,8,3,,,,\nc,conv,,8,3,,,d,\nd,norm,9,,,,,a,\ne,norm\n"
         "stem,linear,,8,,,,a,\nf,conv,,8,3,,,,\ng,pool,,,2,,,stem,\nh,norm,,,,,,stm,\n",
         "3: unknown kind 'convv'; did you mean conv?",
-        "4: from names 'd', but it must come before",
+        "4: from names 'd', which must come before this row",
         "5: in_channels is 9, but the input has 8",
         "6: 2 values for the 9 columns of the header",
-        "8: conv needs a map, but a linear layer feeds it",
-        "9: pool needs a map, but a linear layer feeds it",
+        "8: conv needs a map, but its input is the output of a linear layer",
+        "9: pool needs a map, but its input is the output of a linear layer",
         "10: from names 'stm', but there is no such row; did you mean stem?",
     ),
     (
         '{"kind": "norm", "in_channels": 3, "input_size": 9}\nnorm,3,9\n["norm"]\n3\nnull\n',
         "2: malformed JSON: Expecting value at column 1",
-        "3: each line must be one object, got '[\"norm\"]'",
-        "4: each line must be one object, got '3'",
-        "5: each line must be one object, got 'null'",
+        "3: each line must be one JSON object, got '[\"norm\"]'",
+        "4: each line must be one JSON object, got '3'",
+        "5: each line must be one JSON object, got 'null'",
     ),
     (
         '{\n "kind": "norm"\n}\n',
-        "1: it is one JSON object over many lines, as a report of dscalc's is; a network has one "
-        "object a line, a layer each",
+        "1: it is one JSON object over many lines, like a report of dscalc; write one "
+        "object per line, one for each layer",
     ),
 ]
 BAD = [
@@ -847,7 +847,7 @@ def test_noise_is_refused_in_printable_lines(data):
     [
         (b"x", 1, "2: the line is longer than 1,048,576 bytes"),
         (b"norm,,\n", 1, "100002: a network has at most 100,000 layers"),
-        (b"nrom,,\n", 51, "51: too many errors; the rest is not read"),
+        (b"nrom,,\n", 51, "51: too many errors; dscalc stopped reading here"),
     ],
 )
 def test_of_a_long_file_only_a_little_is_read(line, count, reason):
@@ -966,7 +966,7 @@ def test_a_table_of_more_rows_than_can_be_read_is_refused(run, written):
     for form in ("table", "json", "markdown", "svg"):
         result = run("network", path, "--no-verify", "-f", form)
         assert (result.code, result.stdout) == (2, "")
-        assert result.error.startswith(f"{form} holds at most 10,000 rows, and there are 10,001; ")
+        assert result.error.startswith(f"{form} takes at most 10,000 rows, got 10,001; ")
     assert len(run("network", path, "--no-verify", "-f", "csv").stdout.splitlines()) == 10_002
 
 
@@ -978,7 +978,7 @@ def test_a_report_is_no_list_of_layers(args, form, run, tmp_path):
     run(f"{args} --no-verify -f {form} -o {tmp_path / 'report'}")
     result = run(f"network {tmp_path / 'report'}")
     [line] = result.stderr.splitlines()
-    assert line.startswith(f"{tmp_path / 'report'}:1: it is a report of dscalc's own, not a list")
+    assert line.startswith(f"{tmp_path / 'report'}:1: it is a report that dscalc wrote, not a list")
     assert result.code == 2
 
 

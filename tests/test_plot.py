@@ -373,11 +373,11 @@ def test_a_network_without_macs_has_a_picture_too(kind, run, tmp_path):
         ),
         (
             "3 1:200 1:200 14 -f csv --plot {}/x.svg",
-            "--plot holds at most 10,000 rows, and there are 40,000; ",
+            "--plot takes at most 10,000 rows, got 40,000; ",
         ),
         (
             "3 1:1000000 3 14 -f csv --plot {}/x.svg",
-            "--plot holds at most 10,000 rows, and there are 1,000,000; ",
+            "--plot takes at most 10,000 rows, got 1,000,000; ",
         ),
         (f"{GRID} --plot {{}}/no/x.svg", "cannot write {}/no/x.svg: No such file or directory"),
         (f"{NETWORK} --plot {{}}/no/x.svg", "cannot write {}/no/x.svg: No such file or directory"),

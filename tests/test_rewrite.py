@@ -116,7 +116,7 @@ def test_globs_choose_what_is_replaced_of_what_is_eligible(options, chosen):
         ({"only": "stam"}, "'stam' matches no convolution of the model; did you mean stem?"),
         (
             {"exclude": ["stem", "zzz*"]},
-            "'zzz*' matches no convolution of the model; they are stem, body.0",
+            "'zzz*' matches no convolution of the model; choose from stem, body.0",
         ),
         ({"only": "body"}, "'body' matches no convolution of the model; did you mean body.0?"),
     ],
@@ -329,5 +329,6 @@ def test_a_model_that_cannot_be_copied_is_refused():
     with pytest.raises(DscalcError) as raised:
         copied(model)
     assert str(raised.value) == (
-        "the model cannot be copied, to leave it as it is (cannot pickle 'generator' object)"
+        "the model cannot be copied, and dscalc rewrites only a copy "
+        "(cannot pickle 'generator' object)"
     )

@@ -253,7 +253,7 @@ OF_DSCALC_1 = (
 )
 GONE = {
     "depth_multiplier": "it is the number of --as separable:M",
-    "depthwise_bias": "it is what --depthwise-bias says",
+    "depthwise_bias": "it is the option --depthwise-bias",
     "ratio": "compare calls it mac_ratio",  # of the library
     "fewer": "compare calls it mac_reduction",
 }
@@ -274,7 +274,7 @@ def test_a_name_of_dscalc_1_is_known_or_answered_with_the_new_one(name):
     [
         ("separable_mac", "macs", "did you mean separable_macs or fvcore_separable_macs?"),
         ("intensity", "macs", "did you mean standard_intensity or separable_intensity?"),
-        ("separable_flops", "macs", "with --unit flops it is known"),
+        ("separable_flops", "macs", "it needs --unit flops"),
         ("separable_macs", "flops", "with --unit flops it is called separable_flops"),
     ],
 )

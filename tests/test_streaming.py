@@ -58,8 +58,8 @@ def test_what_holds_all_rows_is_refused_beyond_10_000(form, run, tmp_path):
         result = run(f"1:{count} 64 3 14 -f {form} -o {tmp_path / 'report'}")
         assert (result.code, result.stdout) == (2, "")
         assert result.error == (
-            f"{form} holds at most 10,000 rows, and there are {count:,}; "
-            "use -f csv or -f jsonl alone, or --top N"
+            f"{form} takes at most 10,000 rows, got {count:,}; "
+            "use only -f csv or -f jsonl, or add --top N"
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -202,4 +202,4 @@ def test_an_assertion_on_a_count_of_fvcore_verifies_each_row(counted, run):
     assert result.stderr == "holds: fvcore_separable_macs < 1G in all 2 rows\n"
     refused = run(*args, "--no-verify")
     assert (refused.code, refused.stdout) == (2, "")
-    assert refused.error.startswith("fvcore_separable_macs is what the cross-check counts")
+    assert refused.error.startswith("fvcore_separable_macs comes from the cross-check")

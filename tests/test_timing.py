@@ -99,8 +99,8 @@ def test_the_verdict_of_given_times(row, as_is, rewritten, said):
 @pytest.mark.parametrize(
     ("spread", "said"),
     [
-        (1.01, "0.99x to 1.01x the time: alike, as far as can be measured"),
-        (1.5, "0.667x to 1.5x the time: measure longer, with a larger --min-run-time"),
+        (1.01, "0.99x to 1.01x the time: too close to tell apart"),
+        (1.5, "0.667x to 1.5x the time: measure longer with a larger --min-run-time"),
     ],
 )
 def test_what_is_not_decided_has_a_range_and_no_factor(spread, said):
@@ -110,21 +110,21 @@ def test_what_is_not_decided_has_a_range_and_no_factor(spread, said):
 
 # At 100 GFLOP/s and 10 GB/s, 14,652,268 bytes take 1,465.2 us, and 21,977,088 FLOPs 219.8 us.
 MOVES = (
-    "separable moves 14.65 MB in place of 13.45 MB and does 1.5 FLOP per byte in place of 12.9; at "
-    "the 100 GFLOP/s and 10 GB/s measured here it takes at least 1,465.2 us, so that it is at most"
+    "separable moves 14.65 MB instead of 13.45 MB and does 1.5 FLOP per byte instead of 12.9; at "
+    "the 100 GFLOP/s and 10 GB/s measured here it takes at least 1,465.2 us, so it is at most"
 )
 
 
 def test_times_near_what_the_machine_can_do_are_consistent_with_that():
     _, limited = sentences(took(TEXTBOOK, 2000.0, 2740.0))
-    fits = "consistent with a limit by memory"
+    fits = "consistent with a limit set by memory"
     assert limited == f"{fits}: {MOVES} 1.36x faster on this machine"
     _, limited = sentences(took(TEXTBOOK, 20_000.0, 3000.0))
-    assert limited.startswith("not explained by a limit by memory: ")
+    assert limited.startswith("not explained by a limit set by memory: ")
     # 104,566,784 FLOPs take 1,045.7 us, and 2,672,640 bytes 267.3 us.
     _, limited = sentences(took(DEEP, 9000.0, 2000.0))
-    assert limited.startswith("consistent with a limit by arithmetic: ")
-    assert limited.endswith("it takes at least 1,045.7 us, so that it is at most 8.61x faster on "
+    assert limited.startswith("consistent with a limit set by arithmetic: ")
+    assert limited.endswith("it takes at least 1,045.7 us, so it is at most 8.61x faster on "
                             "this machine")  # fmt: skip
     assert read(took(DEEP, 9000.0, 2000.0), "speedup_limit") == pytest.approx(9000 / 1045.66784)
 
@@ -147,7 +147,7 @@ def test_noise_and_page_faults_are_told():
     row = took(TEXTBOOK, 1000.0, 1370.0, iqr=230.0, faults=6241.0)
     assert read(row, "noisy")
     assert list(sentences(row))[1:] == [
-        "a run of standard makes 6,241 page faults: its time is in part that of getting memory "
+        "each run of standard makes 6,241 page faults: part of its time goes to getting memory "
         "from the system",
         "noisy: the interquartile range is 23% of the median time (more than 10%); measure again "
         "on a quiet machine",
@@ -383,7 +383,7 @@ def test_an_interrupt_comes_through_and_leaves_nothing(runs, monkeypatch):
 # The refusals
 
 NOT_THERE = f"is not available to torch {torch.__version__} on this machine; use cpu"
-ITS_OWN = "leave it out for as many as torch uses by itself"
+ITS_OWN = "omit it to use as many as torch does"
 SECONDS = "a number of seconds greater than 0"
 
 
@@ -426,7 +426,7 @@ def test_a_dtype_that_the_device_does_not_have(monkeypatch):
 
 
 def test_channels_last_of_a_1d_layer():
-    with pytest.raises(DscalcError, match="2-D and 3-D convolutions, got a 1-D one; leave it out"):
+    with pytest.raises(DscalcError, match="2-D and 3-D convolutions, got a 1-D one; omit it"):
         measured([layer(4, 6, 3, (8,))], Settings(channels_last=True))
 
 
@@ -477,7 +477,7 @@ def test_a_layer_that_does_not_fit_is_refused_with_the_numbers(runs, monkeypatch
         measured([DEEP], Settings())
     assert str(refused.value) == (
         "512 -> 512 channels, 3x3 kernel, 14x14 map, padding same needs about 38.74 MB to be "
-        "measured, and cpu has 4 MB free; use a smaller layer or batch"
+        "measured, but cpu has 4 MB free; use a smaller layer or batch"
     )
     assert not runs.candidates
 

@@ -246,7 +246,7 @@ def nested(x):
 SQUARE = torch.eye(4)
 SHOWN = pytest.mark.skipif(
     not hasattr(TorchDispatchMode, "supports_higher_order_operators"),
-    reason="torch 2.4 shows no mode what is in a higher-order operator",
+    reason="torch 2.4 hides what is in a higher-order operator",
 )
 
 
@@ -456,12 +456,12 @@ def test_error_names_the_module_and_the_line():
     with pytest.raises(DscalcError) as info:
         seen(nn.Sequential(nn.ReLU(), nn.Sequential(conv())), IMAGE[:, :1])
     assert str(info.value).startswith("1.0 (Conv2d) cannot run on these inputs (RuntimeError: ")
-    assert str(info.value).endswith("; forward asks for (input): check the shapes and dtypes")
+    assert str(info.value).endswith("; forward takes (input): check the shapes and dtypes")
     with pytest.raises(DscalcError) as info:
         seen(nn.Sequential(Calling(broken)), IMAGE)
     line = broken.__code__.co_firstlineno + 1
     assert str(info.value).startswith("0 (Calling) cannot run on these inputs (KeyError: ")
-    assert f"{__name__}.py:{line}); forward asks for (input)" in str(info.value)
+    assert f"{__name__}.py:{line}); forward takes (input)" in str(info.value)
 
 
 def unregistered(model, x):

@@ -133,7 +133,7 @@ def test_a_transposed_convolution_is_that_of_torch(sizes, in_channels, out_chann
     try:
         conv = TransposedConv(in_channels, out_channels, **sizes, bias=bias, batch_size=2)
     except DscalcError as error:
-        assert "cuts all of the output away" in str(error)  # noqa: PT017
+        assert "removes the whole output" in str(error)  # noqa: PT017
         return
     dims = len(conv.kernel_size)
     kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
@@ -241,7 +241,7 @@ def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
         ("64 64 3 28 --as grouped:x", "grouped groups must be a whole number such as 8, got 'x'"),
         ("64 64 3 28 --as botleneck", "--as: unknown block 'botleneck'; did you mean bottleneck?"),
         ("bench 64 64 3 28 --as standard", "--as standard is what the layer is compared with"),
-        ("model x:X --as standard", "--as standard is what a model has already"),
+        ("model x:X --as standard", "--as standard is what the model already has"),
         ("64 64,128 3 28 --work", "--work shows one layer"),
         ("3,5 64 3 28 --as grouped:8", "no layer is left; left out: grouped:8: 8 groups do not"),
     ],
@@ -333,7 +333,7 @@ def test_sources_are_joined_and_may_be_the_input(run, tmp_path):
     assert (
         run(f"network {file}")
         .stderr.strip()
-        .endswith("net.csv:5: from joins maps of one size, got 16x16 and 8x8")
+        .endswith("net.csv:5: from joins maps of the same size, got 16x16 and 8x8")
     )
 
 

@@ -75,8 +75,8 @@ class Assertion(NamedTuple):
         """
         if self._undecided(row):
             raise DscalcError(
-                f"cannot check {self.text!r}: {row.name}: not decided which is faster; "
-                "measure longer, with a larger --min-run-time"
+                f"cannot check {self.text!r}: {row.name}: it is not decided which is faster; "
+                "measure longer with a larger --min-run-time"
             )
         return bool(_HOLDS[self.operator](self._value(row), self.limit(baseline)))
 
@@ -90,15 +90,15 @@ class Assertion(NamedTuple):
             return _whole(self.number)
         if baseline is None:
             raise DscalcError(
-                f"cannot check {self.text!r}: baseline is not known without --baseline FILE, "
-                "which network and model take"
+                f"cannot check {self.text!r}: baseline needs --baseline FILE, an option of "
+                "network and model"
             )
         return _whole(self.number * Fraction(self._value(baseline, " in the baseline")))
 
     def _value(self, row: Row, where: str = "") -> int | float | Fraction:
         value: int | float | Fraction | None = self.field.read(row)
         if value is None:
-            reason = f"{self.field.name} has no value{where or ' in this record'}"
+            reason = f"{self.field.name} has no value{where or ' in this row'}"
             if row.unknown:
                 operators = ", ".join(row.unknown)
                 reason = f"{self.field.name} is not known{where}: no formula for {operators}"
@@ -115,7 +115,7 @@ class Assertion(NamedTuple):
             DscalcError: it reads a baseline.
         """
         if self.of_baseline:
-            raise DscalcError(f"{option} has no baseline, got {words.shown(self.text)}")
+            raise DscalcError(f"{option} cannot use baseline, got {words.shown(self.text)}")
         return self
 
     def distance(self, row: Row) -> Fraction | None:

@@ -131,8 +131,8 @@ def torch_needed() -> Iterator[None]:
             yield
     except Exception as error:  # a broken installation can raise anything
         raise DscalcError(
-            f"this needs torch and fvcore, and importing them failed ({error}); "
-            "install them again: pip install torch fvcore"
+            f"this needs torch and fvcore, but importing them failed ({error}); "
+            "reinstall them: pip install torch fvcore"
         ) from error
 
 
@@ -222,7 +222,7 @@ def write_alternatives(
         held = list(islice(rows, _MOST_ROWS))
         if next(rows, None):
             raise DscalcError(
-                f"more than {_MOST_ROWS:,} rows are left, which {output.format} does not hold; "
+                f"more than {_MOST_ROWS:,} rows are left, too many for {output.format}; "
                 "narrow --where, or add --top N"
             )
         notes = _left_out_notes(left_out)
@@ -283,12 +283,10 @@ def _left_out_notes(left_out: Mapping[str, int]) -> list[str]:
 
 
 def _refuse_many(
-    count: int, what: str, instead: str = "use -f csv or -f jsonl alone, or --top N"
+    count: int, what: str, instead: str = "use only -f csv or -f jsonl, or add --top N"
 ) -> None:
     if count > _MOST_ROWS:
-        raise DscalcError(
-            f"{what} holds at most {_MOST_ROWS:,} rows, and there are {count:,}; {instead}"
-        )
+        raise DscalcError(f"{what} takes at most {_MOST_ROWS:,} rows, got {count:,}; {instead}")
 
 
 def counter(verdict: Verdict, verbose: bool) -> Count:
@@ -305,7 +303,7 @@ def counter(verdict: Verdict, verbose: bool) -> Count:
                 from dscalc.pytorch.crosscheck import count, versions
         except DscalcError as error:
             broken = True
-            verdict.refuse(f"{error}; or add --no-verify")
+            verdict.refuse(f"{error}; or skip the check with --no-verify")
             return None
         try:
             found = count(steps)
@@ -313,7 +311,7 @@ def counter(verdict: Verdict, verbose: bool) -> Count:
                 verdict.say(f"counted by {versions()}: {found}")
             return found
         except CrosscheckError as error:
-            verdict.refuse(f"{error}; add --no-verify to do without")
+            verdict.refuse(f"{error}; skip the check with --no-verify")
             return None
 
     return counted

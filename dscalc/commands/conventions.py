@@ -55,7 +55,7 @@ def answer_rows(
     rows = list(report.rows)
     sources = [_source("", rows)]
     if any(row.rewritten is not row.as_is for row in rows):
-        what = f"it rewritten as {report.block}"
+        what = f"the network rewritten as {report.block}"
         sources.append(_source(what, [row._replace(as_is=row.rewritten) for row in rows]))
     more = (_source(f"an input of {size}x{size}", at, 1) for size, at in sized)
     return answer(report, options, output, sources, more)

@@ -137,7 +137,7 @@ def model(
 
     The rows add up to the total of the model. --get and --assert read the total.
     """
-    block = Block.parse(as_, standard="what a model has already")
+    block = Block.parse(as_, standard="what the model already has")
     conventions.check(output, batch, baseline=held_against.baseline, several=len(targets) > 1)
     before = held_against.read(ctx, "model", block)
     asked = Asked("model", block, output, before)
@@ -172,7 +172,7 @@ def model(
                 try:
                     report = count(verify=verify)
                 except CrosscheckError as error:
-                    verdict.refuse(f"{error}; add --no-verify to do without")
+                    verdict.refuse(f"{error}; skip the check with --no-verify")
                     report = count(verify=False)
         if verify and output.verbose:
             verdict.say(f"counted by {versions()}")

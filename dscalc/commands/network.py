@@ -130,7 +130,7 @@ def network(
         for size in (_sizes(input_size) if input_size is not None else [None])
     ]
     if sources.count("-") > 1:
-        raise DscalcError("stdin can be read once; name - once")
+        raise DscalcError("stdin can be read only once; give - once")
     several = len(sources) * len(variants) > 1
     conventions.check(output, scale.batch, baseline=held_against.baseline, several=several)
     if several:
@@ -230,12 +230,12 @@ def _layers(options: dict[str, Any], content: bytes) -> list[Row]:
         return read_network(BytesIO(content), "line", **options)
     except FileError as error:
         first = str(error).partition("\n")[0].replace(":", " ", 1)
-        raise DscalcError(f"is no JSON report, nor a list of layers ({first})") from None
+        raise DscalcError(f"is neither a JSON report nor a list of layers ({first})") from None
 
 
 def _notes(rows: list[Row], block: Block) -> list[str]:
     if not all(row.kept for row in rows):
         return []
     if block == STANDARD:
-        return ["every row is plain already; --as separable says what separable would cost"]
+        return ["every row is already plain; --as separable shows what separable would cost"]
     return [f"no row can be rewritten as {block}"]

@@ -223,8 +223,8 @@ class ScaleOptions:
         ):
             if "," in text:
                 raise DscalcError(
-                    f"{name} takes a list in dscalc network alone, got {words.shown(text)}; "
-                    "list the channels or sizes themselves"
+                    f"{name} takes a list only in dscalc network, got {words.shown(text)}; "
+                    "list the channels or sizes instead"
                 )
         return self._parsed(self.width_multiplier, self.resolution_multiplier)
 
@@ -259,7 +259,7 @@ class CheckOptions:
         counted = [field for field in asked if field.formula]
         numbers = [field.name for field in counted if field.is_number]
         if numbers and self.verify is False:
-            raise DscalcError(f"{numbers[0]} is what the cross-check counts; drop --no-verify")
+            raise DscalcError(f"{numbers[0]} comes from the cross-check; drop --no-verify")
         return self.verify if self.verify is not None else bool(counted) or by_default
 
 
@@ -308,7 +308,7 @@ class ConventionOptions:
             return
         first, *others = self.asked
         if several:
-            raise DscalcError(f"{first} is about one network or model; give one")
+            raise DscalcError(f"{first} takes one network or model; give only one")
         besides = {
             "--get": output.get,
             "--assert": output.assertions,
@@ -321,18 +321,18 @@ class ConventionOptions:
         }
         others += [name for name, given in besides.items() if given]
         if others:
-            raise DscalcError(f"{first} answers alone; drop {' and '.join(others)}")
+            raise DscalcError(f"{first} prints its own answer; drop {' and '.join(others)}")
         if self.explain is not None:
             from dscalc.checks.conventions import read_number
 
             read_number(self.explain, "--explain")
         if not self.cite and words.whole(batch, "--batch") > 1:
-            raise DscalcError(f"{first} is about one sample, as counters print it; drop --batch")
+            raise DscalcError(f"{first} counts one sample, as other counters do; drop --batch")
         if self.cite and output.format != "table":
             raise DscalcError("--cite prints one sentence; drop --format")
         if output.format in ("csv", "jsonl"):
             raise DscalcError(
-                f"{first} is written as table, markdown, svg or json, got {output.format}"
+                f"{first} needs --format table, markdown, svg or json, got {output.format}"
             )
 
 

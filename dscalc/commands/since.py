@@ -62,7 +62,7 @@ class BaselineOptions:
             DscalcError: a baseline is given.
         """
         if self.baseline is not None:
-            raise DscalcError("--baseline is held against one network or model; give one")
+            raise DscalcError("--baseline compares one network or model; give only one")
 
 
 def _question(ctx: typer.Context) -> str:

@@ -74,7 +74,7 @@ class Verdict:
         if row.crosscheck != "mismatch":
             return
         differences = [
-            f"{field.name} is {found:,} and the formula gives {expected:,}"
+            f"{field.name} is {found:,}, but the formula gives {expected:,}"
             for field in report.fields
             if field.is_number
             and field.formula

@@ -292,7 +292,7 @@ class Block(NamedTuple):
         numbers = BLOCKS[name].numbers
         spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])
         if len(given) > len(numbers):
-            raise DscalcError(f"{option}: the block is {spelled}, got {words.shown(text)}")
+            raise DscalcError(f"{option}: write the block as {spelled}, got {words.shown(text)}")
         pairs = zip(given, numbers, strict=False)
         read = [
             words.whole(value, f"{name} {number.meaning}", such_as=number.usual)

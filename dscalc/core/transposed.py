@@ -71,9 +71,7 @@ class TransposedConv(Conv):
             )
         )
         if output_size and min(output_size) < 1:
-            raise DscalcError(
-                f"padding {times(cut)} cuts all of the output away; use a smaller one"
-            )
+            raise DscalcError(f"padding {times(cut)} removes the whole output; use a smaller one")
         self.__dict__.update(padding=cut, output_padding=added, output_size=output_size)
 
     @property

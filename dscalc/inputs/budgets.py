@@ -103,28 +103,28 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
         elif not isinstance(value, str):
             yield f"{key} must be a string, got {value!r}"
     if "run" not in table:
-        yield 'run is missing; it is a command line such as "network mobilenet_v1"'
+        yield 'run is missing; add a command line such as "network mobilenet_v1"'
     elif isinstance(table["run"], str):
         yield from _problems_of_run(table["run"])
     if not _listed(table.get("assert", [])) and not _listed(table.get("assert-each", [])):
-        yield 'assert is missing; it is what must hold, such as "macs <= 600M"'
+        yield 'assert is missing; add an assertion such as "macs <= 600M"'
 
 
 def _problems_of_run(text: str) -> Iterator[str]:
     try:
         run = _split(text)
     except ValueError as error:
-        yield f"run {words.shown(text)} is no command line: {str(error).lower()}"
+        yield f"run {words.shown(text)} is not a command line: {str(error).lower()}"
         return
     if not run:
-        yield 'run is empty; it is a command line such as "network mobilenet_v1"'
+        yield 'run is empty; give a command line such as "network mobilenet_v1"'
     elif run[0] == "check":
         yield "run cannot be another check"
     for word in run:
         option = word.partition("=")[0]
         short = re.match(r"-[foqvh]", word)
         if option in _ELSEWHERE or short:
-            yield f"run answers the assertions alone; drop {short[0] if short else option}"
+            yield f"run only checks assertions; drop {short[0] if short else option}"
 
 
 def _budget(table: Mapping[str, Any]) -> Budget:

@@ -147,7 +147,7 @@ def read_network(stream: BinaryIO, name: str, **scale: Any) -> list[Row]:
 def _read(stream: BinaryIO, problems: Problems) -> list[_Entry]:
     entries = list(_entries(stream, problems))
     if not entries and not problems.found:
-        problems.add(1, "there are no layers in it; give a header row and one row a layer")
+        problems.add(1, "it has no layers; give a header row and one row per layer")
     return entries
 
 
@@ -219,7 +219,7 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
             try:
                 parsed = _parsed(cells, line, name)
                 if name in named:
-                    raise DscalcError(f"line {named[name]} has the name {name} already")
+                    raise DscalcError(f"line {named[name]} already has the name {name}")
                 entry = parsed
             except DscalcError as error:
                 problems.add(line, error)
@@ -233,7 +233,7 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
     spelled = cells.get("kind", "")
     kind = spelled.partition(":")[0]
     if not kind:
-        raise DscalcError(f"kind is missing; it is one of {', '.join(_COLUMNS)}")
+        raise DscalcError(f"kind is missing; choose from {', '.join(_COLUMNS)}")
     if kind not in _COLUMNS:
         raise DscalcError(f"unknown kind {words.shown(kind)}; {suggestion(kind, _COLUMNS)}")
     for column in cells:
@@ -246,7 +246,9 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
     if "kernel_size" in _COLUMNS[kind] and "kernel_size" not in cells:
         raise DscalcError(f"{kind} needs a kernel_size{' or global' * (kind == 'pool')}")
     if name == "input":
-        raise DscalcError("input names what the network reads; give the row another name")
+        raise DscalcError(
+            "the name input stands for the network's input; give the row another name"
+        )
     pools_all = kind == "pool" and cells.get("kernel_size") == "global"
     block = Block.parse(spelled, "kind") if kind in BLOCKS else None
     if block is None and ":" in spelled:
@@ -358,7 +360,7 @@ def _joined(entry: _Entry, entries: list[_Entry], outputs: dict[str, _Map | None
     sizes = {fed.size: None for fed in known}
     if len(sizes) > 1:
         raise DscalcError(
-            f"from joins maps of one size, got {' and '.join(times(size) for size in sizes)}"
+            f"from joins maps of the same size, got {' and '.join(times(size) for size in sizes)}"
         )
     return _Map(sum(fed.channels for fed in known), known[0].size)
 
@@ -368,12 +370,12 @@ def _named_source(
 ) -> _Map | None:
     if source in outputs:
         return outputs[source]
-    wanted = f"from names {words.shown(source)}, but"
+    wanted = f"from names {words.shown(source)},"
     if any(source == other.name for other in entries):
-        raise DscalcError(f"{wanted} it must come before")
+        raise DscalcError(f"{wanted} which must come before this row")
     if len(outputs) < 2:
-        raise DscalcError(f"{wanted} no row comes before this one; leave it empty")
-    raise DscalcError(f"{wanted} there is no such row; {suggestion(source, outputs)}")
+        raise DscalcError(f"{wanted} but no row comes before this one; leave it empty")
+    raise DscalcError(f"{wanted} but there is no such row; {suggestion(source, outputs)}")
 
 
 def _network_input(row: _Entry, scale: _Scale) -> _Map:
@@ -382,7 +384,7 @@ def _network_input(row: _Entry, scale: _Scale) -> _Map:
     if row.kind == "linear":
         if row.input_size is not None:
             raise DscalcError(
-                "a linear layer that comes first has its features as in_channels and no input_size"
+                "a first linear layer takes its features as in_channels; leave input_size empty"
             )
         return _Map(row.in_channels, ())
     size = scale.input_size or row.input_size
@@ -422,7 +424,9 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
         shape = Shape(features, out_channels, (), (), bias, scale.batch_size)
         return _kept(name, entry.kind, shape, linear)
     if not size:
-        raise DscalcError(f"{entry.kind} needs a map, but a linear layer feeds it")
+        raise DscalcError(
+            f"{entry.kind} needs a map, but its input is the output of a linear layer"
+        )
     if entry.kind in ("pool", "upsample"):
         output_size = (1,) * len(size)
         if entry.kind == "upsample":

@@ -16,8 +16,8 @@ _MOST_ERRORS = 50
 _LONGEST_LINE = 2**20  # bytes
 _OF_A_REPORT = "mac_ratio"  # a field that the rows of every report have, and no list of layers
 _A_REPORT = (
-    "it is a report of dscalc's own, not a list of layers; dscalc network mobilenet_v1 --show "
-    "prints such a list"
+    "it is a report that dscalc wrote, not a list of layers; for such a list see "
+    "dscalc network mobilenet_v1 --show"
 )
 _SYMBOLS = {"ic": "in_channels", "oc": "out_channels", "f": "kernel_size", "d": "input_size"}
 
@@ -38,8 +38,8 @@ def read_cells(
     if first.strip() == "{":
         problems.add(
             skipped,
-            "it is one JSON object over many lines, as a report of dscalc's is; "
-            "a network has one object a line, a layer each",
+            "it is one JSON object over many lines, like a report of dscalc; "
+            "write one object per line, one for each layer",
         )
         problems.raise_any()
     if first.lstrip().startswith("{"):
@@ -59,7 +59,9 @@ class Problems:
         """Note what is wrong with a line; stop reading where there is too much of it."""
         self.found.append((line, f"{self.file}:{line}: {words.printable(str(reason))}"))
         if len(self.found) >= _MOST_ERRORS:
-            self.found.append((line, f"{self.file}:{line}: too many errors; the rest is not read"))
+            self.found.append(
+                (line, f"{self.file}:{line}: too many errors; dscalc stopped reading here")
+            )
             self.raise_any()
 
     def raise_any(self) -> None:
@@ -127,7 +129,9 @@ def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int,
                 line.strip(), object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str
             )
             if not isinstance(values, dict) or not values:
-                raise DscalcError(f"each line must be one object, got {words.shown(line.strip())}")
+                raise DscalcError(
+                    f"each line must be one JSON object, got {words.shown(line.strip())}"
+                )
             if _OF_A_REPORT in values:
                 problems.add(number, _A_REPORT)
                 problems.raise_any()
@@ -148,7 +152,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise DscalcError(f"{words.shown(twice)} is there twice")
+        raise DscalcError(f"{words.shown(twice)} is given twice")
     return values
 
 
@@ -169,17 +173,17 @@ def _check_columns(
     header: list[str], line: int, problems: Problems, columns: Collection[str]
 ) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        problems.add(line, "there is one column; separate columns with commas")
+        problems.add(line, "there is only one column; separate columns with commas")
         problems.raise_any()
     if header[0].startswith("["):
-        problems.add(line, "it begins like a JSON array; write one JSON object a line instead")
+        problems.add(line, "it begins like a JSON array; write one JSON object per line instead")
         problems.raise_any()
     if _OF_A_REPORT in header:
         problems.add(line, _A_REPORT)
         problems.raise_any()
     for number, column in enumerate(header):
         if column in header[:number]:
-            problems.add(line, f"the column {words.shown(column)} is there twice")
+            problems.add(line, f"the column {words.shown(column)} is given twice")
         elif column not in columns:
             problems.add(
                 line, f"unknown column {words.shown(column)}; {suggestion(column, columns)}"

@@ -75,7 +75,7 @@ def audit(
         CrosscheckError: fvcore cannot count one of its layers.
     """
     if isinstance(block, str):
-        block = Block.parse(block, "block", standard="what a model has already")
+        block = Block.parse(block, "block", standard="what the model already has")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     as_is, copied = trace_either(model, args, kwargs, rebuild, quantities=quantities)
@@ -289,7 +289,7 @@ def _whole(
     faults = []
     if whole.as_is.cost.params != params:
         faults.append(
-            f"the model holds {params:,} parameters, and its rows {whole.as_is.cost.params:,}"
+            f"the model holds {params:,} parameters, but its rows have {whole.as_is.cost.params:,}"
         )
     for traced, side, what in (
         (as_is, whole.as_is, "the model"),
@@ -300,8 +300,8 @@ def _whole(
             known = traced.known_to_torch
         if not traced.unknown and traced.torch_macs not in (None, known):
             faults.append(
-                f"torch's FlopCounterMode gives {traced.torch_macs:,} MACs for {what}, and the "
-                f"formulas {known:,}"
+                f"torch's FlopCounterMode gives {traced.torch_macs:,} MACs for {what}, but the "
+                f"formulas give {known:,}"
             )
     found: dict[str, Counted | None] = {}
     for name in ("as_is", "rewritten"):
@@ -344,20 +344,20 @@ def _notes(
         noun = "convolution" if {row.kind for row in idle} <= plain else "module"
         yield f"{_number(len(idle), noun)} did not run ({names}): {_number(params, 'param')}"
     if as_is.real:
-        yield f"this ran on real tensors, since the model needs values ({as_is.reason})"
+        yield f"this ran on real tensors, because the model needs values ({as_is.reason})"
     for name, calls in as_is.unknown.items():
-        yield f"not known: what {name} costs ({_number(calls, 'call')})"
+        yield f"no formula for {name} ({_number(calls, 'call')})"
     if verified and not as_is.unknown and (unchecked := _unchecked(rows)):
         names = ", ".join(dict.fromkeys(f"{row.name} ({row.kind})" for row in unchecked[:3]))
         more = ", ..." if len(unchecked) > 3 else ""
-        yield f"not cross-checked, as neither fvcore nor torch counts it: {names}{more}"
+        yield f"not cross-checked, because neither fvcore nor torch counts it: {names}{more}"
     modules = [module for path, module in model.named_modules() if path in as_is.ran]
     without_macs = {
         "norms": any(isinstance(module, _NORMS) for module in modules),
         "adaptive pools": any("AdaptiveAvgPool" in type(module).__name__ for module in modules),
     }
     if what := " and ".join(name for name, there in without_macs.items() if there):
-        yield f"fvcore's own total also counts {what}, which hold no MACs"
+        yield f"fvcore's own total also counts {what}, which have no MACs"
 
 
 def _kept(rows: list[Row], block: Block, as_is: Trace) -> Iterator[str]:

@@ -60,7 +60,7 @@ def read_inputs(
                 f"the keyword of an --input must be a name such as mask=1x32, got {shown(word)}"
             )
         if keyword in kwargs:
-            raise DscalcError(f"--input {keyword} is there twice, got {shown(word)}; give it once")
+            raise DscalcError(f"--input {keyword} is given twice, got {shown(word)}; give it once")
         try:
             kind = torch_dtype(named if colon else dtype or "float32")
         except DscalcError as error:
@@ -89,14 +89,14 @@ def inputs_from(target: str) -> Inputs:
             made = call(target, made, None)
     if isinstance(made, nn.Module):
         raise DscalcError(
-            f"{target} is a model ({type(made).__name__}); --inputs names what a model takes"
+            f"{target} is a model ({type(made).__name__}); --inputs names the inputs of a model"
         )
     if isinstance(made, Mapping):
         for name in made:
             if not isinstance(name, str):
                 raise DscalcError(
-                    f"{target} is a dict with the key {shown(str(name))}, and its keys are "
-                    "keywords of forward; if that takes the dict itself, make it a tuple: (it,)"
+                    f"{target} is a dict with the key {shown(str(name))}, but its keys must "
+                    "be keywords of forward; if it takes the dict itself, make it a tuple: (it,)"
                 )
         return Inputs((), dict(made))
     return Inputs(tuple(made) if isinstance(made, tuple | list) else (made,))
@@ -163,7 +163,7 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
         inputs: that it was called with.
         error: what came of it.
     """
-    asks = f"forward asks for {signature_text(_forward(model))}"
+    asks = f"forward takes {signature_text(_forward(model))}"
     parameters = _parameters(model)
     needed = [each for each in parameters if each.default is Parameter.empty]
     if _misfit(model, inputs):
@@ -188,8 +188,8 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
         )
         if re.search(wanted, str(error)):
             return (
-                f"{asks}, which seems to be no plain tensor: write a function that returns (it,) "
-                "and name it with --inputs MODULE:ATTR"
+                f"{asks}, which seems not to be a plain tensor: write a function that returns "
+                "(it,) and name it with --inputs MODULE:ATTR"
             )
     return f"{asks}: check the shapes and dtypes"
 

@@ -58,7 +58,7 @@ def load_model(
         model = load_object(target, "a model", "Net")
         if isinstance(model, nn.Module):
             if arguments:
-                raise DscalcError(f"{target} is a module already and takes no --kwargs")
+                raise DscalcError(f"{target} is already a module and takes no --kwargs")
         elif not callable(model):
             raise DscalcError(
                 f"{target} is of type {type(model).__name__}; it must be an nn.Module, or a "
@@ -80,7 +80,7 @@ def load_object(target: str, what: str, example: str) -> Any:
     name, colon, attributes = target.rpartition(":")
     if not colon or not name or not attributes:
         raise DscalcError(
-            f"{what} is MODULE:ATTR, such as mymodels.py:{example}, got {shown(target)}"
+            f"{what} must be MODULE:ATTR, such as mymodels.py:{example}, got {shown(target)}"
         )
     found: Any = _imported(name)
     for attribute in attributes.split("."):
@@ -224,7 +224,7 @@ def torch_dtype(name: str) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype in {getattr(torch, each) for each in _DTYPES}:
         return dtype
     hint = did_you_mean(name, _DTYPES, f"give one of {', '.join(_DTYPES)}")
-    raise DscalcError(f"{shown(name)} is no dtype of an input; {hint}")
+    raise DscalcError(f"{shown(name)} is not a dtype for an input; {hint}")
 
 
 def signature_text(function: Callable[..., Any]) -> str:
@@ -270,16 +270,16 @@ def _imported(name: str) -> ModuleType:
             if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
                 hint = _near_modules(name, error.name)
                 raise DscalcError(f"there is no module {shown(name)} here; {hint}") from error
-            hint = "; install it, or run dscalc in the folder that it is in"
+            hint = "; install it, or run dscalc in its folder"
         elif isinstance(error, SystemExit):
-            hint = "; put what it runs under if __name__ == '__main__':"
+            hint = "; put the code that it runs under if __name__ == '__main__':"
         elif "no known parent package" in str(error):
-            hint = "; put an empty __init__.py beside it, which makes the folder a package"
+            hint = "; add an empty __init__.py beside it to make the folder a package"
         raise _failed(f"importing {name}", error, hint) from error
     if is_file and not (module.__file__ and path.samefile(module.__file__)):
         raise DscalcError(
-            f"{name} is {module.__name__}, and another of that name is imported already "
-            f"({module.__file__}); rename its package"
+            f"{name} is {module.__name__}, but another module of that name is already "
+            f"imported ({module.__file__}); rename its package"
         )
     return module
 
@@ -357,8 +357,8 @@ def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
     if re.search("CUDA|NVIDIA", str(error)) and not torch.cuda.is_available():
         line = f" in {shown(frame[2])}" if frame else ""
         return DscalcError(
-            f"{where}{doing} needs CUDA{line}, and torch finds none here; use a device that is "
-            "there, or none: dscalc counts without a GPU"
+            f"{where}{doing} needs CUDA{line}, but torch finds none here; build the model on the "
+            "CPU: dscalc needs no GPU"
         )
     return DscalcError(
         f"{where}{doing} failed ({described(error)}){hint or ('' if frame else '; -v shows where')}"

@@ -74,7 +74,9 @@ def copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the model's own attributes raise
         reason = printable(str(error).partition("\n")[0])
-        raise DscalcError(f"the model cannot be copied, to leave it as it is ({reason})") from error
+        raise DscalcError(
+            f"the model cannot be copied, and dscalc rewrites only a copy ({reason})"
+        ) from error
 
 
 def reasons_to_keep(
@@ -170,7 +172,7 @@ def _matching(patterns: Patterns, paths: Collection[str]) -> set[str]:
         found = fnmatch.filter(paths, pattern)
         if not found:
             near = get_close_matches(pattern, paths, n=1)
-            hint = f"they are {', '.join(paths)}" if paths else "it has none"
+            hint = f"choose from {', '.join(paths)}" if paths else "it has none"
             if near:
                 hint = f"did you mean {near[0]}?"
             raise DscalcError(f"{pattern!r} matches no convolution of the model; {hint:.300}")

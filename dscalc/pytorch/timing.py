@@ -90,7 +90,7 @@ class Settings:
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise DscalcError(
                 f"threads must be from 1 to {_MOST_THREADS}, got {self.threads}; "
-                "leave it out for as many as torch uses by itself"
+                "omit it to use as many as torch does"
             )
         if not 0 < self.min_run_time < inf:
             raise DscalcError(
@@ -262,13 +262,12 @@ def _check(rows: Sequence[Row], settings: Settings) -> None:
         raise DscalcError(f"a measured layer must have 1, 2 or 3 spatial axes, got {dims}")
     if settings.channels_last and dims not in _CHANNELS_LAST:
         raise DscalcError(
-            f"channels_last is a layout of 2-D and 3-D convolutions, got a {dims}-D one; "
-            "leave it out"
+            f"channels_last is a layout of 2-D and 3-D convolutions, got a {dims}-D one; omit it"
         )
     needed, free = bytes_needed(rows, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
-            f"{_named(row)} needs about {amount(needed)} to be measured, and "
+            f"{_named(row)} needs about {amount(needed)} to be measured, but "
             f"{settings.device} has {amount(free)} free; use a smaller layer or batch"
         )
 

@@ -329,7 +329,7 @@ def _copied_model(model: nn.Module, device: str) -> nn.Module:
                     module.to(device)
     except Exception as error:  # whatever the model's own attributes raise
         raise DscalcError(
-            f"the model cannot be copied, to leave it as it is ({_first_line(error)})"
+            f"the model cannot be copied, and dscalc runs only a copy ({_first_line(error)})"
         ) from error
     return twin.eval()
 
@@ -411,8 +411,8 @@ def trace_either(
     if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
         if rebuild is None:
             raise DscalcError(
-                f"the model does not run without values ({reason}), and its weights are on the "
-                "meta device, where they have none; build it on the CPU"
+                f"the model does not run without values ({reason}), but its weights are on the "
+                "meta device, which has none; build it on the CPU"
             ) from cause
         model = rebuild()
     twin = on_cpu(model)
@@ -777,8 +777,8 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
     elif "require grad" in str(error):
         advice = "models run without gradients here"
     elif "active mode" in str(error):  # which names dscalc's own
-        why = f"torch {torch.__version__} shows no mode what is in a higher-order operator{line}"
-        advice = "a later torch does"
+        why = f"torch {torch.__version__} hides what is in a higher-order operator{line}"
+        advice = "use a later torch"
     elif isinstance(error, NotImplementedError):
         return DscalcError(f"{what} cannot run on these inputs ({why})")
     return DscalcError(f"{what} cannot run on these inputs ({why}); {advice}")

@@ -136,14 +136,14 @@ def _checked(
         DscalcError: it is of another kind, or does not hold all of its rows.
     """
     if report is None:
-        raise DscalcError("is no JSON report of dscalc's")
+        raise DscalcError("is not a JSON report of dscalc")
     schema, made_by, as_ = (str(report.get(key))[:60] for key in ("schema", "command", "as"))
     if schema != SCHEMA:
-        raise DscalcError(f"has the schema {schema}, and this version reads {SCHEMA}")
+        raise DscalcError(f"has the schema {schema}, but this version reads {SCHEMA}")
     if made_by != command:
-        raise DscalcError(f"is a report of dscalc {made_by}, and this is dscalc {command}")
+        raise DscalcError(f"is a report of dscalc {made_by}, but this is dscalc {command}")
     if as_ != str(block):
-        raise DscalcError(f"was written with --as {as_}, and this is --as {block}")
+        raise DscalcError(f"was written with --as {as_}, but this is --as {block}")
     whole, rows = report.get("total"), report.get("rows")
     if not isinstance(whole, dict) or not isinstance(rows, list):
         raise DscalcError("has no total: it holds several networks or models")
@@ -156,7 +156,9 @@ def _checked(
     found = summed(row.as_is.cost for row in read)
     macs = found.macs if total.unknown else total.as_is.cost.macs  # then none to compare with
     if (found.macs, found.params) != (macs, total.as_is.cost.params):
-        raise DscalcError("lacks some rows of its total; leave out what picks rows, such as --top")
+        raise DscalcError(
+            "lacks some rows of its total; drop options that select rows, such as --top"
+        )
     return with_shares(read), total._replace(share=together(read).share)
 
 
@@ -248,7 +250,7 @@ class _Written:
 
     def _wrong(self, name: str) -> DscalcError:
         value = f"is {self._values[name]!r:.60}" if name in self._values else "is missing"
-        return DscalcError(f"is not as it was written: {name} of {self._where} {value}")
+        return DscalcError(f"is damaged: {name} of {self._where} {value}")
 
 
 def compared(report: Report, baseline: Baseline) -> Report:
@@ -278,8 +280,8 @@ def change_fields(unit: Unit) -> tuple[Field, ...]:
 
     found = [
         Field("change", "", str, "added, removed, dearer, cheaper, renamed or same", Path("kind")),
-        Field("name", "", str, "its name now; of a removed row, before", Path("row.name")),
-        Field("kind", "", str, "its kind now; of a removed row, before", Path("row.kind")),
+        Field("name", "", str, "its name now, or before if it was removed", Path("row.name")),
+        Field("kind", "", str, "its kind now, or before if it was removed", Path("row.kind")),
         Field(
             "baseline_name", "", str, "its name in the baseline; none if it was added",
             lambda change: change.before and change.before.name,

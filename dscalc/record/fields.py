@@ -245,13 +245,13 @@ def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Fiel
     elif name in (others := [field.name for field in fields(command, block, other)]):
         hint = f"with --unit {unit} it is called {list(known)[others.index(name)]}"
         if unit == "macs":
-            hint = "with --unit flops it is known"
+            hint = "it needs --unit flops"
     elif blocks := [
         block
         for block in (STANDARD, SEPARABLE)
         if name in (field.name for field in fields(command, block, unit))
     ]:
-        hint = f"with --as {blocks[0]} it is known"
+        hint = f"it needs --as {blocks[0]}"
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {' '.join(known)}"
     raise DscalcError(f"unknown field {words.shown(name)}; {hint}")
@@ -263,13 +263,13 @@ def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:
         "ratio": "mac_ratio",
         "fewer": "mac_reduction",
         "depth_multiplier": "it is the number of --as separable:M",
-        "depthwise_bias": "it is what --depthwise-bias says",
+        "depthwise_bias": "it is the option --depthwise-bias",
     }
     if command == "network":
         names |= {
             f"separable_{unit}": unit,
             "separable_params": "params",
-            "depth_multiplier": "it is a column of files, and no field",
+            "depth_multiplier": "it is a column of network files, not a field",
             "depthwise_bias": "bias",
             f"fvcore_separable_{unit}": f"fvcore_{unit}",
             "torch_separable_params": "torch_params",
@@ -301,8 +301,8 @@ def records(rows: Iterable[Any], known: Sequence[Field]) -> Iterator[dict[str, V
 
 
 def _layer(command: Command) -> Iterator[Field]:
-    yield Field("name", "", str, "what people call it", Path("name"))
-    yield Field("kind", "", str, "what it is: conv, linear, pool, ..., total", Path("kind"))
+    yield Field("name", "", str, "name of the row", Path("name"))
+    yield Field("kind", "", str, "kind of the row: conv, linear, pool, ..., total", Path("kind"))
     if command in ("network", "model"):
         yield Field("kept", "", str, "why it is not rewritten; empty if it is", Path("kept"))
     for name, type_, doc in (
@@ -314,16 +314,16 @@ def _layer(command: Command) -> Iterator[Field]:
         ("stride", tuple, "step of the filter along each axis"),
         ("padding", object, "same, valid, or zeros at each end of each axis"),
         ("dilation", tuple, "distance between taps along each axis"),
-        ("groups", int, "groups of channels convolved apart"),
+        ("groups", int, "number of groups"),
         ("bias", bool, "whether each output channel adds a bias"),
         ("batch_size", int, "samples"),
     ):
         yield Field(name, "", type_, doc, Path(f"layer.{name}"))
     if command == "network":
-        doc = "what scales its channels, of a whole network"
+        doc = "width multiplier of a whole network"
         yield Field("width_multiplier", "", Fraction, doc, Path("width_multiplier"))
     if command == "model":
-        yield Field("calls", "", int, "how often it runs", Path("calls"))
+        yield Field("calls", "", int, "number of calls in a forward pass", Path("calls"))
 
 
 def _count(side: str, noun: str, scale: int = 1) -> Expression:
@@ -361,10 +361,10 @@ def _prefix(name: str) -> str:
 def _traffic(name: str, side: str) -> Iterator[Field]:
     element = "row.measured.bytes_per_element if row.measured else 4"
     moved = Expression(f"least_bytes(row.{side}.cost, {element})")
-    doc = "bytes that must move: inputs, parameters, outputs, once"
+    doc = "least bytes moved: inputs, parameters and outputs, once each"
     yield Field(f"{_prefix(name)}bytes", "bytes", int, doc, moved)
     yield _ratio(
-        f"{_prefix(name)}intensity", "FLOPs for each of these bytes", _count(side, "macs", 2),
+        f"{_prefix(name)}intensity", "FLOPs per byte of these", _count(side, "macs", 2),
         moved, "FLOP/byte",
     )  # fmt: skip
 
@@ -396,7 +396,7 @@ _MACS = _count("as_is", "macs"), _count("rewritten", "macs")
 _RATIOS = (
     _ratio("mac_ratio", "MACs, rewritten / as it is", _MACS[1], _MACS[0]),
     Field(
-        "mac_ratio_exact", "", str, "the same as a fraction",
+        "mac_ratio_exact", "", str, "the same ratio as an exact fraction",
         Expression("exact(after.macs, before.macs) if before.macs and not row.unknown else None"),
     ),
     _ratio("mac_reduction", "MACs, as it is / rewritten", *_MACS),
@@ -409,12 +409,18 @@ _RATIOS = (
 
 _OUTCOME = (
     Field("budget", "", str, "the name of the budget", Path("budget")),
-    Field("assertion", "", str, "as it is written", Path("assertion")),
-    Field("holds", "", bool, "whether it holds, if there is an answer", Path("holds")),
-    Field("value", "", Fraction, "of its field, or of the first row that fails", Path("value")),
-    Field("limit", "", Fraction, "what the value is held against", Path("limit")),
-    Field("left", "", Fraction, "how much of the limit is left; below 0: over", Path("left")),
-    Field("error", "", str, "why there is no answer", Path("error")),
+    Field("assertion", "", str, "the assertion as written", Path("assertion")),
+    Field("holds", "", bool, "whether it holds; null if it cannot be checked", Path("holds")),
+    Field(
+        "value",
+        "",
+        Fraction,
+        "value of its field, or that of the first row that fails",
+        Path("value"),
+    ),
+    Field("limit", "", Fraction, "what the value is compared with", Path("limit")),
+    Field("left", "", Fraction, "how much of the limit is left; negative if over it", Path("left")),
+    Field("error", "", str, "why it cannot be checked", Path("error")),
 )
 
 _CROSSCHECK = Field(
@@ -455,7 +461,11 @@ def _times(named: str, other: str, steps: Sequence[str]) -> Iterator[Field]:
         for noun, unit, doc in (
             ("time_us", "us", "median time of"),
             ("time_iqr_us", "us", "interquartile range of the times of"),
-            ("page_faults", "faults", "minor page faults a run, near 0 with a warm allocator, of"),
+            (
+                "page_faults",
+                "faults",
+                "minor page faults per run, near 0 with a warm allocator, of",
+            ),
         ):
             read_ = of(name, noun)
             yield Field(f"{prefix}{noun}", unit, float, f"{doc} {what}", read_, timed=unit == "us")
@@ -472,19 +482,21 @@ def _times(named: str, other: str, steps: Sequence[str]) -> Iterator[Field]:
         yield Field(name, unit, float, doc, Path(f"measured.speedup.{path}"), timed=True)
     doc = f"{other or 'the block'} is faster, slower, or not decided"
     yield Field("verdict", "", str, doc, Path("measured.speedup.verdict"))
-    doc = f"what MACs and bytes allow here at the most: time of {named} / least time"
+    doc = f"greatest speed-up that MACs and bytes allow here: time of {named} / least time"
     yield Field("speedup_limit", "ratio", float, doc, _speedup_limit, timed=True)
     for name, unit in (("peak_gflops_per_s", "GFLOP/s"), ("bandwidth_gb_per_s", "GB/s")):
-        doc = "of a matrix product here" if unit == "GFLOP/s" else "of copying as many bytes here"
+        doc = (
+            "rate of a matrix product here" if unit == "GFLOP/s" else "rate of copying memory here"
+        )
         yield Field(name, unit, float, doc, Path(f"measured.limits.{name}"))
     doc = "whether an interquartile range is over 10% of its median"
     yield Field("noisy", "", bool, doc, Path("measured.noisy"))
     for name, type_, doc in (
-        ("device", str, "where it ran"),
-        ("device_name", str, "what that is"),
-        ("torch_version", str, "of the torch that ran it"),
-        ("threads", int, "of torch on the CPU"),
-        ("dtype", str, "of weights and maps"),
+        ("device", str, "type of device that it ran on"),
+        ("device_name", str, "name of that device"),
+        ("torch_version", str, "version of torch"),
+        ("threads", int, "threads of torch on the CPU"),
+        ("dtype", str, "type of weights and feature maps"),
         ("channels_last", bool, "whether channels are stored innermost"),
         ("compile", bool, "whether torch.compile compiled it"),
         ("backward", bool, "whether a run is forward and backward together"),

@@ -16,9 +16,7 @@ from dscalc.words import plural
 _PRODUCTS = {term.words for term in MACS.products}
 _COUNTERS = {entry.name for entry in TABLE}
 _MOST_SHOWN = 8  # explanations that people read; machine formats have all
-_ASK = (
-    "ask what it was made with: input size, classes, fused norms, where the stride sits, shortcuts"
-)
+_ASK = "ask how it was counted: input size, classes, fused norms, where the stride sits, shortcuts"
 
 
 def explained(report: Report, found: Explanation) -> Sheet:
@@ -101,11 +99,11 @@ def _verdicts(found: Explanation) -> Iterator[str]:
     verdicts = {answer.verdict for answer in found.answers}
     if "consistent with" in verdicts:
         yield (
-            f"{digits} cannot prove which: the chance is that of a random number of so many digits"
+            f"{digits} cannot tell which: the chance is that of a random number with as many digits"
         )
     elif found.number.step:
         yield (
-            f"chance: that {digits} are given by so few conventions by accident; "
+            f"chance: that so few conventions give {digits} by accident; "
             "explained: below 1%, could be: below 10%"
         )
 
@@ -124,15 +122,15 @@ def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
 
 
 def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
-    yield f"no counter and no few conventions that are known here give {found.number.text}"
+    yield f"no known counter and no small set of known conventions gives {found.number.text}"
     for group in _grouped([Answer(one, "could be", Fraction(0)) for one in found.elsewhere]):
         found_so = _sentence(group, brief=True)
-        yield f"on one more assumption, which its digits cannot prove: {found_so}"
+        yield f"with one more assumption, which its digits cannot prove: {found_so}"
     if not found.number.most_conventions:
         digits = found.number.digits
-        yield f"{digits} {plural('digit', digits)} cannot bear free conventions: give more of them"
+        yield f"{digits} {plural('digit', digits)} are too few to try free conventions: give more"
     params = report.total.as_is.cost.params if report.total else 0
-    yield f"{_ASK}; the number of params settles most of these, {params:,} here"
+    yield f"{_ASK}; the number of params ({params:,} here) settles most of these"
 
 
 def explained_data(found: Explanation) -> dict[str, Any]:
@@ -196,7 +194,7 @@ def peers(report: Report, quantities: Quantities) -> Sheet:
         if differs := _differences(summands, ours, entry.per_mac):
             notes.append(f"{entry.name}: {_signed(differs)}")
     result = ["dscalc", f"{macs:,} MACs", ""]
-    notes.append("reckoned from what each was measured to count, not by running it")
+    notes.append("computed from what each was measured to count, not by running it")
     return Sheet(report.title, ["counter", "prints", "of the MACs"], cells, result, notes)
 
 

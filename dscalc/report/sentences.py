@@ -51,13 +51,13 @@ def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
     assert row.param_ratio is not None
     if block.name == "separable" and prod(conv.kernel_size) == 1:
         return (
-            f"a 1x1 convolution is already pointwise: a depthwise step adds to it, "
+            f"a 1x1 convolution is already pointwise, so a depthwise step only adds to it: "
             f"{factor(row.mac_ratio)} the {label}"
         )
     if block.name == "separable" and conv.in_channels == 1 and row.mac_ratio > 1:
         return (
-            f"of one channel, depthwise is the convolution itself: {factor(row.mac_ratio)} the "
-            f"{label} in all; for Fx1, then 1xF: --as spatial"
+            f"with one input channel, depthwise is the convolution itself: {factor(row.mac_ratio)} "
+            f"the {label} in all; --as spatial is Fx1, then 1xF"
         )
     sentence = saving(row.mac_ratio, row.param_ratio, label, block.name)
     steps = row.rewritten.steps
@@ -107,11 +107,10 @@ def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:
     """The sentence that people quote, from the ratios of ``what`` to the other."""
     if macs > 1:
         return (
-            f"{what} costs MORE here: {factor(macs)} the {label}; "
-            "it saves only where that ratio is below 1"
+            f"{what} costs MORE here: {factor(macs)} the {label}; it saves only if that is below 1"
         )
     if macs == 1:
-        return f"{what} costs the same {label} here"
+        return f"{what} has the same {label} here"
     if params == macs:
         return f"{factor(1 / macs)} fewer {label} and params"
     if params > 1:
@@ -139,8 +138,8 @@ def measured(row: Row) -> Iterator[str]:
     for name, time in (("standard", times.as_is), (str(row.block), times.rewritten)):
         if time.faults_matter:
             yield (
-                f"a run of {name} makes {time.page_faults:,.0f} page faults: its time is in part "
-                "that of getting memory from the system"
+                f"each run of {name} makes {time.page_faults:,.0f} page faults: part of its time "
+                "goes to getting memory from the system"
             )
     if times.noisy:
         spread = max(time.time_iqr_us / time.time_us for time in (times.as_is, times.rewritten))
@@ -163,12 +162,12 @@ def decided(speedup: Speedup) -> str:
 
 def _undecided(speedup: Speedup) -> str:
     """What is known of a speed-up that is not decided."""
-    longer = "measure longer, with a larger --min-run-time"
+    longer = "measure longer with a larger --min-run-time"
     if speedup.low is None or speedup.high is None:
         return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
     between = f"standard takes {_short(speedup.low)}x to {_short(speedup.high)}x the time"
     if speedup.low >= 1 / ALIKE and speedup.high <= ALIKE:
-        return f"{between}: alike, as far as can be measured"
+        return f"{between}: too close to tell apart"
     return f"{between}: {longer}"
 
 
@@ -184,11 +183,11 @@ def _limited(row: Row, times: Measurement) -> str:
     what = "memory" if by_memory else "arithmetic"
     fits = "consistent with" if taken <= _NEAR * least else "not explained by"
     return (
-        f"{fits} a limit by {what}: {row.block} moves {words.amount(after)} in place of "
-        f"{words.amount(before)} and does {flops[1]} FLOP per byte in place of {flops[0]}; at the "
+        f"{fits} a limit set by {what}: {row.block} moves {words.amount(after)} instead of "
+        f"{words.amount(before)} and does {flops[1]} FLOP per byte instead of {flops[0]}; at the "
         f"{_short(times.limits.peak_gflops_per_s)} GFLOP/s and "
         f"{_short(times.limits.bandwidth_gb_per_s)} GB/s measured here it takes at least "
-        f"{least:,.1f} us, so that it is at most {_short(times.most_speedup(costs[1]))}x faster "
+        f"{least:,.1f} us, so it is at most {_short(times.most_speedup(costs[1]))}x faster "
         "on this machine"
     )
 

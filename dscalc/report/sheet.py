@@ -167,7 +167,7 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
             ]
         )
     first = len(header) - 5
-    notes = ["* the standard convolution, which each of the others stands in place of"]
+    notes = ["* the standard convolution, which the others replace"]
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     spare = (first + 4, first, first + 2)
     return Sheet(report.title, header, cells, None, notes, spare=spare, listed=first)
@@ -372,8 +372,8 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
         time = f"{first.measured.as_is.time_us:,.1f}"
         result = ["standard", time, f"{first.as_is.cost.macs * scale:,}", "", "", ""]
     notes = [
-        f"fewer {label}: standard / {name}; time: against standard, with its interval; at most: "
-        "as much faster as MACs and bytes allow on this machine",
+        f"fewer {label}: standard / {name}; time: compared with standard, with its interval; "
+        "at most: the greatest speed-up that MACs and bytes allow on this machine",
         *report.notes,
         *_measured_on(first),
     ]
@@ -412,7 +412,7 @@ def _measured_on(row: Row) -> list[str]:
     return [
         f"median and interquartile range (IQR) of {passes} on {here.device_name}{threads}, "
         f"{here.dtype}{layout}{compiled}, torch {here.torch_version}; the factor is the median of "
-        "paired turns, its interval that of the sign test at 99%",
+        "paired turns, with the 99% interval of the sign test",
     ]
 
 
