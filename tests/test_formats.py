@@ -181,33 +181,7 @@ def test_what_was_not_counted_is_null_in_json_and_empty_in_csv(run):
     assert row["crosscheck"] == line["crosscheck"] == "skipped"
 
 
-def test_an_svg_says_what_it_is_and_which_command_makes_it(run, tmp_path):
-    path = tmp_path / "x.svg"
-    typed = ["3", "64", "3", "224", "--format=svg", "--no-verify", "-o", str(path), "--bias"]
-    assert run(*typed).code == 0
-    picture = ElementTree.fromstring(path.read_text())
-    title = picture.findtext("{http://www.w3.org/2000/svg}title")
-    assert title == "3 -> 64 channels, 3x3 kernel, 224x224 map, padding same, bias"
-    lines = [text.replace("\xa0", " ") for text in picture.itertext()]
-    assert "$ dscalc 3 64 3 224 --no-verify --bias" in lines
-
-
-def test_heads_of_columns_in_an_svg_can_be_read(run):
-    """WCAG asks for a contrast of 4.5 to 1."""
-
-    def luminance(colour):
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(by * part for by, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    svg = run("3 64 3 224 -f svg").stdout
-    background = re.search(r'<rect fill="(#[0-9a-f]{6})"', svg)[1]
-    colours = re.findall(r"\.[\w-]+-r\d+ \{ fill: (#[0-9a-f]{6})", svg)
-    assert len(colours) >= 3
-    for colour in colours:
-        assert (luminance(colour) + 0.05) / (luminance(background) + 0.05) > 4.5
-
-
+@pytest.mark.parametrize("verify", ["--verify", "--no-verify"])
 @pytest.mark.parametrize(
     ("asked", "as_is", "rewritten"),
     [
@@ -465,3 +439,38 @@ def test_a_file_that_cannot_be_written_is_an_error_of_one_line(
     result = run(f"{ONE} --no-verify -f csv -o {path}")
     assert (result.code, result.stdout) == (2, "")
     assert result.error.startswith(f"cannot write {path}: {reason}")
+
+
+def test_an_svg_says_what_it_is_and_which_command_makes_it(run, tmp_path):
+    path = tmp_path / "x.svg"
+    typed = ["3", "64", "3", "224", "--format=svg", "--no-verify", "-o", str(path), "--bias"]
+    assert run(*typed).code == 0
+    picture = ElementTree.fromstring(path.read_text())
+    title = picture.findtext("{http://www.w3.org/2000/svg}title")
+    assert title == "3 -> 64 channels, 3x3 kernel, 224x224 map, padding same, bias"
+    lines = [text.replace("\xa0", " ") for text in picture.itertext()]
+    assert "$ dscalc 3 64 3 224 --no-verify --bias" in lines
+
+
+def test_heads_of_columns_in_an_svg_can_be_read(run):
+    """WCAG asks for a contrast of 4.5 to 1."""
+
+    def luminance(colour):
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(by * part for by, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    svg = run("3 64 3 224 -f svg").stdout
+    background = re.search(r'<rect fill="(#[0-9a-f]{6})"', svg)[1]
+    colours = re.findall(r"\.[\w-]+-r\d+ \{ fill: (#[0-9a-f]{6})", svg)
+    assert len(colours) >= 3
+    for colour in colours:
+        assert (luminance(colour) + 0.05) / (luminance(background) + 0.05) > 4.5
+
+
+def test_sentences_in_an_svg_are_wrapped(run):
+    widths = [
+        float(re.search(r'viewBox="0 0 ([0-9.]+) ', run(f"{args} -f svg").stdout)[1])
+        for args in ("3 64 3 224 --no-verify", "3 64 3 224 --explain 86.7M")
+    ]
+    assert max(widths) < 1050

@@ -24,6 +24,7 @@ _ASCII_HEAD = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # SIMPLE_HEA
 _ROOMY = 100_000  # columns: wider than any table
 _SHORTEST = 16  # characters of a module path that is shortened
 _ASCII_MARK = "..."
+_PICTURE = 80  # columns of sentences in a picture
 # Of a picture, whatever the colour of its page: background, six hues, foreground. The heads of
 # columns are dimmed and keep a contrast of 6:1.
 _COLOURS = [(24, 24, 27), (255, 120, 110), (120, 210, 130), (230, 200, 110), (130, 170, 255),
@@ -116,6 +117,8 @@ def svg(sheet: Sheet, command: str) -> str:
         file=StringIO(), record=True, force_terminal=True, color_system="truecolor", width=_ROOMY
     )
     prompt = _unwrapped(Text(f"$ {printable(command)}\n", "bold"))
+    table = console.measure(_table(sheet, (), SIMPLE_HEAD)).maximum
+    console.width = max(table, _PICTURE)
     content = Group(prompt, _laid_out(sheet, console))
     console.width = console.measure(content).maximum
     console.print(content, "", crop=False)  # the last line would be cut short at its foot
