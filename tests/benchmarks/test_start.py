@@ -159,3 +159,12 @@ def test_a_model_costs_the_same_at_any_size():
 
     ratios = [seconds("1024") / seconds("224") for _ in range(3)]
     hold("audit of resnet50 at 1024 / at 224, time", median(ratios), 1.1)
+
+
+def test_a_check_of_ten_models_against_an_audit_of_one_of_them(tmp_path):
+    file = TESTS / "architectures.py"
+    budget = f"run = 'model {file}:resnet50 --input 3x224x224'\nassert = 'macs <= 5G'\n"
+    (tmp_path / "budgets.toml").write_text(f"[[check]]\n{budget}" * 10, "utf-8")
+    one = dscalc(f"model {file}:resnet50 --input 3x224x224")
+    time_ratio, _ = compared(dscalc(f"check {tmp_path / 'budgets.toml'}"), one, 5)
+    hold("dscalc check of ten times resnet50 / dscalc model of one, time", time_ratio, 2)
