@@ -2,12 +2,12 @@
 
 
 class DscalcError(ValueError):
-    """One sentence that names the value, the rule it breaks and, where there is one, the fix."""
+    """One sentence that names the value, the rule it breaks and, if there is one, the fix."""
 
 
 class CrosscheckError(DscalcError):
-    """The layer could not be counted on real modules; its formulas hold all the same."""
+    """fvcore or torch could not count the layer; its formulas are still true."""
 
 
 class FileError(DscalcError):
-    """All that is wrong with a file, one ``FILE:LINE: reason`` a line."""
+    """Every error in a file, one ``FILE:LINE: reason`` per line."""

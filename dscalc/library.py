@@ -31,15 +31,15 @@ def compare(
     resolution_multiplier: "Multiplier" = 1,
     verify: bool = False,
 ) -> "Report":
-    """Compare a standard convolution with a block in its place; ``dscalc compare``.
+    """Compare a standard convolution with a block that replaces it, as ``dscalc compare`` does.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in `Conv`.
         bias, batch_size: as in `Conv`.
-        input_size: without it, the answer is for one output position.
-        block: what stands in its place, such as ``"separable:2"``.
-        width_multiplier: scales both channels, as `scaled_channels`.
-        resolution_multiplier: scales the input size, as `scaled_size`.
+        input_size: size of the input feature map; if omitted, count one output position.
+        block: the replacement, such as ``"separable:2"``.
+        width_multiplier: scales both channels, as in `scaled_channels`.
+        resolution_multiplier: scales the input size, as in `scaled_size`.
         verify: whether fvcore and torch count both; this imports torch.
 
     Raises:
@@ -132,11 +132,11 @@ def _layer(
 def network(
     source: str, *, block: "Block | str" = STANDARD, verify: bool = False, **scale: Any
 ) -> "Report":
-    """Add up a list of layers; ``dscalc network``.
+    """Add up a list of layers, as ``dscalc network`` does.
 
     Args:
-        source: a shipped network by its name, or a file.
-        block: what its rows are rewritten as; ``"standard"`` is each block as the one plain
+        source: name of a shipped network, or a file.
+        block: what replaces its convolutions; ``"standard"`` replaces each block by the plain
             convolution that it stands for.
         verify: whether fvcore and torch count every row; this imports torch.
         scale: ``input_size``, ``width_multiplier``, ``resolution_multiplier``, ``batch_size``,
@@ -144,7 +144,7 @@ def network(
 
     Raises:
         DscalcError: there is no such network or file, or it cannot be read.
-        FileError: names every row that is wrong.
+        FileError: rows of the file are wrong; it names each.
         CrosscheckError: torch refuses modules of these sizes.
     """
     from dscalc.core.row import total, with_shares

@@ -17,10 +17,9 @@ from dscalc.words import Padding, Size, times
 
 
 def output_length(input_length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """How many positions along one axis the kernel is applied at.
+    """The output size along one axis, in elements; less than 1 if the kernel does not fit.
 
-    ``padding`` is the total of both ends. Less than 1 where the kernel does not fit. Source: the
-    shape formula of ``torch.nn.Conv2d``.
+    ``padding`` is the total of both ends. Source: the shape formula of ``torch.nn.Conv2d``.
     """
     return (input_length + padding - dilation * (kernel - 1) - 1) // stride + 1
 
@@ -50,7 +49,10 @@ def conv_params(
     groups: int = 1,
     bias: bool = False,
 ) -> int:
-    """Weights of one grouped convolution, plus one bias per output channel where it has biases."""
+    """Parameters of one grouped convolution: weights, and with ``bias`` one per output channel.
+
+    Source: the weight and bias shapes of ``torch.nn.Conv2d``.
+    """
     return in_channels // groups * out_channels * prod(kernel_size) + bias * out_channels
 
 
@@ -137,8 +139,8 @@ def output_sizes(
 class Conv:
     """One grouped convolution over a batch of feature maps.
 
-    Sizes are per axis, as in torch, and an int repeats over all axes: 2 of them, unless one of
-    the sizes is a tuple, which then tells. With no axes at all (``kernel_size=()``,
+    Sizes are per axis, as in torch, and an int stands for all axes: 2 of them, or as many as
+    a size that is a tuple has. With no axes at all (``kernel_size=()``,
     ``input_size=()``) the layer is fully connected.
 
     Args:
@@ -151,7 +153,7 @@ class Conv:
             the output ``ceil(input_size / stride)``: ``dilation * (kernel_size - 1)`` over both
             ends, an odd one at the far end.
         dilation: distance between taps.
-        groups: groups of channels convolved apart; ``in_channels`` of them is depthwise.
+        groups: number of groups of channels; ``in_channels`` groups are depthwise.
         bias: whether each output channel adds a bias.
         batch_size: samples; multiplies the MACs, not the parameters.
 

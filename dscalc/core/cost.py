@@ -8,7 +8,8 @@ class Cost(NamedTuple):  # which is made sooner than a dataclass, five times for
     """Exact counts of a layer or of many; the counts of many are their sums.
 
     Args:
-        macs: multiply-accumulates for the whole batch; 1 MAC is 2 FLOPs, adding a bias is none.
+        macs: multiply-accumulates for the whole batch; 1 MAC is 2 FLOPs. Adding a bias
+            is not a MAC.
         params: weights and biases.
         activations: output elements of every convolution, linear layer and matrix product, for
             the whole batch. Source: Radosavovic et al., 2020 (arXiv 2003.13678), section 2.

@@ -70,19 +70,19 @@ class Row(NamedTuple):
     """What something is, what it costs as it is and rewritten, and what was counted.
 
     Args:
-        name: what people call it.
+        name: name of the layer, block or model.
         kind: what it is: conv, linear, pool, norm, a block, an operator, or total.
         layer: the convolution that it is or stands for, or its shape.
         as_is: how it is built.
-        rewritten: how it is built instead; the same where it is kept.
+        rewritten: how it is built instead; the same if it is kept.
         kept: why it is not rewritten.
         block: what it is rewritten as.
-        calls: how often it runs, in a model.
+        calls: number of calls in a forward pass of a model.
         share: its MACs / those of the total.
         crosscheck: whether all that was counted is what the formulas give.
         unknown: operators whose MACs are not known; the counts are then a part of them.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
-        width_multiplier: what scales its channels, of a whole network.
+        width_multiplier: width multiplier of a whole network.
         measured: its times.
     """
 
@@ -103,7 +103,7 @@ class Row(NamedTuple):
 
     @property
     def mac_ratio(self) -> Fraction | None:
-        """MACs, rewritten / as it is; None where it has none as it is."""
+        """MACs, rewritten / as it is; None if it has none as it is."""
         macs = self.as_is.cost.macs
         return Fraction(self.rewritten.cost.macs, macs) if macs else None
 

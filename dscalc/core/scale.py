@@ -14,6 +14,9 @@ def scaled_channels(channels: int, width_multiplier: Multiplier) -> int:
     """floor(alpha * channels), at least 1, computed exactly: 0.29 * 100 is 29.
 
     Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.3.
+
+    Raises:
+        DscalcError: ``channels`` is not an int of at least 1, or the multiplier is not above 0.
     """
     alpha = exact_multiplier("width_multiplier", width_multiplier)
     return max(1, int(alpha * whole_number("channels", channels)))
@@ -29,6 +32,9 @@ def scaled_size(input_size: Size, resolution_multiplier: Multiplier) -> Size:
     """round(rho * D) along each axis, at least 1, computed exactly: 0.714 * 14 = 9.996 is 10.
 
     Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.4.
+
+    Raises:
+        DscalcError: a size is not an int of at least 1, or the multiplier is not above 0.
     """
     rho = exact_multiplier("resolution_multiplier", resolution_multiplier)
     if isinstance(input_size, tuple | list):

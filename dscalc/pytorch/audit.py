@@ -66,8 +66,8 @@ def audit(
         exclude: globs on module paths to keep.
         verify: whether fvcore counts each distinct convolution and linear layer.
         rebuild: makes the model anew with values, if it was built on the meta device.
-        named: what its ``forward`` takes by keyword, where such a name is taken here.
-        quantities: whether to see what other counters count too, in the same run.
+        named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
+        quantities: whether to also collect what other counters count.
         **keywords: what its ``forward`` takes by keyword.
 
     Raises:

@@ -32,7 +32,7 @@ _WITHOUT_MACS = ("aten::pad", "aten::group_norm")
 
 
 def crosscheck(row: Row) -> Row:
-    """The row with what fvcore and torch count of its real modules, and whether it is the same.
+    """The row with what fvcore and torch count on its real modules, and whether both agree.
 
     Raises:
         CrosscheckError: as `count`.

@@ -29,9 +29,9 @@ def to_separable(
 ) -> nn.Module:
     """Copy a model, with its eligible convolutions as depthwise separable ones.
 
-    Eligible is an ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` that costs less so. The
-    model itself is left as it is. The new modules have fresh weights, and the stride, padding,
-    dilation, bias, dtype, device and training flag of those that they replace.
+    Eligible is an ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` that costs less that
+    way. The model itself is not changed. The new modules have fresh weights, and the stride,
+    padding, dilation, bias, dtype, device and training flag of those that they replace.
 
     Args:
         model: any module.
