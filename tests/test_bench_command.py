@@ -102,7 +102,7 @@ def test_times_that_decide_nothing_satisfy_no_condition_and_are_not_near_it(time
 def test_a_layer_too_large_to_be_measured_is_named(layer, run):
     first = run(f"bench {layer}").stderr.splitlines()[0]
     assert first.startswith("error: 100000 -> 100000 channels, 99x99 kernel, 9999x9999 map, ")
-    assert " needs about 1,896 TB to be measured, and cpu has " in first
+    assert " needs about 1,896 TB to be measured, but cpu has " in first
 
 
 def test_several_blocks_are_a_row_each_and_cheapest_first(timed, run):
