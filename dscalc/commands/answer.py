@@ -26,8 +26,6 @@ from dscalc.words import plural
 if TYPE_CHECKING:  # few runs need them
     from dscalc.checks.selection import Selection
     from dscalc.record.baseline import Baseline
-
-if TYPE_CHECKING:  # a sheet is made only where one is shown
     from dscalc.report.sheet import Sheet
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
@@ -85,13 +83,17 @@ class Asked:
         self, rows: Iterable[Row], report: Report, count: Count | None, name: Callable[[Row], str]
     ) -> Iterator[Row]:
         """The rows that are asked for, proved by ``count`` and checked; ``name`` names them."""
-        if self.selection:
-            if count and any(field.formula for field in self.selection.fields):
-                rows = (proved(row, count) for row in rows)
-            rows = self.selection.of(rows)
+
+        def counted(rows: Iterable[Row]) -> Iterable[Row]:
+            return (proved(row, count) for row in rows) if count else rows
+
+        if not self.selection:
+            rows = counted(rows)
+        elif any(field.formula for field in self.selection.fields):  # it reads what is counted
+            rows = self.selection.of(counted(rows))
+        else:
+            rows = counted(self.selection.of(rows))
         for row in rows:
-            if count:
-                row = proved(row, count)
             if row.crosscheck == "mismatch":
                 self.verdict.crosscheck(row, report, partial(name, row))
             if self.verdict.asserts:

@@ -24,7 +24,7 @@ from dscalc.commands.options import (
 )
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
 from dscalc.core.conv import Conv
-from dscalc.core.describe import described, in_common
+from dscalc.core.describe import described, titled
 from dscalc.core.row import Row, existing, layer_row
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
@@ -145,10 +145,7 @@ def bench(
         from dscalc.pytorch.timing import Settings, measured
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds, backward)
     like = next(iter(layers))
-    title = described(like, block, one_position=layers.one_position)
-    if not single:
-        common = in_common(like, block, one_position=layers.one_position)
-        title = f"{layers.count:,} {', '.join(['layers', *common])}"
+    title = titled(like, layers.count, block, one_position=layers.one_position)
     report = Report("bench", block, [], title=title, unit=output.unit)
     left_out: Counter[str] = Counter()
     by_name = single and "all" not in rewriting.as_.split(",")

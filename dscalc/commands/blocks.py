@@ -21,7 +21,7 @@ from dscalc.commands.options import (
 )
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
 from dscalc.core.conv import Conv
-from dscalc.core.describe import described, in_common
+from dscalc.core.describe import described, titled
 from dscalc.core.row import Row, cheapest_first
 from dscalc.core.work import worked
 from dscalc.errors import DscalcError
@@ -72,11 +72,8 @@ def blocks(
     count = None
     if check.wanted(single and not output.get, asked.fields):
         count = counter(asked.verdict, output.verbose)
-    words = described(like, STANDARD, one_position=layers.one_position)
-    if not single:
-        common = in_common(like, STANDARD, one_position=layers.one_position)
-        words = f"{layers.count:,} {', '.join(['layers', *common])}"
-    report = Report("blocks", STANDARD, [], title=words, unit=output.unit)
+    title = titled(like, layers.count, STANDARD, one_position=layers.one_position)
+    report = Report("blocks", STANDARD, [], title=title, unit=output.unit)
     left_out: Counter[str] = Counter()
 
     def name(row: Row) -> str:

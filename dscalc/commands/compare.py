@@ -25,7 +25,7 @@ from dscalc.commands.options import (
 )
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
-from dscalc.core.describe import beyond_one_position, described, in_common
+from dscalc.core.describe import beyond_one_position, described, titled
 from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
@@ -75,10 +75,7 @@ def compare(
     verify = check.wanted(single and conventions.proved and not output.get, asked.fields)
     count = counter(verdict, output.verbose) if verify else None
     like = next(iter(layers))
-    title = described(like, block, one_position=layers.one_position)
-    if not single:
-        common = in_common(like, block, one_position=layers.one_position)
-        title = f"{layers.count:,} {', '.join(['layers', *common])}"
+    title = titled(like, layers.count, block, one_position=layers.one_position)
     if work and not single:
         raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
     lines = []

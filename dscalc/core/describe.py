@@ -21,6 +21,13 @@ def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
     return ", ".join([*words, *unusual_options(conv, block)])
 
 
+def titled(conv: Conv, count: int, block: Block, *, one_position: bool = False) -> str:
+    """What a layer is; or of a grid of ``count`` layers, one of them given, what they share."""
+    if count == 1:
+        return described(conv, block, one_position=one_position)
+    return f"{count:,} {', '.join(['layers', *in_common(conv, block, one_position=one_position)])}"
+
+
 def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[str]:
     """What all layers of a grid have in common: the padding, and what is not as usual."""
     padding = "one output position" if one_position else f"padding {_padding(conv)}"
