@@ -170,7 +170,7 @@ SMALL = ("unet", "detector", "net1d", "string padding", "tied weights")
 def test_the_rows_on_real_tensors_are_those_on_meta(published, monkeypatch):
     def real(model, args, kwargs, rebuild=None, **asked):
         twin = tracing.on_cpu(model)
-        return tracing.trace(twin, args, kwargs, "cpu"), twin
+        return tracing.trace(twin, args, kwargs, "cpu", **asked), twin
 
     monkeypatch.setattr(AUDIT, "trace_either", real)
     report = audit(published.model, published.features)
@@ -553,7 +553,7 @@ def test_where_results_decide_what_runs_the_calls_that_ran_are_rewritten():
     assert report.total.crosscheck == "exact"
 
 
-def test_a_model_that_fails_on_other_results_is_not_rewritten():
+def test_what_follows_a_rewritten_convolution_takes_its_own_results():
     def forward(self, x):
         features = self.conv(x)
         assert not features.any()
@@ -562,7 +562,7 @@ def test_a_model_that_fails_on_other_results_is_not_rewritten():
     model = Calling(forward, conv=conv(bias=False))
     nn.init.zeros_(model.conv.weight)
     report = audit(model, IMAGE)
-    assert kept_of(report) == {("conv", "conv"): "needs its values"}
+    assert kept_of(report) == {("conv", "conv"): ""}
     assert report.total.crosscheck == "exact"
 
 
@@ -576,6 +576,12 @@ def test_a_model_on_meta_that_needs_values_is_built_again():
 
 
 # What is refused.
+
+
+def test_a_norm_of_other_channels_is_refused():
+    model = nn.Sequential(conv(), nn.BatchNorm2d(8))
+    with pytest.raises(DscalcError, match=r"^1 \(BatchNorm2d\) cannot run .*4 elements not 8"):
+        audit(model, IMAGE)
 
 
 def test_a_model_that_cannot_be_copied_is_refused():

@@ -21,7 +21,6 @@ from dscalc.errors import DscalcError
 from dscalc.pytorch.trace import (
     LEAVES,
     NO_MACS,
-    behind_forward,
     has_no_macs,
     on_cpu,
     on_meta,
@@ -343,20 +342,28 @@ def test_tells_the_weight_and_what_ran():
     assert seen(functional, IMAGE).ran == {"", "norm"}
 
 
-def test_block_behind_a_forward_keeps_the_row_of_its_convolution():
+def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
     twin = on_meta(nn.Sequential(conv(), nn.ReLU(), conv(4, 4, 1, padding=0)))
     block = nn.Sequential()
     block.add_module("depthwise", nn.Conv2d(3, 3, 3, padding=1, groups=3, device="meta"))
     block.add_module("pointwise", nn.Conv2d(3, 4, 1, device="meta"))
-    behind_forward(twin[0], block)
-    found = trace(twin, (IMAGE,), {})
-    assert [(op.path, op.kind, op.step, op.macs, op.call) for op in found.operators] == [
-        ("0", "conv", "depthwise", 64 * 27, 1),
-        ("0", "conv", "pointwise", 64 * 12, 1),
-        ("2", "conv", "", 64 * 16, 2),
+    found = trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block}, quantities=True)
+    plain = trace(twin, (IMAGE,), {}, quantities=True)
+    ran = found.blocks["0"]
+    assert [(op.path, op.kind, op.step, op.macs) for op in ran.operators] == [
+        ("0", "conv", "depthwise", 64 * 27),
+        ("0", "conv", "pointwise", 64 * 12),
     ]
-    assert isinstance(twin[0], nn.Conv2d)
-    assert len(list(twin.parameters())) == 4
+    assert (ran.torch_macs, ran.instead_of) == (64 * (27 + 12), MACS_3_4)
+    assert [op.macs for op in found.operators] == [op.macs for op in plain.operators]
+    assert (found.torch_macs, found.quantities) == (plain.torch_macs, plain.quantities)
+    assert "forward" not in vars(twin[0])
+
+
+def test_a_block_that_gives_another_shape_is_refused():
+    twin, block = on_meta(nn.Sequential(conv())), nn.Conv2d(3, 4, 3, device="meta")
+    with pytest.raises(DscalcError, match="AssertionError"):
+        trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block})
 
 
 @dataclass

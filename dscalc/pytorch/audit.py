@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import is_lazy
 
 from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
@@ -24,8 +23,6 @@ from dscalc.pytorch.rewrite import Patterns, reasons_to_keep, replacement
 from dscalc.pytorch.trace import (
     Operator,
     Trace,
-    behind_forward,
-    on_cpu,
     on_meta,
     trace,
     trace_either,
@@ -78,27 +75,21 @@ def audit(
         block = Block.parse(block, "block", standard="what the model already has")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
-    as_is, copied = trace_either(model, args, kwargs, rebuild, quantities=quantities)
-    tensors = [*model.parameters(), *model.buffers()]
-    lazy = any(is_lazy(tensor) for tensor in tensors)
-    hollow = as_is.real and any(tensor.is_meta for tensor in tensors)
-    source = copied if lazy or hollow else model
-    reasons = reasons_to_keep(copied, block, only, exclude)
-    try:
-        rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
-    except DscalcError:  # it ran as it is
-        reasons = {path: reason or "needs its values" for path, reason in reasons.items()}
-        rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
-    if functional := _functional(rewritten, reasons):
-        reasons |= dict.fromkeys(functional, "functional")
-        rewritten = _rewritten(source, block, reasons, as_is, args, kwargs)
+    reasons: dict[str, str] = {}
+
+    def blocks(copied: nn.Module) -> dict[str, nn.Module]:
+        reasons.update(reasons_to_keep(copied, block, only, exclude))
+        return _replacements(copied, block, reasons)
+
+    found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, quantities=quantities)
+    reasons |= dict.fromkeys(found.functional, "functional")
     counting: Count | None = lru_cache(maxsize=None)(count) if verify else None
-    rows = list(_rows(copied, block, reasons, as_is, rewritten, counting))
-    whole, faults = _whole(rows, copied, as_is, rewritten, counting)
+    rows = list(_rows(copied, block, reasons, found, counting))
+    whole, faults = _whole(rows, copied, reasons, found, counting)
     return Report(
         "model", block, with_shares(rows), whole, title=type(model).__name__,
-        notes=list(_notes(rows, block, as_is, copied, verified=verify)), faults=faults,
-        quantities=as_is.quantities,
+        notes=list(_notes(rows, block, found, copied, verified=verify)), faults=faults,
+        quantities=found.quantities,
     )  # fmt: skip
 
 
@@ -131,31 +122,16 @@ def _tensor(value: Any) -> Any:
     return value
 
 
-def _rewritten(
-    model: nn.Module,
-    block: Block,
-    reasons: Mapping[str, str],
-    as_is: Trace,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Trace:
-    """The trace of a copy in which a block stands behind each eligible convolution's forward."""
-    twin = on_cpu(model) if as_is.real else on_meta(model)
+def _replacements(
+    model: nn.Module, block: Block, reasons: Mapping[str, str]
+) -> dict[str, nn.Module]:
+    """A block for each eligible convolution, by its path."""
     with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
-        for path, reason in reasons.items():
-            module = twin.get_submodule(path)
-            if not reason and isinstance(module, _ConvNd):
-                behind_forward(module, replacement(module, block))
-    return trace(twin, args, kwargs, "cpu" if as_is.real else "meta")
-
-
-def _functional(rewritten: Trace, reasons: Mapping[str, str]) -> set[str]:
-    """Paths of eligible convolutions whose weight is used otherwise than by their forward."""
-    return {
-        operator.path
-        for operator in rewritten.operators
-        if not operator.step and reasons.get(operator.path) == ""
-    }
+        return {
+            path: replacement(module, block)
+            for path, reason in reasons.items()
+            if not reason and isinstance(module := model.get_submodule(path), _ConvNd)
+        }
 
 
 class _Books:
@@ -192,16 +168,13 @@ def _rows(
     model: nn.Module,
     block: Block,
     reasons: Mapping[str, str],
-    as_is: Trace,
-    rewritten: Trace,
+    found: Trace,
     count: Count | None,
 ) -> Iterator[Row]:
     """A row for each module and kind of operator, then for each other module with parameters."""
     books = _Books(model)
-    after = _by_row(rewritten)
-    torch_agrees = not as_is.unknown and as_is.torch_macs == as_is.known_to_torch
-    for key, operators in _by_row(as_is).items():
-        path, kind = key
+    torch_agrees = not found.unknown and found.torch_macs == found.known_to_torch
+    for (path, kind), operators in _by_row(found).items():
         params = books.take(path)
         kept = reasons.get(path, "functional" if kind == "conv" else kind)
         convs = [operator.conv for operator in operators if operator.conv]
@@ -210,11 +183,11 @@ def _rows(
             summed(Cost(o.macs, 0, o.activations) for o in operators) + formula,
             counted=_counted(convs, params, count) if len(convs) == len(operators) else None,
         )
-        side, found = before, sum(operator.macs for operator in after.get(key, []))
+        side, agrees = before, not before.differences
         if not kept:
             side = _as_block(convs, block, params, count)
-        agrees = found == side.cost.macs or as_is.real  # where values may decide what runs
-        agrees &= not before.differences and not side.differences
+            ran = sum(operator.macs for operator in found.blocks[path].operators)
+            agrees &= ran == side.cost.macs and not side.differences
         checked = before.counted or (torch_agrees and all(o.by_torch for o in operators))
         crosscheck: Crosscheck = "skipped"
         if count and (checked or not agrees):
@@ -225,9 +198,9 @@ def _rows(
         )  # fmt: skip
     for path, params in books.owned.items():
         side = Side(Cost(0, params))
-        kept = books.kinds[path] if path in as_is.ran else "did not run"
+        kept = books.kinds[path] if path in found.ran else "did not run"
         name = printable(path) or "the model"
-        yield Row(name, books.kinds[path], Shape(), side, side, kept, calls=int(path in as_is.ran))
+        yield Row(name, books.kinds[path], Shape(), side, side, kept, calls=int(path in found.ran))
 
 
 def _by_row(traced: Trace) -> dict[Key, list[Operator]]:
@@ -281,7 +254,11 @@ def _as_block(convs: list[Conv], block: Block, params: int, count: Count | None)
 
 
 def _whole(
-    rows: list[Row], model: nn.Module, as_is: Trace, rewritten: Trace, count: Count | None
+    rows: list[Row],
+    model: nn.Module,
+    reasons: Mapping[str, str],
+    found: Trace,
+    count: Count | None,
 ) -> tuple[Row, list[str]]:
     """The total, which is the model, and what differs in it."""
     whole = total(rows)
@@ -291,41 +268,43 @@ def _whole(
         faults.append(
             f"the model holds {params:,} parameters, but its rows have {whole.as_is.cost.params:,}"
         )
-    for traced, side, what in (
-        (as_is, whole.as_is, "the model"),
-        (rewritten, whole.rewritten, "the rewritten model"),
+    by_torch = found.torch_macs or 0
+    not_by_torch = sum(operator.macs for operator in found.operators if not operator.by_torch)
+    swapped = [ran for path, ran in found.blocks.items() if not reasons[path]]
+    after = by_torch + sum(ran.torch_macs - ran.instead_of for ran in swapped)
+    for side, counted, what in (
+        (whole.as_is, by_torch, "the model"),
+        (whole.rewritten, after, "the rewritten model"),
     ):
-        known = side.cost.macs - sum(o.macs for o in traced.operators if not o.by_torch)
-        if as_is.real and traced is rewritten:  # values may decide what runs
-            known = traced.known_to_torch
-        if not traced.unknown and traced.torch_macs not in (None, known):
+        known = side.cost.macs - not_by_torch
+        if found.torch_macs is not None and not found.unknown and counted != known:
             faults.append(
-                f"torch's FlopCounterMode gives {traced.torch_macs:,} MACs for {what}, but the "
+                f"torch's FlopCounterMode gives {counted:,} MACs for {what}, but the "
                 f"formulas give {known:,}"
             )
-    found: dict[str, Counted | None] = {}
-    for name in ("as_is", "rewritten"):
-        sides = [getattr(row, name).counted for row in rows]
-        macs = sum(counted[""].macs for counted in sides if counted)
-        found[name] = {"": Cost(macs, params)} if count and name == "as_is" else None
-        if count and name == "rewritten":
-            after = params + whole.rewritten.cost.params - whole.as_is.cost.params
-            found[name] = {"": Cost(macs, after)}
     crosscheck: Crosscheck = "exact"
     if faults or any(row.crosscheck == "mismatch" for row in rows):
         crosscheck = "mismatch"
-    elif count is None or as_is.torch_macs is None or as_is.unknown or _unchecked(rows):
+    elif count is None or found.torch_macs is None or found.unknown or _unchecked(rows):
         crosscheck = "skipped"
-    return (
-        whole._replace(
-            as_is=whole.as_is._replace(counted=found["as_is"]),
-            rewritten=whole.rewritten._replace(counted=found["rewritten"]),
-            crosscheck=crosscheck,
-            unknown=tuple(as_is.unknown),
-            torch_macs=as_is.torch_macs,
-        ),
-        faults,
+    if count:
+        added = whole.rewritten.cost.params - whole.as_is.cost.params
+        whole = whole._replace(
+            as_is=_with_counted(whole.as_is, [row.as_is for row in rows], params),
+            rewritten=_with_counted(
+                whole.rewritten, [row.rewritten for row in rows], params + added
+            ),
+        )
+    whole = whole._replace(
+        crosscheck=crosscheck, unknown=tuple(found.unknown), torch_macs=found.torch_macs
     )
+    return whole, faults
+
+
+def _with_counted(whole: Side, sides: Iterable[Side], params: int) -> Side:
+    """With the MACs that fvcore counts of all sides, and the parameters that torch holds."""
+    macs = sum(side.counted[""].macs for side in sides if side.counted)
+    return whole._replace(counted={"": Cost(macs, params)})
 
 
 def _unchecked(rows: Iterable[Row]) -> list[Row]:
@@ -333,9 +312,9 @@ def _unchecked(rows: Iterable[Row]) -> list[Row]:
 
 
 def _notes(
-    rows: list[Row], block: Block, as_is: Trace, model: nn.Module, *, verified: bool
+    rows: list[Row], block: Block, found: Trace, model: nn.Module, *, verified: bool
 ) -> Iterator[str]:
-    yield from _kept(rows, block, as_is)
+    yield from _kept(rows, block, found)
     idle = [row for row in rows if row.kept == "did not run"]
     if idle:
         names = ", ".join(row.name or "" for row in idle[:3]) + (", ..." if len(idle) > 3 else "")
@@ -343,15 +322,15 @@ def _notes(
         plain = {kind.__name__ for kind in CONVOLUTIONS.values()}
         noun = "convolution" if {row.kind for row in idle} <= plain else "module"
         yield f"{_number(len(idle), noun)} did not run ({names}): {_number(params, 'param')}"
-    if as_is.real:
-        yield f"this ran on real tensors, because the model needs values ({as_is.reason})"
-    for name, calls in as_is.unknown.items():
+    if found.real:
+        yield f"this ran on real tensors, because the model needs values ({found.reason})"
+    for name, calls in found.unknown.items():
         yield f"no formula for {name} ({_number(calls, 'call')})"
-    if verified and not as_is.unknown and (unchecked := _unchecked(rows)):
+    if verified and not found.unknown and (unchecked := _unchecked(rows)):
         names = ", ".join(dict.fromkeys(f"{row.name} ({row.kind})" for row in unchecked[:3]))
         more = ", ..." if len(unchecked) > 3 else ""
         yield f"not cross-checked, because neither fvcore nor torch counts it: {names}{more}"
-    modules = [module for path, module in model.named_modules() if path in as_is.ran]
+    modules = [module for path, module in model.named_modules() if path in found.ran]
     without_macs = {
         "norms": any(isinstance(module, _NORMS) for module in modules),
         "adaptive pools": any("AdaptiveAvgPool" in type(module).__name__ for module in modules),
@@ -360,11 +339,11 @@ def _notes(
         yield f"fvcore's own total also counts {what}, which have no MACs"
 
 
-def _kept(rows: list[Row], block: Block, as_is: Trace) -> Iterator[str]:
+def _kept(rows: list[Row], block: Block, found: Trace) -> Iterator[str]:
     """Which convolutions are not rewritten and why; of what is out of reach, what it would cost."""
     macs = sum(row.as_is.cost.macs for row in rows) or 1
     kept: dict[str, list[tuple[Row, list[Conv]]]] = {}
-    for row, operators in zip(rows, _by_row(as_is).values(), strict=False):  # rows with MACs first
+    for row, operators in zip(rows, _by_row(found).values(), strict=False):  # rows with MACs first
         if row.kept and row.kind in ("conv", "transposed"):
             convs = [operator.conv for operator in operators if operator.conv]
             kept.setdefault(row.kept, []).append((row, convs))

@@ -57,6 +57,14 @@ class Observer(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
+        self._paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Book nothing meanwhile."""
+        self._paused = True
+        yield
+        self._paused = False
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -71,7 +79,7 @@ class Observer(TorchFunctionMode):
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         output = output[0] if isinstance(output, tuple | list) and output else output
         features = inputs[0] if inputs else output
-        if not isinstance(output, Tensor) or not isinstance(features, Tensor):
+        if self._paused or not isinstance(output, Tensor) or not isinstance(features, Tensor):
             return
         own = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
         seen_by = "module" if own is type(module) else "subclass"
@@ -98,7 +106,7 @@ class Observer(TorchFunctionMode):
         # Before it runs, for it may change its input in place.
         elements = features.numel() if isinstance(features, Tensor) else 0
         output = function(*args, **kwargs)
-        if book and isinstance(features, Tensor):
+        if book and isinstance(features, Tensor) and not self._paused:
             seen_by = _OF.get(getattr(function, "__module__", None), "F")
             if seen_by == "tensor" and _by_sign(sys._getframe(1)):
                 seen_by = "sign"

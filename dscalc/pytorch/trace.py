@@ -12,9 +12,10 @@ import random
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -228,7 +229,7 @@ class Operator:
         call: products of one call of a composite share a number; it increases.
         macs: multiply-accumulates, for the whole batch.
         activations: elements of the output.
-        step: the child of the block behind a convolution's forward that ran, else "".
+        step: the child of the block that ran in place of a convolution, else "".
         conv: the convolution, or the linear layer: one without axes, with its rows as the batch.
         by_torch: whether torch's FlopCounterMode counts it too.
         weight: the parameter of the model that is multiplied with, where it is one itself.
@@ -246,18 +247,33 @@ class Operator:
     weight: nn.Parameter | None = field(compare=False, repr=False)
 
 
+@dataclass
+class InPlace:
+    """What ran in place of a convolution, at each of its calls and on its input.
+
+    Attributes:
+        operators: those of the block.
+        torch_macs: what torch's FlopCounterMode counts of them.
+        instead_of: what it counts of the convolution.
+    """
+
+    operators: list[Operator] = field(default_factory=list)
+    torch_macs: int = 0
+    instead_of: int = 0
+
+
 @dataclass(frozen=True)
 class Trace:
     """All that ran in one forward pass.
 
     Attributes:
-        operators: in the order that they ran.
+        operators: in the order that they ran, without those of blocks.
         unknown: operators without a formula that are not known to hold no MACs, and how often they
             ran.
         torch_macs: what torch's FlopCounterMode counts of the same run, halved; None if it failed.
-        known_to_torch: our MACs of the products that FlopCounterMode knows; where nothing is
-            unknown the two must be equal.
         ran: paths of modules that ran, or that own a parameter which an operator took.
+        blocks: what ran in place of convolutions, by their paths.
+        functional: paths of those among them whose weight also ran outside of their forward.
         real: whether real tensors ran, since the model needs values.
         reason: why, in that case.
         quantities: what other counters may count, if that was asked for.
@@ -266,8 +282,9 @@ class Trace:
     operators: list[Operator]
     unknown: Counter[str]
     torch_macs: int | None
-    known_to_torch: int
     ran: set[str]
+    blocks: dict[str, InPlace]
+    functional: set[str]
     real: bool = False
     reason: str = ""
     quantities: Counter[str] | None = None
@@ -276,6 +293,11 @@ class Trace:
     def macs(self) -> int | None:
         """The sum; None where an operator is unknown."""
         return None if self.unknown else sum(operator.macs for operator in self.operators)
+
+    @property
+    def known_to_torch(self) -> int:
+        """MACs that FlopCounterMode knows; where nothing is unknown `torch_macs` is the same."""
+        return sum(operator.macs for operator in self.operators if operator.by_torch)
 
 
 # ---- Copies, so that the user's model is left as it is. ----
@@ -367,12 +389,14 @@ def _twin(tensor: Tensor, device: str) -> Tensor:
     return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
 
 
-def behind_forward(convolution: nn.Module, block: nn.Module) -> None:
-    """Let a convolution of a copied model compute as a block, and stay in all else what it is."""
-    object.__setattr__(convolution, "forward", block.__call__)  # registers no submodule
-
-
 # ---- The run. ----
+
+
+Blocks = Callable[[nn.Module], Mapping[str, nn.Module]]
+
+
+def _no_blocks(_model: nn.Module) -> Mapping[str, nn.Module]:
+    return {}
 
 
 def trace_either(
@@ -381,6 +405,7 @@ def trace_either(
     kwargs: dict[str, Any],
     rebuild: Callable[[], nn.Module] | None = None,
     *,
+    blocks: Blocks = _no_blocks,
     quantities: bool = False,
 ) -> tuple[Trace, nn.Module]:
     """Trace a copy on the meta device; on the CPU where the model needs values.
@@ -390,6 +415,7 @@ def trace_either(
         args: what its ``forward`` takes: tensors, or any nest of them.
         kwargs: the same, by keyword.
         rebuild: makes the model with values, if it was built on the meta device and needs them.
+        blocks: what to run beside which convolutions of the copy; see `trace`.
         quantities: whether to see what other counters count too.
 
     Returns:
@@ -400,7 +426,7 @@ def trace_either(
     """
     try:
         twin = on_meta(model)
-        return trace(twin, args, kwargs, "meta", quantities=quantities), twin
+        return trace(twin, args, kwargs, "meta", blocks=blocks, quantities=quantities), twin
     except DscalcError as error:
         if error.__cause__ is None:  # nothing that values would change
             raise
@@ -416,7 +442,7 @@ def trace_either(
             ) from cause
         model = rebuild()
     twin = on_cpu(model)
-    found = trace(twin, args, kwargs, "cpu", quantities=quantities)
+    found = trace(twin, args, kwargs, "cpu", blocks=blocks, quantities=quantities)
     return replace(found, real=True, reason=reason), twin
 
 
@@ -426,6 +452,7 @@ def trace(
     kwargs: dict[str, Any],
     device: str | None = None,
     *,
+    blocks: Blocks = _no_blocks,
     quantities: bool = False,
 ) -> Trace:
     """Run a model once, as it stands, and see all of its operators.
@@ -435,6 +462,9 @@ def trace(
         args: what its ``forward`` takes: tensors on any device, or any nest of them; copies run.
         kwargs: the same, by keyword.
         device: "meta" or "cpu"; where the model's tensors are, by default.
+        blocks: gives, for the paths of some convolutions of the model, modules that map the same
+            shapes. Each runs beside its convolution on the same input; what follows takes the
+            output of the convolution.
         quantities: whether to see what other counters count too.
 
     Raises:
@@ -443,20 +473,23 @@ def trace(
     if device is None:
         tensors = chain(model.parameters(), model.buffers())
         device = next((tensor.device.type for tensor in tensors), "meta")
+    inputs = Inputs(args, kwargs)
+    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+        # It gets its shapes; torch 2.4 cannot give them under a mode.
+        with _explained(model, inputs), _surroundings(device):
+            given = materialised(inputs, device)
+            model(*given.args, **given.kwargs)
+    in_place = blocks(model)
     for with_torch in (True, False):
-        watch = _Watch(model)
         observer = Observer() if quantities else None
         counter = FlopCounterMode(display=False)
         # By global totals alone: the tracker of modules that it comes with needs gradients.
         counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
+        watch = _Watch(model, in_place, counter, observer)
         try:
-            given = materialised(Inputs(args, kwargs), device)
-            with ExitStack() as stack:
+            with _explained(model, inputs), ExitStack() as stack:
+                given = materialised(inputs, device)
                 stack.enter_context(_surroundings(device))
-                if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
-                    # It gets its shapes; torch 2.4 cannot give them under a mode.
-                    model(*given.args, **given.kwargs)
-                    given = materialised(Inputs(args, kwargs), device)
                 stack.enter_context(watch.hooks())
                 if with_torch:
                     stack.enter_context(counter)
@@ -464,20 +497,30 @@ def trace(
                 if observer:
                     stack.enter_context(observer.on())
                 model(*given.args, **given.kwargs)
-        except (Exception, SystemExit) as error:
-            if with_torch and _counter_failed(error):
+        except DscalcError as error:
+            if with_torch and error.__cause__ and _counter_failed(error.__cause__):
                 continue
-            raise _cannot_run(model, Inputs(args, kwargs), error) from error
+            raise
         break
     return Trace(
         watch.operators,
         watch.unknown,
-        counter.get_total_flops() // 2 if with_torch else None,
-        watch.known_to_torch,
+        watch.torch_macs() if with_torch else None,
         watch.ran,
+        watch.in_place,
+        watch.functional,
         device != "meta",
         quantities=of_operators(watch.operators) + observer.found if observer else None,
     )
+
+
+@contextmanager
+def _explained(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+    """Tell in one line why a model cannot run."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise _cannot_run(model, inputs, error) from error
 
 
 class _OnlyGlobal(nullcontext[None]):
@@ -550,48 +593,83 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Mapping[str, nn.Module],
+        counter: FlopCounterMode,
+        observer: Observer | None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
         self.unknown: Counter[str] = Counter()
-        self.known_to_torch = 0
         self.ran: set[str] = set()
+        self.in_place = {path: InPlace() for path in blocks}
+        self.functional: set[str] = set()
+        self._blocks = [(path, model.get_submodule(path), block) for path, block in blocks.items()]
+        self._forward = ""  # the path of the convolution of these whose forward runs
+        self._counter = counter
+        self._observer = observer
         self._calls = 0
         self._inside: _Composite | None = None
         self._string_padding: tuple[str, Shape] | None = None  # and the size that it pads
-        self._places, self._blocks = _places(model)
+        self._places = _places(model, blocks)
         self._running = [(model, self._places[id(model)])]
         self._owners: dict[int, tuple[str, nn.Parameter]] = {}
         for path, module in model.named_modules():
             for parameter in module.parameters(recurse=False):
                 self._owners.setdefault(id(parameter), (path, parameter))
 
+    def torch_macs(self) -> int:
+        """What FlopCounterMode counts of the model as it is."""
+        return self._torch_macs() - sum(block.torch_macs for block in self.in_place.values())
+
+    def _torch_macs(self) -> int:
+        return self._counter.get_total_flops() // 2
+
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        """Know the running module."""
-        handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
-        try:
+        """Know the running module, and run the blocks."""
+        with ExitStack() as stack:
+            for hook in (
+                register_module_forward_pre_hook(self._enter),
+                register_module_forward_hook(self._leave, always_call=True),
+            ):
+                stack.callback(hook.remove)
+            for path, module, block in self._blocks:
+                held = vars(module)
+                back = held.__setitem__ if "forward" in held else held.pop
+                stack.callback(back, "forward", held.get("forward"))
+                held["forward"] = partial(self._both, path, module.forward, block)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
         parent = self._running[-1][1]
         place = self._places.get(id(module), parent._replace(holds=frozenset()))
         self._running.append((module, place))
         self.ran.add(place.path)
-        if id(module) in self._blocks and not self._inside:
-            self._inside = self._composite("conv", place.path, None)
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if id(module) in self._blocks:
-            self._inside = None
         while len(self._running) > 1 and self._running.pop()[0] is not module:
             pass
+
+    def _both(
+        self, path: str, forward: Callable[..., Any], block: nn.Module, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a convolution, and a block beside it."""
+        found, start = self.in_place[path], self._torch_macs()
+        self._forward = path
+        output = forward(*args, **kwargs)
+        middle = self._torch_macs()
+        before, self._inside = self._inside, self._composite("conv", path, None)
+        mine, self.operators = self.operators, found.operators
+        with self._observer.paused() if self._observer else nullcontext():
+            beside = block(*args, *kwargs.values())
+        self.operators, self._inside, self._forward = mine, before, ""
+        assert not isinstance(output, Tensor) or beside.shape == output.shape
+        found.instead_of += middle - start
+        found.torch_macs += self._torch_macs() - middle
+        return output
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -602,6 +680,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = list(_tensors((*args, *kwargs.values())))
         path, weight = self._origin(tensors)
         if has_no_macs(func):
+            if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
+                # Its meta kernel is Python, and a third of an audit; its caller checks the shapes.
+                return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
             return func(*args, **kwargs)
         seen = _Seen(func, name, args, kwargs, tensors, path, weight)
         return self._count(seen) if name in LEAVES else self._take_apart(seen)
@@ -668,6 +749,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             conv = _convolution(*shapes, output=tuple(output.shape), asked=self._string_padding)
             kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
         within = self._inside or self._composite(kind, path, weight)
+        if within.path in self.in_place and within.path != self._forward:
+            self.functional.add(within.path)
         self.operators.append(
             Operator(
                 within.path,
@@ -682,25 +765,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 within.weight,
             )
         )
-        if self.operators[-1].by_torch:
-            self.known_to_torch += macs
         return output
 
 
-def _places(model: nn.Module) -> tuple[dict[int, _Place], set[int]]:
-    """Where each module stands, by id, and the ids of the blocks behind a forward."""
-    places, blocks = {}, set()
-    modules = dict(model.named_modules())
-    own = {id(module) for module in modules.values()}
-    for path, module in modules.items():
+def _places(model: nn.Module, blocks: Mapping[str, nn.Module]) -> dict[int, _Place]:
+    """Where each module stands, by id: parts of a block where the convolution does."""
+    places = {}
+    for path, module in model.named_modules():
         holds = frozenset(id(parameter) for parameter in module.parameters(recurse=False))
         places[id(module)] = _Place(path, "", holds)
-        block = getattr(vars(module).get("forward"), "__self__", None)
-        if isinstance(block, nn.Module) and id(block) not in own:
-            blocks.add(id(block))
-            for name, part in block.named_modules():
-                places[id(part)] = _Place(path, name.partition(".")[0], frozenset())
-    return places, blocks
+    for path, block in blocks.items():
+        for name, part in block.named_modules():
+            places[id(part)] = _Place(path, name.partition(".")[0], frozenset())
+    return places
 
 
 def _name(operator: Any) -> str:
