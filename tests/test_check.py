@@ -153,6 +153,9 @@ def moves():
 def doubles():
     torch.set_default_dtype(torch.float64)
     return net()
+def elsewhere():
+    torch.set_default_device("meta")
+    return net()
 class Unknown(torch.nn.Conv2d):
     def forward(self, x):
         return torch.fft.fft(super().forward(x))
@@ -164,10 +167,10 @@ def unknown():
 def test_what_a_model_changes_reaches_no_other_budget(check, tmp_path):
     (tmp_path / "project" / "nets.py").write_text(MODELS, "utf-8")
     budget = "[[check]]\nrun = 'model nets.py:{} --input 3x8x8'\nassert = 'macs <= 8k'\n"
-    models = "moves", "doubles", "unknown", "net"
+    models = "moves", "doubles", "unknown", "elsewhere", "net"
     result = check("".join(map(budget.format, models)), "-f", "json")
-    moved, doubled, unknown, net = json.loads(result.stdout)["rows"]
-    assert moved["value"] == net["value"] == 8 * 27 * 6 * 6
+    moved, doubled, unknown, *others = json.loads(result.stdout)["rows"]
+    assert [row["value"] for row in (moved, *others)] == [8 * 27 * 6 * 6] * 3
     assert "should be the same" in doubled["error"]  # its weights and the input
     reason = "macs is not known: no formula for aten::_fft_r2c"
     assert (unknown["assertion"], unknown["error"]) == ("macs <= 8k", f"macs <= 8k: {reason}")

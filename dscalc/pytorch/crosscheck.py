@@ -52,7 +52,8 @@ def count(steps: tuple[Step, ...]) -> Counted:
     if not steps:
         return {"": Cost(0, 0)}
     try:
-        return _count(block_module(steps, "meta"), steps[0])
+        with torch._C.DisableTorchFunction():  # torch.jit cannot trace under a user's modes
+            return _count(block_module(steps, "meta"), steps[0])
     except CrosscheckError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:

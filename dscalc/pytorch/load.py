@@ -104,13 +104,17 @@ def call(
     """
     if meta:
         # A trial: only if it succeeds is anything of it shown, so nothing is shown twice.
+        torch.set_default_device(None)  # torch loses track of one that spans a torch.device
         try:
             with (
                 redirect_stdout(io.StringIO()) as said,
                 warnings.catch_warnings(record=True) as warned,
                 torch.device("meta"),
             ):
-                made = make(**arguments or {})
+                try:
+                    made = make(**arguments or {})
+                finally:
+                    torch.set_default_device(None)
         except USER_ERRORS:
             pass  # the real call tells, of the device that the user knows
         else:
