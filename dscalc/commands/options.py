@@ -1,6 +1,5 @@
 """The options that commands share, each declared once."""
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -441,6 +440,8 @@ class OutputOptions(ReportOptions):
 
 def command_line() -> str:
     """What was typed, without how and where the report is written."""
+    import shlex
+
     said, skipped = ["dscalc"], False
     for word in COMMAND_LINE.get():
         if skipped or word in ("-f", "--format", "-o", "--output"):
