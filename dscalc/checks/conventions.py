@@ -47,6 +47,7 @@ class Convention(NamedTuple):
         per_mac: what it counts for a MAC.
         unless: quantities that it counts in a way of its own: of a model that has them, nothing is
             claimed.
+        superseded: whether later versions count otherwise, so that this one is an assumption.
         source: where it says so.
     """
 
@@ -55,6 +56,7 @@ class Convention(NamedTuple):
     besides: tuple[Term, ...] = ()
     per_mac: int = 1
     unless: tuple[str, ...] = ()
+    superseded: bool = False
     source: str = ""
 
     def summands(self, quantities: Quantities) -> list[Summand] | None:
@@ -117,6 +119,7 @@ _OLD_POOLS = _term(
 
 MACS = Convention("MACs alone", _EVERYTHING)
 PARAMETERS = "params, not MACs"
+OLDER = "an older version"
 TABLE = (
     Convention(
         "fvcore 0.1.5",
@@ -173,6 +176,7 @@ TABLE = (
             _UPSAMPLING_11,
         ),
         unless=("recurrent",),
+        superseded=True,
         source="Lyken17/pytorch-OpCounter, thop/vision/basic_hooks.py",
     ),
     Convention(
@@ -225,6 +229,7 @@ TABLE = (
             _term("scaling and biases of attention", "5 module.mha.tokens"),
         ),
         unless=("recurrent",),
+        superseded=True,
         source="sovrasov/flops-counter.pytorch, ptflops/pytorch_ops.py",
     ),
     Convention(
@@ -363,6 +368,11 @@ class Number(NamedTuple):
     def truncates(self, candidate: Fraction) -> bool:
         """Whether a candidate is printed like this if the digits that follow are dropped."""
         return self.value <= candidate < self.value + self.step
+
+    @property
+    def few(self) -> bool:
+        """Whether it has too few digits to prove anything: then all counters are listed."""
+        return bool(self.step) and self.digits <= 3
 
     @property
     def most_conventions(self) -> int:
@@ -537,7 +547,7 @@ def _free(quantities: Quantities) -> list[_Free]:
     return [_Free(group, what, value) for (group, value), what in merged.items()]
 
 
-def _named(source: Source) -> Iterator[Candidate]:
+def _named(source: Source, number: Number) -> Iterator[Candidate]:
     """What each counter prints, what the papers print, and the parameters."""
     alone = MACS.summands(source.quantities) or []
     for entry in (MACS, *TABLE):
@@ -545,8 +555,10 @@ def _named(source: Source) -> Iterator[Candidate]:
         if summands is not None:
             theirs = dict(summands)
             lost = ((what, macs - theirs.get(what, 0) // entry.per_mac) for what, macs in alone)
+            assumed = (OLDER,) if entry.superseded and not number.few else ()
             yield _candidate(
-                source, summands, entry.name, per_mac=entry.per_mac, published=entry is MACS,
+                source, summands, entry.name, len(assumed), conventions=assumed,
+                per_mac=entry.per_mac, published=entry is MACS,
                 left_out=tuple((what, macs) for what, macs in lost if macs > 0),
             )  # fmt: skip
     for variant in _VARIANTS:
@@ -585,7 +597,7 @@ def _mixtures(source: Source, most: int) -> Iterator[Candidate]:
 
 def _candidates(source: Source, number: Number, unit: Unit, most: int) -> Iterator[Candidate]:
     """Everything that a source may be printed as, for at most so many conventions."""
-    for found in (*_named(source), *_mixtures(source, most)):
+    for found in (*_named(source, number), *_mixtures(source, most)):
         each = [found]
         if found.per_mac == 1 and found.by != PARAMETERS:
             each.append(_doubled(found, free=unit == "flops"))
@@ -694,11 +706,10 @@ def chance(number: Number, candidates: Iterable[Candidate], cost: int) -> Fracti
 
 
 def _answers(number: Number, candidates: Sequence[Candidate]) -> list[Answer]:
-    few = bool(number.step) and number.digits <= 3
     fitting: list[tuple[Candidate, bool]] = []
     for one in candidates:
         rounded = number.fits(one.value)
-        if rounded or (few and one.published and number.truncates(one.value)):
+        if rounded or (number.few and one.published and number.truncates(one.value)):
             fitting.append((one, not rounded))
     fitting.sort(key=lambda each: (each[0].cost, not each[0].by))
     answers: list[Answer] = []
@@ -709,7 +720,7 @@ def _answers(number: Number, candidates: Sequence[Candidate]) -> list[Answer]:
             continue
         odds = chance(number, candidates, one.cost)
         verdict: Verdict = "explained" if odds < Fraction(1, 100) else "could be"
-        if few or (not one.cost and odds >= Fraction(1, 10)):
+        if number.few or (not one.cost and odds >= Fraction(1, 10)):
             verdict = "consistent with"
         elif odds >= Fraction(1, 10):
             continue

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from dscalc._version import __version__
-from dscalc.checks.conventions import MACS, TABLE, Answer, Candidate, Explanation, Summand
+from dscalc.checks.conventions import MACS, OLDER, TABLE, Answer, Candidate, Explanation, Summand
 from dscalc.core.quantities import Quantities
 from dscalc.record.fields import UNITS
 from dscalc.record.report import Report
@@ -64,6 +64,7 @@ def _sentence(group: Sequence[Answer], *, brief: bool = False) -> str:
     if counters:
         verb = "counts" if len(counters) == 1 else "count"
         said += f"{',' if brief else ':'} as {_listed(counters)} {verb}"
+        said += f" ({OLDER})" if OLDER in one.conventions else ""
     if one.left_out and not brief:
         lost = _listed([f"{macs:,} MACs of {what}" for what, macs in one.left_out])
         said += f", without {lost}"
