@@ -12,7 +12,6 @@ from torch import nn
 from dscalc import DscalcError
 from dscalc.pytorch.inputs import (
     Inputs,
-    asked_for,
     check_inputs,
     input_hint,
     inputs_from,
@@ -600,11 +599,6 @@ class OneList(nn.Module):
 
 
 SIAMESE = "forward takes (*, left, right, scale=None)"
-
-
-def test_what_forward_asks_for_is_its_own_signature():
-    assert asked_for(Siamese()) == "forward(*, left, right, scale=None)"
-    assert asked_for(nn.Sequential()) == "forward(input)"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import UNITS
 from dscalc.record.report import Report
 
 EXAMPLES = """
@@ -165,7 +164,7 @@ def model(
             count = partial(
                 audit, loaded, *given.args, block=block, only=only or None,
                 exclude=exclude or None, named=given.kwargs,
-                quantities=bool(conventions.asked),
+                quantities=bool(conventions.asked), unit=output.unit,
                 rebuild=partial(load_model, target, arguments, dtype, meta=False),
             )  # fmt: skip
             with user_code(target):  # which may print
@@ -176,7 +175,7 @@ def model(
                     report = count(verify=False)
         if verify and output.verbose:
             verdict.say(f"counted by {versions()}")
-        return replace(report, title=target, unit=output.unit), loaded, given
+        return replace(report, title=target), loaded, given
 
     def audited(target: str) -> Report:
         with torch_defaults():
@@ -191,9 +190,7 @@ def model(
             if field.read(whole) is None and field.read(whole._replace(unknown=())) is not None:
                 operators = ", ".join(whole.unknown)
                 raise DscalcError(f"{field.name} is not known: no formula for {operators}")
-        label = UNITS[output.unit][0]
-        notes = [note.replace("% of the MACs", f"% of the {label}") for note in report.notes]
-        return replace(report, notes=notes)
+        return report
 
     if len(targets) > 1:
         _show_totals(targets, audited, asked, output)

@@ -27,6 +27,7 @@ from dscalc.pytorch.trace import (
     trace,
     trace_either,
 )
+from dscalc.record.fields import UNITS, Unit
 from dscalc.record.report import Report
 from dscalc.words import plural, printable
 
@@ -45,6 +46,7 @@ def audit(
     rebuild: Callable[[], nn.Module] | None = None,
     named: Mapping[str, Any] | None = None,
     quantities: bool = False,
+    unit: Unit = "macs",
     **keywords: Any,
 ) -> Report:
     """Count every operator of a model, as it is and with its eligible convolutions rewritten.
@@ -65,6 +67,7 @@ def audit(
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
         quantities: whether to also collect what other counters count.
+        unit: of the counts that people read: "macs", or "flops", 2 a MAC.
         **keywords: what its ``forward`` takes by keyword.
 
     Raises:
@@ -85,11 +88,12 @@ def audit(
     reasons |= dict.fromkeys(found.functional, "functional")
     counting: Count | None = lru_cache(maxsize=None)(count) if verify else None
     rows = list(_rows(copied, block, reasons, found, counting))
+    label = UNITS[unit][0]
     whole, faults = _whole(rows, copied, reasons, found, counting)
     return Report(
         "model", block, with_shares(rows), whole, title=type(model).__name__,
-        notes=list(_notes(rows, block, found, copied, verified=verify)), faults=faults,
-        quantities=found.quantities,
+        notes=list(_notes(rows, block, found, copied, label, verified=verify)), faults=faults,
+        unit=unit, quantities=found.quantities,
     )  # fmt: skip
 
 
@@ -312,9 +316,9 @@ def _unchecked(rows: Iterable[Row]) -> list[Row]:
 
 
 def _notes(
-    rows: list[Row], block: Block, found: Trace, model: nn.Module, *, verified: bool
+    rows: list[Row], block: Block, found: Trace, model: nn.Module, label: str, *, verified: bool
 ) -> Iterator[str]:
-    yield from _kept(rows, block, found)
+    yield from _kept(rows, block, found, label)
     idle = [row for row in rows if row.kept == "did not run"]
     if idle:
         names = ", ".join(row.name or "" for row in idle[:3]) + (", ..." if len(idle) > 3 else "")
@@ -339,7 +343,7 @@ def _notes(
         yield f"fvcore's own total also counts {what}, which have no MACs"
 
 
-def _kept(rows: list[Row], block: Block, found: Trace) -> Iterator[str]:
+def _kept(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[str]:
     """Which convolutions are not rewritten and why; of what is out of reach, what it would cost."""
     macs = sum(row.as_is.cost.macs for row in rows) or 1
     kept: dict[str, list[tuple[Row, list[Conv]]]] = {}
@@ -349,8 +353,9 @@ def _kept(rows: list[Row], block: Block, found: Trace) -> Iterator[str]:
             kept.setdefault(row.kept, []).append((row, convs))
     for reason, held in sorted(kept.items(), key=lambda item: -len(item[1])):
         before = sum(row.as_is.cost.macs for row, _ in held)
+        share = f"{float(100 * before / macs):.4g}% of the {label}"
         sentence = (
-            f"{_number(len(held), 'convolution')}, {float(100 * before / macs):.4g}% of the MACs, "
+            f"{_number(len(held), 'convolution')}, {share}, "
             f"{'was' if len(held) == 1 else 'were'} not rewritten: {reason}"
         )
         if reason in _OUT_OF_REACH and before:

@@ -136,11 +136,6 @@ def materialised(inputs: Inputs, device: str) -> Inputs:
         ) from error
 
 
-def asked_for(model: nn.Module) -> str:
-    """What ``forward`` takes, by its own signature: ``forward(*, left, right, scale=None)``."""
-    return f"forward{signature_text(_forward(model))}"
-
-
 def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     """Refuse inputs that do not fit the signature of ``forward``, before anything runs.
 
