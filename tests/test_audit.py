@@ -566,6 +566,13 @@ def test_what_follows_a_rewritten_convolution_takes_its_own_results():
     assert report.total.crosscheck == "exact"
 
 
+def test_a_convolution_that_a_model_copies_while_it_runs_is_rewritten_too():
+    model = Calling(lambda m, x: copy.deepcopy(m.conv)(x), conv=conv(bias=False))
+    report = audit(model, IMAGE)
+    assert cost(report) == ((3888, 108), (36 * (27 + 12), 27 + 12))
+    assert report.total.crosscheck == "exact"
+
+
 def test_a_model_on_meta_that_needs_values_is_built_again():
     with torch.device("meta"):
         model = Calling(depends, conv=conv())

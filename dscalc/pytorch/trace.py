@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -640,7 +639,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 held = vars(module)
                 back = held.__setitem__ if "forward" in held else held.pop
                 stack.callback(back, "forward", held.get("forward"))
-                held["forward"] = partial(self._both, path, module.forward, block)
+                held["forward"] = self._both(path, module.forward, block)
             yield
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
@@ -653,23 +652,26 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while len(self._running) > 1 and self._running.pop()[0] is not module:
             pass
 
-    def _both(
-        self, path: str, forward: Callable[..., Any], block: nn.Module, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Run a convolution, and a block beside it."""
-        found, start = self.in_place[path], self._torch_macs()
-        self._forward = path
-        output = forward(*args, **kwargs)
-        middle = self._torch_macs()
-        before, self._inside = self._inside, self._composite("conv", path, None)
-        mine, self.operators = self.operators, found.operators
-        with self._observer.paused() if self._observer else nullcontext():
-            beside = block(*args, *kwargs.values())
-        self.operators, self._inside, self._forward = mine, before, ""
-        assert not isinstance(output, Tensor) or beside.shape == output.shape
-        found.instead_of += middle - start
-        found.torch_macs += self._torch_macs() - middle
-        return output
+    def _both(self, path: str, forward: Callable[..., Any], block: nn.Module) -> Callable[..., Any]:
+        """A forward that runs a convolution, and a block beside it."""
+        found = self.in_place[path]
+
+        def both(*args: Any, **kwargs: Any) -> Any:  # a function, which deepcopy does not copy
+            start = self._torch_macs()
+            self._forward = path
+            output = forward(*args, **kwargs)
+            middle = self._torch_macs()
+            before, self._inside = self._inside, self._composite("conv", path, None)
+            mine, self.operators = self.operators, found.operators
+            with self._observer.paused() if self._observer else nullcontext():
+                beside = block(*args, *kwargs.values())
+            self.operators, self._inside, self._forward = mine, before, ""
+            assert not isinstance(output, Tensor) or beside.shape == output.shape
+            found.instead_of += middle - start
+            found.torch_macs += self._torch_macs() - middle
+            return output
+
+        return both
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
