@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from counted import IMAGE, MODELS, PRINTED
 from hypothesis import given
 from hypothesis import strategies as st
+from layers import Calling
 from torch import nn
 
 from dscalc.checks import conventions
@@ -118,6 +120,27 @@ def test_quantities_are_seen_only_where_they_are_asked_for(monkeypatch: pytest.M
     assert report.quantities is None
     with pytest.raises(DscalcError, match="cannot run"):
         audit(model, IMAGE, verify=False, quantities=True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: nn.MaxPool2d((2, 2))(x[0]),
+        lambda x: nn.AdaptiveAvgPool2d((None, 1))(x[0]),
+        lambda x: nn.MaxPool2d(3, ceil_mode=True, return_indices=True, dilation=2)(x)[0],
+        lambda x: nn.BCELoss(torch.ones(8))(x.sigmoid(), x.sigmoid()),
+        lambda x: torch.matmul(input=x, other=x.transpose(2, 3)),
+        lambda x: torch.bmm(x[0], mat2=x[0].transpose(1, 2)),
+        lambda x: torch.mv(x[0, 0], x[0, 0, 0]),
+        lambda x: torch.mean(x),
+        lambda x: nn.PReLU()(x.mean()),
+    ],
+)
+def test_what_counters_see_stops_no_model(call: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = Calling(lambda m, x: call(m.conv(x)), conv=nn.Conv2d(3, 8, 1))
+    image = 1, 3, 8, 8
+    plain = audit(model, image, verify=False)
+    assert audit(model, image, verify=False, quantities=True).total == plain.total
 
 
 def test_a_network_says_what_it_lists() -> None:

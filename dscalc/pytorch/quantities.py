@@ -176,17 +176,19 @@ def _pool(family: str) -> Book:
             ratio = prod(length / found for length, found in sizes[2:])
             yield f"{family}.mean_window", int((ratio + 1) * output.numel())
         else:
-            axes = output.dim() - 2
+            given = module.kernel_size, module.stride, module.padding
+            tuples = [value for value in given if isinstance(value, tuple | list)]
+            axes = len(tuples[0]) if tuples else max(output.dim() - 2, 1)
             kernel, stride, padding = (
-                tuple(value) if isinstance(value, tuple | list) else (value,) * axes
-                for value in (module.kernel_size, module.stride, module.padding)
+                tuple(value) if value in tuples else (value,) * axes for value in given
             )
             yield f"{family}.taps", output.numel() * prod(kernel)
             side = module.kernel_size  # as it was given: one number, or one an axis
             yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
             inside = not getattr(module, "count_include_pad", False)
-            windows = [length for length, _ in sizes[:2]]
-            for (length, found), *way in zip(sizes[2:], kernel, stride, padding, strict=True):
+            windows = [length for length, _ in sizes[:-axes]]
+            across = sizes[-axes:]  # one image may come without the axis of the batch
+            for (length, found), *way in zip(across, kernel, stride, padding, strict=True):
                 windows.append(_windows(length, found, *way, inside=inside))
             yield f"{family}.windows", prod(windows)
 
@@ -235,9 +237,9 @@ def _parameters(module: nn.Module, output: Tensor) -> Found:
             if "weight" in name or "bias" in name:
                 yield "parameters.others", size * prod(output.shape[:2])
         elif "Conv" in type(module).__name__:
-            yield f"parameters.conv.{name}", size * output.shape[0] * prod(output.shape[2:])
+            yield f"parameters.conv.{name}", size * prod(output.shape[:1]) * prod(output.shape[2:])
         else:
-            yield "parameters.others", size * output.shape[0]
+            yield "parameters.others", size * prod(output.shape[:1])
 
 
 _ACTIVATIONS = {
@@ -316,7 +318,7 @@ def _upsample_call(name: str, elements: int, args: Any, kwargs: Any, output: Any
 
 
 def _product(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
-    yield "matmul", output.numel() * args[0].shape[-1]
+    yield "matmul", output.numel() * (*args, *kwargs.values())[0].shape[-1]
 
 
 _FUNCTIONS: dict[str, Call] = {
