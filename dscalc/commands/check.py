@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from fractions import Fraction
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import typer
 
@@ -13,8 +14,8 @@ from dscalc.commands.answer import write
 from dscalc.commands.options import OutputOptions, ReportOptions
 from dscalc.core.blocks import STANDARD
 from dscalc.inputs.budgets import Budget, find_budgets, read_budgets
-from dscalc.record.report import Check, Outcome, Report
-from dscalc.words import plural, printable
+from dscalc.record.report import Check, Report
+from dscalc.words import exact, plural, printable
 
 EXAMPLES = """
   dscalc check
@@ -29,6 +30,43 @@ budgets.toml, or a pyproject.toml with [[tool.dscalc.check]]:
 """
 
 Run = Callable[[list[str]], int]
+
+
+class Outcome(NamedTuple):
+    """A check of a budget, or why there is none: a row of ``dscalc check``.
+
+    Args:
+        budget: the name of the budget.
+        assertion: as it is written.
+        holds: whether it holds; None where there is no answer.
+        value: of its field, as in `Check`.
+        limit: what the value is held against.
+        left: how much of the limit is left; below 0 it is exceeded; None where it is no limit.
+        error: why there is no answer.
+    """
+
+    budget: str
+    assertion: str = ""
+    holds: bool | None = None
+    value: int | float | Fraction | None = None
+    limit: int | float | Fraction | None = None
+    left: int | float | Fraction | None = None
+    error: str = ""
+
+    @classmethod
+    def of(cls, budget: str, check: Check) -> "Outcome":
+        """What became of an assertion of a budget."""
+        if check.value is None:
+            return cls(budget, check.assertion, error=check.sentence)
+        symbol = check.assertion.split()[1]
+        room = check.limit - check.value if symbol[0] == "<" else check.value - check.limit
+        left = room if symbol[0] in "<>" else None
+        return cls(budget, check.assertion, check.holds, check.value, check.limit, left)
+
+    @property
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        return self.error or f"{self.assertion}: {exact(self.value)}"
 
 
 def check(

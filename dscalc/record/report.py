@@ -56,43 +56,6 @@ class Check(NamedTuple):
         return f"{self.assertion}: fails{where}: {words.exact(self.value)}"
 
 
-class Outcome(NamedTuple):
-    """A check of a budget, or why there is none: a row of ``dscalc check``.
-
-    Args:
-        budget: the name of the budget.
-        assertion: as it is written.
-        holds: whether it holds; None where there is no answer.
-        value: of its field, as in `Check`.
-        limit: what the value is held against.
-        left: how much of the limit is left; below 0 it is exceeded; None where it is no limit.
-        error: why there is no answer.
-    """
-
-    budget: str
-    assertion: str = ""
-    holds: bool | None = None
-    value: int | float | Fraction | None = None
-    limit: int | float | Fraction | None = None
-    left: int | float | Fraction | None = None
-    error: str = ""
-
-    @classmethod
-    def of(cls, budget: str, check: Check) -> "Outcome":
-        """What became of an assertion of a budget."""
-        if check.value is None:
-            return cls(budget, check.assertion, error=check.sentence)
-        symbol = check.assertion.split()[1]
-        room = check.limit - check.value if symbol[0] == "<" else check.value - check.limit
-        left = room if symbol[0] in "<>" else None
-        return cls(budget, check.assertion, check.holds, check.value, check.limit, left)
-
-    @property
-    def sentence(self) -> str:
-        """What became of it, in words."""
-        return self.error or f"{self.assertion}: {words.exact(self.value)}"
-
-
 @dataclass(eq=False, repr=False)  # frozen, it takes twice as long to define
 class Report:
     """Rows, their total, and what was checked of them.
