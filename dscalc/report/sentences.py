@@ -221,6 +221,15 @@ def percent(ratio: Fraction | None) -> str:
     return f"{value:,.0f}%" if value >= 1000 else f"{value:.4g}%"
 
 
+def percent_in_column(ratio: Fraction | None, *, signed: bool = False) -> str:
+    """A share with two decimals, so that the decimal points of a column stand in line."""
+    if ratio is None:
+        return ""
+    if 0 < abs(ratio) < Fraction(1, 10_000):
+        return "<0.01%" if ratio > 0 else ">-0.01%"
+    return f"{float(ratio * 100):{'+' if signed and ratio else ''},.2f}%"
+
+
 def factor(ratio: Fraction | None) -> str:
     """Times as many: 7.89x, 123x."""
     if ratio is None:
