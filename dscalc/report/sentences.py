@@ -209,12 +209,8 @@ def _short(value: Fraction | float) -> str:
     return f"{float(value):.3g}" if value < 999.5 else f"{float(value):,.0f}"
 
 
-def percent(ratio: Fraction | None) -> str:
-    """A share, to four significant digits: 12.67%, 0.01234%, 1,234%."""
-    if ratio is None:
-        return ""
-    if not ratio:
-        return "0%"
+def percent(ratio: Fraction) -> str:
+    """A share above 0, to four significant digits: 12.67%, 0.01234%, 1,234%."""
     value = float(ratio * 100)
     if value < 0.0001:
         return f"{value:.2e}%"

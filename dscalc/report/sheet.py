@@ -218,7 +218,7 @@ def _network(report: Report, rows: Sequence[Row]) -> Sheet:
     total, name = report.total, report.block.name
     assert total is not None
     shown = (*rows, total)
-    differs = any(row.rewritten.cost != row.as_is.cost for row in shown)
+    differs = any(row.rewritten.cost.macs != row.as_is.cost.macs for row in shown)
     most = max((row.share or Fraction(0) for row in rows), default=Fraction(0))
     header = ["layer", "channels", "output", label, *([name] if differs else []), "params"]
     header += ["share", f"0 to {percent_in_column(most)}" if most else ""]
@@ -317,14 +317,13 @@ def _totals(report: Report, rows: Sequence[Row]) -> Sheet:
             row.name or "",
             f"{float(row.width_multiplier):.6g}" if row.width_multiplier else "",
             times(row.layer.input_size),
-            "not known"
-            if row.unknown
-            else f"{row.as_is.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+            "not known" if row.unknown else f"{row.as_is.cost.macs * scale:,}{mark}",
             f"{row.rewritten.cost.macs * scale:,}",
             f"{row.as_is.cost.params:,}",
             percent_in_column(1 / row.mac_ratio if plain and row.mac_ratio else row.mac_ratio),
         ]
         for row in rows
+        for mark in [MARKS[row.crosscheck]]
     ]
     if report.command == "model":  # what it says of sizes is of its operators
         header, cells = [header[0], *header[3:]], [[row[0], *row[3:]] for row in cells]

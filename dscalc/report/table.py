@@ -179,7 +179,7 @@ def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, 
             return table, without
     broken = replace(sheet, header=["\n".join(head.rsplit(" ", 1)) for head in sheet.header])
     mark = _ASCII_MARK if console.options.ascii_only else PENDING
-    for without in (sheet.spare, (*sheet.spare, *sheet.dear)):
+    for without in dict.fromkeys([(*sheet.spare,), (*sheet.spare, *sheet.dear)]):
         table = _table(broken, without, box)
         if sheet.paths and (by := excess(table)) > 0:
             table = _table(_with_shorter_paths(broken, by, mark), without, box)
@@ -261,8 +261,9 @@ def _table(sheet: Sheet, without: Sequence[int], box: Box) -> RenderableType:
             table.add_column(name, justify=justify, no_wrap=True, vertical="bottom")
     for row in sheet.rows:
         table.add_row(*kept(row))
-    if sheet.result:
-        table.add_row(*kept(sheet.result), style="bold")
+    result = kept(sheet.result or ())
+    if any(result[sheet.names :]):  # not only its name is left
+        table.add_row(*result, style="bold")
     return Padding(table, (1, 0, 1, 1), expand=False)
 
 
