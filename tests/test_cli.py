@@ -74,6 +74,13 @@ def test_help_of_compare_has_every_option_in_full_at_any_width(args, columns, ru
         assert option in result.stdout
 
 
+@pytest.mark.parametrize("command", ["", *cli._SUMMARIES])
+def test_help_fits_in_80_columns_at_any_width(command, run):
+    for columns in (80, 200):
+        lines = run(f"{command} --help", columns=columns).stdout.splitlines()
+        assert [line for line in lines if len(line) > 80] == []
+
+
 def test_the_examples_in_the_help_run(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = map(str.strip, run("compare --help").stdout.splitlines())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from fractions import Fraction
 
 import pytest
 
@@ -67,20 +68,116 @@ def test_at_any_width_no_number_is_broken_and_from_40_columns_on_a_usual_layer_f
     args, fits_in, run
 ):
     def numbers(shown):
-        return {word for word in shown.split() if word[0].isdigit()}
+        return {word.strip(",;") for word in shown.split() if word[0].isdigit()}
 
     wide = run(args, columns=1000).stdout
-    counts = set(re.findall(r"[0-9]{1,3}(?:,[0-9]{3})+", wide))
-    assert len(counts) >= 3
-    spare = {"params": counts - set(run(args, columns=66).stdout.split())}  # a column
+    markdown = run(f"{args} -f markdown").stdout.splitlines()
+    columns_of = {
+        column[0].strip(): numbers(" ".join(column[2:]).replace("*", ""))
+        for column in zip(*(line.split("|") for line in markdown if line[:1] == "|"), strict=True)
+    }
     for columns in range(20, 131):
         shown = run(args, columns=columns).stdout
-        left = re.search(r"not shown at this width: (\w+)", shown)
-        hidden = spare[left[1]] if left else set()
-        assert counts - hidden <= set(shown.split()), columns
+        names = re.findall(r"[^,]+", " ".join(shown.split()).partition("this width: ")[2])
+        hidden = set().union(*(columns_of[name.strip()] for name in names))
+        hidden |= {"0", "100%"}  # the scale of bars
         # Nothing but the order and the spaces between words depends on the width.
-        assert numbers(shown) == numbers(wide) - hidden, columns
+        assert numbers(wide) - hidden <= numbers(shown) <= numbers(wide), columns
         assert columns < fits_in or max(map(len, shown.splitlines())) <= columns
+
+
+WAYS = "8 8,16 3 8,16 --as separable,grouped:2"
+SPARE = {  # of a command, at a width: what is left out, which is never what it is asked for
+    (LAYER, 60): "output",
+    (GRID, 60): "params",
+    (GRID, 40): "standard MACs, params, fewer",
+    ("blocks 64,256 256 3 56", 60): "params, closed form",
+    ("blocks 64 64 3 14 --verify", 40): "params, closed form",
+    ("network mobilenet_v1 --no-verify", 60): "output, share",
+    ("network vgg16 --as separable --no-verify", 40): "channels, output, params, share",
+    ("network vgg16 mobilenet_v1 --as separable", 80): "width",
+    ("network vgg16 mobilenet_v1 --as separable", 60): "width, input, params",
+    ("network vgg16 mobilenet_v1 --as separable", 40): "width, input, separable, params",
+    ("network mobilenet_v1 --width-multiplier 0.5,1 --input-size 160,224", 60): "standard, params",
+    ("network resnet50 --explain 4.1G", 60): "chance",
+    ("bench 8 8,16 3 8", 60): "standard in us, separable in us, MACs, at most",
+    (f"bench {WAYS}", 60): "standard in us, block in us, MACs, fewer MACs, at most",
+    ("bench 8 8 3 8", 40): "GFLOP/s, least bytes, FLOP/byte",
+}
+
+
+@pytest.mark.parametrize(("args", "columns"), SPARE)
+def test_what_a_table_exists_for_is_left_out_last(args, columns, run, timed):
+    shown = run(args, columns=columns).stdout
+    assert max(map(len, shown.splitlines())) <= columns
+    left_out = " ".join(shown.split()).partition("not shown at this width: ")[2]
+    assert left_out == SPARE[args, columns]
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        ("64 64:512:x2 3,5 112,224 --verify", "64 -> 64, F 3x3, D 112x112"),
+        (f"bench {WAYS}", "separable, channels 8 -> 8, D 8x8"),
+        ("network vgg16 resnet50 --input-size 192,224", "vgg16, width 1, input 192x192"),
+    ],
+)
+def test_a_row_laid_out_vertically_has_its_whole_name(args, name, run, timed):
+    assert f"\n{name}\n" in run(args, columns=34).stdout.replace(",\n", ", ")
+
+
+def test_sizes_in_which_no_layer_differs_are_in_the_title(run):
+    title, _, header, *_ = run("64 64 3,5,7 14").stdout.splitlines()
+    assert title == "3 layers, padding same, channels 64 -> 64, D 14x14"
+    assert header.split()[:3] == ["F", "standard", "MACs"]
+    for args in ("64 32,64 3 14", "blocks 64 32,64 3 14"):  # the title names not the one left
+        assert " 64 -> 32  3x3  14x14 " in run(f"{args} --top 1").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "column"),
+    [
+        (LAYER, "of standard"),
+        (GRID, "ratio"),
+        ("blocks 256 256 3 56", "of standard"),
+        ("network mobilenet_v1 --no-verify", "share"),
+        ("network resnet50 --explain 3.14159G", "off by"),
+    ],
+)
+def test_percentages_stand_with_their_points_in_line(args, column, run):
+    lines = run(args, columns=130).stdout.splitlines()
+    [header] = [line for line in lines if f"  {column}" in line]
+    end = header.index(column) + len(column)
+    cells = [line[:end].split()[-1] for line in lines if line[:end].endswith("%")]
+    assert len(cells) >= 3
+    assert [cell for cell in cells if not re.fullmatch(r"[<+-]?[\d,]+\.\d\d%", cell)] == []
+
+
+@pytest.mark.parametrize(
+    ("ratio", "signed", "shown"),
+    [
+        (Fraction(0), False, "0.00%"),
+        (Fraction(1, 10**6), False, "<0.01%"),
+        (Fraction(1, 10**4), False, "0.01%"),
+        (Fraction(12345, 1000), False, "1,234.50%"),
+        (Fraction(1, 4), True, "+25.00%"),
+        (Fraction(-1, 4), True, "-25.00%"),
+        (Fraction(-1, 10**6), True, ">-0.01%"),
+        (Fraction(0), True, "0.00%"),
+        (None, True, ""),
+    ],
+)
+def test_a_percentage_of_a_column(ratio, signed, shown):
+    assert sentences.percent_in_column(ratio, signed=signed) == shown
+
+
+def test_bars_say_their_scale(run):
+    grid = run(GRID, columns=120).stdout
+    assert "  ratio  0 to 100%" in grid
+    network = run("network mobilenet_v1 --no-verify", columns=120).stdout
+    assert "    share  0 to 9.67%\n" in network
+    assert [line.split()[0] for line in network.splitlines() if "█" * 10 in line] == ["sep3"]
+    assert " 9.67%  ██████████\n" in network
 
 
 def test_a_table_that_does_not_fit_is_laid_out_one_number_a_line(run):
@@ -112,6 +209,24 @@ def test_ascii_streams_get_plain_characters(args, shown, spawn):
     assert "\\u" not in result.stdout
     assert shown in result.stdout
     assert "86,704,128" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        f"{GRID} --no-verify",
+        "blocks 64 64 3 14 --no-verify",
+        "network vgg16 --no-verify",
+        "network resnet50 --explain 4.1G --no-verify",
+        "check budgets.toml",
+    ],
+)
+def test_every_command_has_plain_characters_for_ascii_streams(args, spawn, tmp_path):
+    budget = f'[[check]]\nrun = "{LAYER} --no-verify"\nassert = "mac_ratio <= 1/4"\n'
+    (tmp_path / "budgets.toml").write_text(budget, "utf-8")
+    result = spawn(args, {"PYTHONIOENCODING": "ascii", "COLUMNS": "100"})
+    assert (result.code, result.stderr) == (0, "")
+    assert "\\u" not in result.stdout
 
 
 def test_ascii_streams_get_bars_of_plain_characters(monkeypatch):

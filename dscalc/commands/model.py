@@ -29,10 +29,10 @@ from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224
-  dscalc model mypackage.models:resnet50 --input 3x224x224 --kwargs '{"classes": 10}'
-  dscalc model torchvision.models:resnet50 --input 3x224x224 --sort macs --top 10
+  dscalc model mypackage:resnet50 --input 3x224x224 --kwargs '{"width": 64}'
+  dscalc model torchvision.models:vgg16 --input 3x224x224 --sort macs --top 5
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
-  dscalc model mymodels.py:Net --input 3x224x224 --baseline main.json -f markdown
+  dscalc model mymodels.py:Net --input 3x224x224 --baseline main.json
 """
 
 

@@ -36,10 +36,10 @@ EXAMPLES = """
   dscalc network mobilenet_v1
   dscalc network mobilenet_v1 --width-multiplier 0.5 --input-size 160
   dscalc network mynet.csv --assert 'macs <= 600M'
-  dscalc network mobilenet_v1 --width-multiplier 0.25,0.5,0.75,1 --input-size 128:224:32
+  dscalc network mobilenet_v1 --width-multiplier 0.5,1 --input-size 128:224:32
   dscalc network vgg16 resnet50 --sort macs
   dscalc network resnet50 --as separable
-  dscalc network mynet.csv --baseline main.json --assert 'macs <= 1.05 * baseline'
+  dscalc network mynet.csv --baseline main.json --assert 'macs <= baseline'
   dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list

@@ -9,7 +9,7 @@ from dscalc.checks.conventions import MACS, OLDER, TABLE, Answer, Candidate, Exp
 from dscalc.core.quantities import Quantities
 from dscalc.record.fields import UNITS
 from dscalc.record.report import Report
-from dscalc.report.sentences import percent
+from dscalc.report.sentences import percent_in_column
 from dscalc.report.sheet import Sheet
 from dscalc.words import plural
 
@@ -32,7 +32,7 @@ def explained(report: Report, found: Explanation) -> Sheet:
             answer.candidate.by or f"{answer.candidate.cost} free",
             f"{answer.candidate.total:,}",
             f"{answer.verdict}{', cut short' if answer.truncated else ''}",
-            percent(answer.chance),
+            percent_in_column(answer.chance),
         ]
         for group in shown
         for answer in group
@@ -41,7 +41,9 @@ def explained(report: Report, found: Explanation) -> Sheet:
     if len(groups) > len(shown):
         notes.append(f"{len(groups) - len(shown):,} more; -f json has all")
     notes += _verdicts(found)
-    return Sheet(title, ["counted by", "count", "", "chance"], cells, None, notes)
+    return Sheet(
+        title, ["counted by", "count", "verdict", "chance"], cells, None, notes, spare=(3,)
+    )
 
 
 def _grouped(answers: Sequence[Answer]) -> list[list[Answer]]:
@@ -115,7 +117,7 @@ def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
         [
             one.by,
             f"{one.total:,}",
-            f"{'+' if one.value > asked else '-'}{percent(abs(one.value - asked) / asked)}",
+            percent_in_column((one.value - asked) / asked, signed=True),
         ]
         for one in found.nearest
     ]
@@ -187,10 +189,13 @@ def peers(report: Report, quantities: Quantities) -> Sheet:
             continue
         count = sum(value for _, value in summands)
         off = Fraction(count - entry.per_mac * macs, entry.per_mac * macs) if macs else Fraction(0)
-        sign = "+" if off > 0 else "-" if off else ""
         unit = "FLOPs" if entry.per_mac > 1 else "MACs"
         cells.append(
-            [entry.name, f"{count:,} {unit}", f"{sign}{percent(abs(off))}" if off else "same"]
+            [
+                entry.name,
+                f"{count:,} {unit}",
+                percent_in_column(off, signed=True) if off else "same",
+            ]
         )
         if differs := _differences(summands, ours, entry.per_mac):
             notes.append(f"{entry.name}: {_signed(differs)}")

@@ -209,16 +209,21 @@ def _short(value: Fraction | float) -> str:
     return f"{float(value):.3g}" if value < 999.5 else f"{float(value):,.0f}"
 
 
-def percent(ratio: Fraction | None) -> str:
-    """A share, to four significant digits: 12.67%, 0.01234%, 1,234%."""
-    if ratio is None:
-        return ""
-    if not ratio:
-        return "0%"
+def percent(ratio: Fraction) -> str:
+    """A share above 0, to four significant digits: 12.67%, 0.01234%, 1,234%."""
     value = float(ratio * 100)
     if value < 0.0001:
         return f"{value:.2e}%"
     return f"{value:,.0f}%" if value >= 1000 else f"{value:.4g}%"
+
+
+def percent_in_column(ratio: Fraction | None, *, signed: bool = False) -> str:
+    """A share with two decimals, so that the decimal points of a column stand in line."""
+    if ratio is None:
+        return ""
+    if 0 < abs(ratio) < Fraction(1, 10_000):
+        return "<0.01%" if ratio > 0 else ">-0.01%"
+    return f"{float(ratio * 100):{'+' if signed and ratio else ''},.2f}%"
 
 
 def factor(ratio: Fraction | None) -> str:

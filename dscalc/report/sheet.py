@@ -4,8 +4,8 @@ A number is written out in full, with thousands separators.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -31,7 +31,7 @@ from dscalc.report.sentences import (
     layer_options,
     layer_saving,
     measured,
-    percent,
+    percent_in_column,
     ratio_in_full,
     saving,
 )
@@ -44,9 +44,11 @@ _ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromke
 class Sheet:
     """A titled table with a header, rows of cells, one row that sums them up, and sentences below.
 
-    The first column names its row and is aligned left, the others right. ``bar`` is the column
-    that holds bars, if there is one. ``spare`` are columns that a narrow table can do without,
-    the first of them first; ``listed`` is the one whose cells then stand below the table.
+    The first column is aligned left, the others right; the first ``names`` together name a row.
+    ``bar`` is the column that holds bars, if there is one; its header is their scale. ``spare`` are
+    columns that a narrow table can do without, the first of them first, and ``dear`` those that it
+    gives up only once module paths are shortened; ``listed`` is the one whose cells then stand
+    below the table. ``legend`` says what a column means, where that is shown.
     ``checks`` are sentences, and whether each holds.
     """
 
@@ -57,10 +59,18 @@ class Sheet:
     notes: Sequence[str]
     bar: int | None = None
     spare: Sequence[int] = ()
+    dear: Sequence[int] = ()
     listed: int | None = None
+    names: int = 1
+    legend: Mapping[int, str] = field(default_factory=dict)
     checks: Sequence[tuple[bool, str]] = ()
     paths: bool = False  # whether the first column holds module paths, which may be shortened
     result_first: bool = False  # whether a page, which is read from the top, begins with the result
+
+    def said(self, left_out: Sequence[int] = ()) -> list[str]:
+        """The sentences below the table: the legend of the columns that are shown, the notes."""
+        shown = [what for column, what in self.legend.items() if column not in left_out]
+        return [*(["; ".join(shown)] if shown else []), *self.notes]
 
 
 def of(report: Report) -> Sheet:
@@ -105,7 +115,7 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
             times(size),
             f"{cost.macs * scale:,}",
             f"{cost.params:,}",
-            percent(Fraction(cost.macs, row.as_is.cost.macs)),
+            percent_in_column(Fraction(cost.macs, row.as_is.cost.macs)),
         ]
         if pending:
             line[3] += f" {PENDING}"
@@ -123,7 +133,7 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         *crosschecked([row]),
         *layer_options(row, row.layer, report.block, report.unit),
     ]
-    return Sheet(report.title, header, cells[:-1], cells[-1], notes)
+    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(1,))
 
 
 def _parts(report: Report, row: Row) -> Iterator[tuple[str, tuple[int, ...], Cost, Cost | None]]:
@@ -144,17 +154,16 @@ def _parts(report: Report, row: Row) -> Iterator[tuple[str, tuple[int, ...], Cos
 def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     """The ways to build a layer, one a row."""
     label, scale = UNITS[report.unit]
-    sizes = len({row.layer for row in rows}) > 1
-    header = ["block", *(["channels", "F", "D"] if sizes else []), "steps"]
-    header += [label, "params", "of standard", "closed form"]
+    title, varying, sizes = _varying(report.title, rows)
+    header = ["block", *varying, "steps", label, "params", "of standard", "closed form"]
     cells = []
-    for row in rows:
+    for row, size in zip(rows, sizes, strict=True):
         counted = row.rewritten.counted
         wrong = counted is not None and counted[""].params != row.rewritten.cost.params
         cells.append(
             [
                 f"{row.name}{' *' if row.block == STANDARD else ''}",
-                *(_sizes(row) if sizes else []),
+                *size,
                 ", ".join(
                     f"{step.name} {times(step.layer.kernel_size)}"
                     for step in row.rewritten.steps
@@ -162,7 +171,7 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
                 ),
                 f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
                 f"{row.rewritten.cost.params:,}{f' {DIFFERENT}' if wrong else ''}",
-                percent(row.mac_ratio),
+                percent_in_column(row.mac_ratio),
                 closed_form(row) or "",
             ]
         )
@@ -170,31 +179,37 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     notes = ["* the standard convolution, which the others replace"]
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     spare = (first + 4, first, first + 2)
-    return Sheet(report.title, header, cells, None, notes, spare=spare, listed=first)
+    return Sheet(title, header, cells, None, notes, spare=spare, listed=first, names=first)
 
 
 def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
     """A sweep, one row a layer."""
     label, scale = UNITS[report.unit]
     name = report.block.name
-    header = ["channels", "F", "D", f"standard {label}", name, "params", "ratio", "", "fewer"]
+    title, varying, sizes = _varying(report.title, rows)
+    header = [*varying, f"standard {label}", name, "params", "ratio", "0 to 100%", "fewer"]
     cells = [
         [
-            *_sizes(row),
+            *size,
             f"{row.as_is.cost.macs * scale:,}",
             f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
             f"{row.rewritten.cost.params:,}",
-            percent(row.mac_ratio),
+            percent_in_column(row.mac_ratio),
             bar(row.mac_ratio),
             factor(1 / row.mac_ratio) if row.mac_ratio else "",
         ]
-        for row in rows
+        for row, size in zip(rows, sizes, strict=True)
     ]
-    legend = f"ratio = {name} / standard; fewer = standard / {name}"
     biased = any(row.layer.bias for row in rows)
-    notes = [legend, *crosschecked(rows), *report.notes]
+    notes = [*crosschecked(rows), *report.notes]
     notes.append(layer_convention(report.unit, biased=biased))
-    return Sheet(report.title, header, cells, None, notes, bar=7, spare=(7, 5))
+    names = len(varying)
+    standard, _, params, ratio, bars, fewer = range(names, len(header))
+    legend = {ratio: f"ratio = {name} / standard", fewer: f"fewer = standard / {name}"}
+    spare = (bars, params, fewer, standard)
+    return Sheet(
+        title, header, cells, None, notes, bar=bars, spare=spare, names=names, legend=legend
+    )
 
 
 def _network(report: Report, rows: Sequence[Row]) -> Sheet:
@@ -202,20 +217,23 @@ def _network(report: Report, rows: Sequence[Row]) -> Sheet:
     label, scale = UNITS[report.unit]
     total, name = report.total, report.block.name
     assert total is not None
-    header = ["layer", "channels", "output", label, name, "params", "share", ""]
-    most = max((row.as_is.cost.macs for row in rows), default=0) or 1
+    shown = (*rows, total)
+    differs = any(row.rewritten.cost.macs != row.as_is.cost.macs for row in shown)
+    most = max((row.share or Fraction(0) for row in rows), default=Fraction(0))
+    header = ["layer", "channels", "output", label, *([name] if differs else []), "params"]
+    header += ["share", f"0 to {percent_in_column(most)}" if most else ""]
     cells = [
         [
             row.name or "",
             _channels(row),
             times(row.layer.output_size),
             f"{row.as_is.cost.macs * scale:,}{MARKS[row.crosscheck]}",
-            f"{row.rewritten.cost.macs * scale:,}",
+            *([f"{row.rewritten.cost.macs * scale:,}"] if differs else []),
             f"{row.as_is.cost.params:,}",
-            percent(row.share),
-            bar(Fraction(row.as_is.cost.macs, most)) if row is not total else "",
+            percent_in_column(row.share),
+            bar(row.share / most) if row is not total and row.share else "",
         ]
-        for row in (*rows, total)
+        for row in shown
     ]
     notes = []
     if all(row.kept for row in rows) or not total.mac_ratio or not total.param_ratio:
@@ -230,7 +248,9 @@ def _network(report: Report, rows: Sequence[Row]) -> Sheet:
         notes.append(f"{name} / as it is = {ratio} = {float(ratio):.6g}")
         notes.append(saving(ratio, total.param_ratio, label, name))
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
-    return Sheet(report.title, header, cells[:-1], cells[-1], notes, bar=7, spare=(7, 6, 2, 5))
+    last = len(header) - 1
+    spare = (last, 2, last - 1, last - 2, 1)
+    return Sheet(report.title, header, cells[:-1], cells[-1], notes, bar=last, spare=spare)
 
 
 def _model(report: Report, rows: Sequence[Row]) -> Sheet:
@@ -238,8 +258,10 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
     label, scale = UNITS[report.unit]
     whole, name = report.total, report.block.name
     assert whole is not None
-    header = ["layer", "kind", "channels", "F", "output", label, name, "ratio"]
-    with_macs = [row for row in rows if row.as_is.cost.macs]
+    shown = (*(row for row in rows if row.as_is.cost.macs), whole)
+    differs = any(row.rewritten.cost.macs != row.as_is.cost.macs for row in shown)
+    header = ["layer", "kind", "channels", "F", "output", label]
+    header += [name, "ratio"] if differs else []
     cells = [
         [
             row.name or "",
@@ -247,18 +269,21 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
             _channels(row),
             times(row.layer.kernel_size),
             times(row.layer.output_size),
-            f"{row.as_is.cost.macs * scale:,}",
-            f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck] if row.share else ''}",
-            percent(row.mac_ratio),
+            f"{row.as_is.cost.macs * scale:,}{MARKS[row.crosscheck] if row.share else ''}",
+            *([f"{row.rewritten.cost.macs * scale:,}"] if differs else []),
+            *([percent_in_column(row.mac_ratio)] if differs else []),
         ]
-        for row in (*with_macs, whole)
+        for row in shown
     ]
     if whole.unknown:
-        cells[-1][5:] = ["not known", "", ""]
+        cells[-1][5:] = ["not known", *([""] * (len(header) - 6))]
     notes = list(_whole_model(report, rows, whole))
     notes += [*report.notes, *crosschecked([whole] if whole.as_is.cost.macs else [])]
     notes.append(CONVENTION[report.unit])
-    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(3, 4, 2, 1), paths=True)
+    return Sheet(
+        report.title, header, cells[:-1], cells[-1], notes,
+        spare=(3, 4, 2, 1), dear=(6,) if differs else (), paths=True,
+    )  # fmt: skip
 
 
 def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[str]:
@@ -292,19 +317,25 @@ def _totals(report: Report, rows: Sequence[Row]) -> Sheet:
             row.name or "",
             f"{float(row.width_multiplier):.6g}" if row.width_multiplier else "",
             times(row.layer.input_size),
-            "not known" if row.unknown else f"{row.as_is.cost.macs * scale:,}",
-            f"{row.rewritten.cost.macs * scale:,}{MARKS[row.crosscheck]}",
+            "not known" if row.unknown else f"{row.as_is.cost.macs * scale:,}{mark}",
+            f"{row.rewritten.cost.macs * scale:,}",
             f"{row.as_is.cost.params:,}",
-            percent(1 / row.mac_ratio if plain and row.mac_ratio else row.mac_ratio),
+            percent_in_column(1 / row.mac_ratio if plain and row.mac_ratio else row.mac_ratio),
         ]
         for row in rows
+        for mark in [MARKS[row.crosscheck]]
     ]
     if report.command == "model":  # what it says of sizes is of its operators
         header, cells = [header[0], *header[3:]], [[row[0], *row[3:]] for row in cells]
     legend = f"ratio = as it is / {name}" if plain else f"ratio = {name} / as it is"
     notes = [legend, *report.notes, *crosschecked(rows), CONVENTION[report.unit]]
+    names = len(header) - 4
+    alike = [column for column in range(1, names) if len({row[column] for row in cells}) == 1]
     last = len(header) - 1
-    return Sheet(report.title, header, cells, None, notes, spare=(last - 2,), paths=True)
+    return Sheet(
+        report.title, header, cells, None, notes,
+        spare=(*alike, last - 1), dear=(last - 2,), names=names, paths=True,
+    )  # fmt: skip
 
 
 def _one_benchmark(report: Report, row: Row) -> Sheet:
@@ -331,7 +362,7 @@ def _one_benchmark(report: Report, row: Row) -> Sheet:
     notes.append(
         "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each"
     )
-    return Sheet(row.name or "", header, cells[:-1], cells[-1], notes, spare=(6, 2))
+    return Sheet(row.name or "", header, cells[:-1], cells[-1], notes, spare=(6, 5, 4, 2))
 
 
 def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
@@ -339,14 +370,9 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
     label, scale = UNITS[report.unit]
     several, layers = report.block == STANDARD, len({row.layer for row in rows}) > 1
     name = "block" if several else report.block.name
-    sizes = [_sizes(row) for row in rows]
-    varies = [place for place in range(3) if len({size[place] for size in sizes}) > 1]
-    title = report.title
-    if layers:  # what does not vary needs no column
-        fixed = [place for place in range(3) if place not in varies]
-        title = ", ".join([title, *(f"{_SIZES[place]} {sizes[0][place]}" for place in fixed)])
+    title, varying, sizes = _varying(report.title, rows)
     header = [
-        *(["block"] if several else []), *(_SIZES[place] for place in varies),
+        *(["block"] if several else []), *varying,
         *(["standard, us"] if layers else []), f"{name if layers else 'time'}, us",
         label, f"fewer {label}", "time", "at most",
     ]  # fmt: skip
@@ -357,7 +383,7 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
         cells.append(
             [
                 *([row.name or ""] if several else []),
-                *(size[place] for place in varies),
+                *size,
                 *([f"{times.as_is.time_us:,.1f}"] if layers else []),
                 f"{times.rewritten.time_us:,.1f}",
                 f"{row.rewritten.cost.macs * scale:,}",
@@ -369,17 +395,18 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
     result, first = None, rows[0]
     if not layers:
         assert first.measured is not None
-        time = f"{first.measured.as_is.time_us:,.1f}"
-        result = ["standard", time, f"{first.as_is.cost.macs * scale:,}", "", "", ""]
-    notes = [
-        f"fewer {label}: standard / {name}; time: compared with standard, with its interval; "
-        "at most: the greatest speed-up that MACs and bytes allow on this machine",
-        *report.notes,
-        *_measured_on(first),
-    ]
-    last = len(header) - 1
-    spare = (last - 3, last, *([last - 5] if layers else []), last - 4)
-    return Sheet(title, header, cells, result, notes, spare=spare)
+        alone = f"{first.measured.as_is.time_us:,.1f}"
+        result = ["standard", *sizes[0], alone, f"{first.as_is.cost.macs * scale:,}", "", "", ""]
+    notes = [*report.notes, *_measured_on(first)]
+    taken, macs, fewer, time, most = range(len(header) - 5, len(header))
+    legend = {
+        fewer: f"fewer {label}: standard / {name}",
+        time: "time: compared with standard, with its interval",
+        most: "at most: the greatest speed-up that MACs and bytes allow on this machine",
+    }
+    spare = (macs, most, *([taken - 1] if layers else []), taken, fewer)
+    names = several + len(varying)
+    return Sheet(title, header, cells, result, notes, spare=spare, names=names, legend=legend)
 
 
 def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
@@ -393,7 +420,7 @@ def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
             numbers = ["not answered", "", ""]
         cells.append([row.budget, f"{row.assertion}{mark}", *numbers])
     notes = [f"{row.budget}: {row.error}" for row in rows if row.error]
-    return Sheet(report.title, header, cells, None, notes, spare=(3,), paths=True)
+    return Sheet(report.title, header, cells, None, notes, spare=(3, 4), paths=True)
 
 
 def _number(value: float | Fraction | None) -> str:
@@ -435,6 +462,21 @@ def in_ascii(sheet: Sheet) -> Sheet:
 
 
 _SIZES = ("channels", "F", "D")
+
+
+def _varying(title: str, rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
+    """The title, and as columns the sizes in which layers differ; the title has the others.
+
+    A title that begins with the channels is that of one layer, and needs no columns.
+    """
+    sizes = [_sizes(row) for row in rows]
+    if title.startswith(sizes[0][0]):
+        return title, [], [[] for _ in rows]
+    differ = [place for place in range(3) if len({size[place] for size in sizes}) > 1]
+    places = differ or range(3)  # of the only row that is left, all
+    alike = [f"{_SIZES[place]} {sizes[0][place]}" for place in range(3) if place not in places]
+    columns = [[size[place] for place in places] for size in sizes]
+    return ", ".join([title, *alike]), [_SIZES[place] for place in places], columns
 
 
 def _sizes(row: Row) -> list[str]:

@@ -8,7 +8,7 @@ from dscalc.core.changes import NOUNS, Change, Noun, count
 from dscalc.record.baseline import Baseline
 from dscalc.record.fields import UNITS
 from dscalc.record.report import Report
-from dscalc.report.sentences import CONVENTION, MARKS, crosschecked, percent
+from dscalc.report.sentences import CONVENTION, MARKS, crosschecked, percent, percent_in_column
 from dscalc.report.sheet import Sheet
 from dscalc.words import plural
 
@@ -91,9 +91,7 @@ def _cells(change: Change, scale: int) -> Iterator[str]:
         yield "not known" if now is None else f"{now * by:,}" if change.after else ""
         yield "" if difference is None else _signed(difference * by)
         if noun == "macs":
-            growth = _growth(change, noun)
-            sign = "" if not growth else "+" if growth > 0 else "-"
-            yield "" if growth is None else f"{sign}{percent(abs(growth))}"
+            yield percent_in_column(_growth(change, noun), signed=True)
 
 
 def _signed(number: int) -> str:

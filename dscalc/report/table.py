@@ -10,6 +10,7 @@ from typing import Literal, TextIO, TypeVar
 
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -143,9 +144,9 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     if console.options.ascii_only:
         sheet, box = in_ascii(sheet), _ASCII_HEAD
     body, left_out = _fitting(sheet, console, box) if sheet.rows or sheet.result else (Text(), [])
-    notes = [*_listed(sheet, left_out), *sheet.notes]
+    notes = [*_listed(sheet, left_out), *sheet.said(left_out)]
     names = [
-        sheet.header[column]
+        sheet.header[column].replace(",", " in")  # "time, us" in a list
         for column in sorted(left_out)
         if column not in (sheet.bar, sheet.listed)
     ]
@@ -168,21 +169,33 @@ def _listed(sheet: Sheet, left_out: Sequence[int]) -> list[str]:
 def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, Sequence[int]]:
     """The table with as few columns left out as it takes, and which; or one line a cell."""
     roomy = console.options.update_width(_ROOMY)
-    for count in range(len(sheet.spare) + 1):
-        without = sheet.spare[:count]
+
+    def excess(table: RenderableType) -> int:
+        return console.measure(table, options=roomy).maximum - console.width
+
+    for without in [sheet.spare[:count] for count in range(len(sheet.spare) + 1)]:
         table = _table(sheet, without, box)
-        if console.measure(table, options=roomy).maximum <= console.width:
+        if excess(table) <= 0:
             return table, without
-    if sheet.paths:
-        rows = [*sheet.rows, sheet.result or [""]]
-        longest = max(len(row[0]) for row in rows)
-        room = longest - (console.measure(table, options=roomy).maximum - console.width)
-        if room >= _SHORTEST:
-            mark = _ASCII_MARK if console.options.ascii_only else PENDING
-            paths = _told_apart([row[0] for row in sheet.rows], room, mark)
-            shorter = [[path, *row[1:]] for path, row in zip(paths, sheet.rows, strict=True)]
-            return _table(replace(sheet, rows=shorter), sheet.spare, box), sheet.spare
-    return _vertical(sheet), ()
+    broken = replace(sheet, header=["\n".join(head.rsplit(" ", 1)) for head in sheet.header])
+    mark = _ASCII_MARK if console.options.ascii_only else PENDING
+    for without in dict.fromkeys([(*sheet.spare,), (*sheet.spare, *sheet.dear)]):
+        table = _table(broken, without, box)
+        if sheet.paths and (by := excess(table)) > 0:
+            table = _table(_with_shorter_paths(broken, by, mark), without, box)
+        if excess(table) <= 0:
+            return table, without
+    return _vertical(sheet, console.width), () if sheet.listed is None else (sheet.listed,)
+
+
+def _with_shorter_paths(sheet: Sheet, by: int, mark: str) -> Sheet:
+    """The sheet with its first column narrower by that much, if paths are long enough."""
+    rows = [*sheet.rows, sheet.result or [""]]
+    room = max(_SHORTEST, max(len(row[0]) for row in rows) - by)
+    paths = _told_apart([row[0] for row in sheet.rows], room, mark)
+    return replace(
+        sheet, rows=[[path, *row[1:]] for path, row in zip(paths, sheet.rows, strict=True)]
+    )
 
 
 def _told_apart(paths: Sequence[str], room: int, mark: str) -> list[str]:
@@ -235,35 +248,47 @@ def _cut(name: str, room: int, mark: str) -> str:
     return name if len(name) <= room else name[: room - len(mark) - tail] + mark + name[-tail:]
 
 
-def _table(sheet: Sheet, without: Sequence[int], box: Box) -> Table:
+def _table(sheet: Sheet, without: Sequence[int], box: Box) -> RenderableType:
     def kept(row: Sequence[str]) -> list[Text]:
         return [_marked(cell) for column, cell in enumerate(row) if column not in without]
 
-    table = Table(box=box, pad_edge=False, collapse_padding=True, header_style="dim")
+    table = Table(
+        box=box, show_edge=False, pad_edge=False, collapse_padding=True, header_style="dim"
+    )
     for column, name in enumerate(sheet.header):
         if column not in without:
             justify: Literal["left", "right"] = "left" if column in (0, sheet.bar) else "right"
-            table.add_column(name, justify=justify, no_wrap=True)
+            table.add_column(name, justify=justify, no_wrap=True, vertical="bottom")
     for row in sheet.rows:
         table.add_row(*kept(row))
-    if sheet.result:
-        table.add_row(*kept(sheet.result), style="bold")
-    return table
+    result = kept(sheet.result or ())
+    if any(result[sheet.names :]):  # not only its name is left
+        table.add_row(*result, style="bold")
+    return Padding(table, (1, 0, 1, 1), expand=False)
 
 
-def _vertical(sheet: Sheet) -> Text:
+def _vertical(sheet: Sheet, width: int) -> Text:
     """One line a cell, under the name of its row; nothing for what does not apply, and no bars."""
     rows = [*sheet.rows, sheet.result] if sheet.result else sheet.rows
-    columns = [column for column in range(1, len(sheet.header)) if column != sheet.bar]
-    names = max(len(sheet.header[column]) for column in columns)
-    cells = max(len(row[column]) for row in rows for column in columns)
+    numbers = [
+        number
+        for number in range(sheet.names, len(sheet.header))
+        if number not in (sheet.bar, sheet.listed)
+    ]
+    cells = [[(sheet.header[n], row[n]) for n in numbers if row[n]] for row in rows]
+    widest = max(len(head) + len(cell) for row in cells for head, cell in row) + 2
     lines: list[Text] = []
-    for row in rows:
-        lines += [Text(), Text(row[0], style="bold")]
-        for column in columns:
-            if row[column]:
-                lines.append(_marked(f"  {sheet.header[column]:<{names}}  {row[column]:>{cells}}"))
+    for row, under in zip(rows, cells, strict=True):
+        lines += [Text(), _sentence(_named(sheet, row), width, "bold")]
+        lines += [_marked(f"  {head}{cell:>{widest - len(head)}}") for head, cell in under]
     return _unwrapped(Text("\n").join([*lines, Text()]))
+
+
+def _named(sheet: Sheet, row: Sequence[str]) -> str:
+    """The name of a row, of one or several cells: 64 -> 32, F 3x3, D 14x14."""
+    first, *more = zip(sheet.header[: sheet.names], row, strict=False)
+    name = " ".join(first) if first[0] in ("F", "D") else first[1]
+    return ", ".join([name, *(f"{header} {cell}" for header, cell in more if cell)])
 
 
 def _marked(cell: str) -> Text:

@@ -130,7 +130,7 @@ def markdown(sheet: "Sheet") -> Iterator[str]:
         result = _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])
         lines.insert(0 if sheet.result_first else len(lines), result)
     yield from lines
-    for note in sheet.notes:
+    for note in sheet.said():
         yield f"\n{_literal(note)}\n"
     for number, (holds, sentence) in enumerate(sheet.checks):
         yield f"{'' if number else chr(10)}- [{'x' if holds else ' '}] {_literal(sentence)}\n"
