@@ -19,3 +19,4 @@ html_css_files = ["wide.css"]
 html_title = f"dscalc {release}"
 html_show_copyright = False
 html_show_sphinx = False
+html_use_index = False

@@ -181,7 +181,7 @@ def _session(text: str, shell: Shell) -> Iterator[str]:
             yield lines[number]
             command += "\n" + lines[number][2:]
             number += 1
-        printed = shell.run(command)
+        printed = shell.run(command.replace("\\\n", ""))
         yield from (shown.rstrip() for shown in printed.splitlines())  # editors cut blanks off
 
 
