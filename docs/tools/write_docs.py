@@ -327,7 +327,7 @@ def _columns(shell: Shell) -> Iterator[str]:
 
 def _conventions(shell: Shell) -> Iterator[str]:
     """What each counter of the table adds up, in words."""
-    yield "| counter | products | besides | says so |"
+    yield "| counter | products | besides | source |"
     yield "|:--|:--|:--|:--|"
     for entry in TABLE:
         products = ", ".join(term.words for term in entry.products)
