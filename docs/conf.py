@@ -11,6 +11,7 @@ default_role = "py:obj"  # `Conv` in a docstring links to Conv, as it does in th
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # SEPARABLE, and not the tuple that it is
 myst_heading_anchors = 3
 
 html_theme = "furo"
