@@ -11,6 +11,7 @@ default_role = "py:obj"  # `Conv` in a docstring links to Conv, as it does in th
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # SEPARABLE, and not the tuple that it is
 myst_heading_anchors = 3
 
 html_theme = "furo"
@@ -19,3 +20,4 @@ html_css_files = ["wide.css"]
 html_title = f"dscalc {release}"
 html_show_copyright = False
 html_show_sphinx = False
+html_use_index = False

@@ -37,6 +37,13 @@ def pooled_classifier(channels: int, classes: int) -> tuple[nn.Module, nn.Module
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
 
 
+class FunctionalPool(nn.Module):
+    """Global average pooling by a function, as in torchvision's MobileNetV2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, 1)
+
+
 # ResNet-50
 
 
@@ -129,7 +136,8 @@ def mobilenet_v2() -> nn.Sequential:
             layers.append(inverted_residual(channels, c_out, block_stride, expansion))
             channels = c_out
     layers += [*conv_bn(channels, 1280, 1), nn.ReLU6()]
-    return nn.Sequential(*layers, *pooled_classifier(1280, 1000))
+    _, flatten, fc = pooled_classifier(1280, 1000)
+    return nn.Sequential(*layers, FunctionalPool(), flatten, fc)
 
 
 # Vision Transformer

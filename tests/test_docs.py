@@ -190,6 +190,17 @@ def test_the_fields_are_those_of_the_program(command, run):
         assert set(told) == set(json.loads(answer)["rows"][0])
 
 
+def test_the_object_of_bench_is_like_the_others(run):
+    """The program writes the others anew; times differ from run to run."""
+    page = (ROOT / "docs/json.md").read_text("utf-8")
+    text = page.partition("\n## bench\n")[2].partition("```json\n")[2].partition("```")[0]
+    shown, answer = json.loads(text), json.loads(run("3 64 3 8 --no-verify -f json").stdout)
+    assert list(shown["rows"][0]) == [field.name for field in known("bench")]
+    assert list(shown) == list(answer)
+    for key in ("schema", "version", "convention", "as"):
+        assert shown[key] == answer[key]
+
+
 def test_network_files_have_every_kind_and_column():
     page = (ROOT / "docs/network_files.md").read_text("utf-8")
     kinds, _, columns = page.partition("\n## Columns\n")

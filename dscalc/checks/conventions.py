@@ -112,7 +112,7 @@ _MODULES_BY_OUTPUT = (
     _term("linear layers", "module.linear"),
 )
 _SOFTMAX = "softmax (3 per element - 1 per row)"
-_UPSAMPLING_11 = _term("upsampling (11 per output)", "11 module.upsample.bilinear.out")
+_UPSAMPLING_11 = _term("bilinear upsampling (11 per output)", "11 module.upsample.bilinear.out")
 _OLD_POOLS = _term(
     "average pools", "module.avg_pool.out", "module.adaptive_avg_pool.mean_window"
 )  # fmt: skip
@@ -128,8 +128,8 @@ TABLE = (
             _norms("batch norm (2 per element)", "F.batch_norm", 2, 1),
             _norms("other norms (5 per element)", "F.layer_norm|group_norm|instance_norm", 5, 4),
             _term("adaptive average pools (1 per input)", "F.adaptive_avg_pool.in"),
-            _term("upsampling (4 per output)", "4 F.upsample.bilinear.out"),
-            _term("upsampling (1 per output)", "F.upsample.nearest.out"),
+            _term("bilinear upsampling (4 per output)", "4 F.upsample.bilinear.out"),
+            _term("nearest upsampling (1 per output)", "F.upsample.nearest.out"),
         ),
         source="facebookresearch/fvcore, fvcore/nn/jit_handles.py",
     ),
@@ -285,7 +285,7 @@ TABLE = (
                   "F.avg_pool|adaptive_avg_pool.out", "CALLS.mean.out"),
             _term("multiplications (1 per output)", "CALLS.mul"),
             _term("leaky ReLU (1 per element)", "F.leaky_relu"),
-            _term("upsampling (4 per output)", "4 F.upsample.bilinear.out"),
+            _term("bilinear upsampling (4 per output)", "4 F.upsample.bilinear.out"),
         ),
         # It counts each product of sizes that such models make as 1, which is not seen here.
         unless=("bilinear", "transposed.grouped", "attention", "matmul"),

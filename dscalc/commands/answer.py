@@ -192,7 +192,7 @@ def _drawn(report: Report, file: Path | None) -> Iterator[None]:
         from dscalc.report import plot
     except ImportError as error:
         raise DscalcError(
-            f"--plot needs matplotlib ({error}); install it with pip install 'dscalc[plot]'"
+            f"--plot needs matplotlib ({error}); install it with pip install matplotlib"
         ) from error
     with replacing(file) as path:
         plot.draw(report, path, kind)

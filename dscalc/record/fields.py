@@ -238,7 +238,8 @@ def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Fiel
         return known[name]
     other: Unit = "flops" if unit == "macs" else "macs"
     renamed = _renamed(command, block, other) | _renamed(command, block, unit)
-    near = [other for other in known if name in other][:3] or get_close_matches(name, known, 3, 0.5)
+    within = [other for other in known if name in other][:3]
+    near = within or get_close_matches(name, known, 3)
     if name in renamed:
         now = renamed[name]
         hint = now if " " in now else f"{command} calls it {now}"
@@ -246,6 +247,8 @@ def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Fiel
         hint = f"with --unit {unit} it is called {list(known)[others.index(name)]}"
         if unit == "macs":
             hint = "it needs --unit flops"
+    elif not within and (counts := [counted for counted in others if name in counted]):
+        hint = f"with --unit {other} there is {' or '.join(counts[:3])}"
     elif blocks := [
         block
         for block in (STANDARD, SEPARABLE)

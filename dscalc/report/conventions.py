@@ -253,7 +253,7 @@ def cited(report: Report, inputs: str, versions: str) -> str:
     }[report.total.crosscheck]
     return (
         f"{report.title} has {macs:,} MACs ({2 * macs:,} FLOPs at 2 for each MAC) and {params:,} "
-        f"params{f' for an input of {inputs}' if inputs else ''}: the products of convolutions, "
-        "linear layers and matrices are counted; biases, norms, activations and pools are not "
+        f"params{f' for an input of {inputs}' if inputs else ''}: MACs are the products of "
+        "convolutions, linear layers and matrices, without biases, norms, activations and pools "
         f"(dscalc {__version__}, {counters})."
     )
