@@ -251,7 +251,7 @@ def test_a_wrong_baseline_is_one_line_and_nothing_is_written(content, reason, fi
     result = run("network b.csv -b 2 --baseline x.json -f json -o out.json")
     assert (result.code, result.stdout) == (2, "")
     assert result.error.removeprefix("the baseline x.json ").startswith(reason)
-    assert result.error.endswith("write one with: dscalc network b.csv --batch 2 -f json -o x.json")
+    assert result.error.endswith("write one with: dscalc network b.csv --batch 2 -o x.json")
     assert not (files / "out.json").exists()
 
 
@@ -260,7 +260,7 @@ def test_the_rows_of_a_report_alone_are_no_baseline(form, files, run):
     run(f"network a.csv --no-verify -f {form} -o main.{form}")
     error = run(f"network b.csv --baseline main.{form}").error
     assert "which has no total" in error
-    advice = "dscalc network b.csv -f json -o main.json; then give --baseline main.json"
+    advice = "dscalc network b.csv -o main.json; then give --baseline main.json"
     assert error.endswith(advice)  # and not over the file that was given
 
 
@@ -339,5 +339,5 @@ def test_a_model_is_held_against_an_earlier_one(files, run):
     error = run("model", "baseline_nets.py:Net", "--input", "3x8x8", "--baseline", "a.csv").error
     assert error.endswith(
         "not a JSON report of dscalc; write one with: dscalc model baseline_nets.py:Net "
-        "--input 3x8x8 -f json -o a.json; then give --baseline a.json"
+        "--input 3x8x8 -o a.json; then give --baseline a.json"
     )

@@ -389,8 +389,8 @@ BAD_INPUT = [
     ("3 64 3 224 --strides 2", "no such option: --strides"),
     ("3 64 3 224 -f xml", "invalid value for '-f' / '--format': 'xml'"),
     ("3 64 3 224 -s", "option '-s' requires an argument"),
-    ("3 64 3 224 -o /", "cannot write /: it is a directory"),
-    ("3 64 3 224 -o /missing/x", "cannot write /missing/x: No such file"),
+    ("3 64 3 224 -f json -o /", "cannot write /: it is a directory"),
+    ("3 64 3 224 -o /missing/x.txt", "cannot write /missing/x.txt: No such file"),
     (
         "1:101 1:100 3 14 -f json",
         "json takes at most 10,000 rows, got 10,100; use only -f csv or -f jsonl",

@@ -331,6 +331,46 @@ def test_a_file_holds_what_stdout_would(layer, form, run, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+ENDINGS = {
+    ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".svg": "svg",
+    ".txt": "table", ".JSON": "json",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("command", [ONE, "network mobilenet_v1 --no-verify", "check {checks}"])
+def test_the_ending_of_a_file_chooses_the_format(command, ending, run, tmp_path):
+    checks, path = tmp_path / "checks.toml", tmp_path / f"report{ending}"
+    checks.write_text('[[check]]\nrun = "3 64 3 224"\nassert = "mac_ratio < 1"\n', "utf-8")
+    command = command.format(checks=checks)
+    asked = path.with_suffix(".asked")
+    assert run(f"{command} -o {path}").code == 0
+    assert run(f"{command} -f {ENDINGS[ending]} -o {asked}").code == 0
+    one, other = (file.read_text("utf-8").replace(f" {file}", "") for file in (path, asked))
+    assert one == other
+
+
+def test_another_ending_needs_a_format(run, tmp_path):
+    for name in ("report", "report.tsv", "a.json.bak"):
+        result = run(f"{ONE} -o {tmp_path / name}")
+        assert (result.code, result.stdout) == (2, "")
+        assert f"{name}: its ending says no format; end it in .json .jsonl .csv" in result.error
+    assert run(f"{ONE} -f csv -o {tmp_path / 'report.json'}").code == 0
+    assert (tmp_path / "report.json").read_text("utf-8") == run(f"{ONE} -f csv").stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_dash_is_stdout(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(f"{ONE} -f csv -o -") == run(f"{ONE} -f csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bare_values_have_no_format(run):
+    result = run(f"{ONE} --get mac_ratio -f json")
+    assert (result.code, result.error) == (2, "--get prints bare values; drop --format")
+
+
 def test_a_file_holds_the_values_of_get(run, tmp_path):
     assert run(f"{ONE} --get mac_ratio_exact -o {tmp_path / 'ratio'}") == (0, "", "")
     assert (tmp_path / "ratio").read_text() == "73/576\n"
@@ -339,9 +379,9 @@ def test_a_file_holds_the_values_of_get(run, tmp_path):
 def test_a_table_in_a_file_does_not_depend_on_the_terminal(run, tmp_path, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     for columns in (20, 300):
-        run(f"{ONE} -o {tmp_path / str(columns)}", columns=columns)
-    table = (tmp_path / "20").read_text("utf-8")
-    assert table == (tmp_path / "300").read_text("utf-8")
+        run(f"{ONE} -o {tmp_path / str(columns)}.txt", columns=columns)
+    table = (tmp_path / "20.txt").read_text("utf-8")
+    assert table == (tmp_path / "300.txt").read_text("utf-8")
     assert "\x1b" not in table
 
 

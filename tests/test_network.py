@@ -869,7 +869,7 @@ def test_of_a_long_file_only_a_little_is_read(line, count, reason):
 )
 def test_what_cannot_be_opened_is_an_error_of_one_line(source, reason, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run("network", source, "-o", "report")
+    result = run("network", source, "-o", "report.txt")
     assert (result.code, result.stdout) == (2, "")
     assert result.error.startswith(reason)
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ EXAMPLES = """
   dscalc bench 512 512 3 14
   dscalc bench 96 96 7 56 --threads 1 --assert 'speedup_low >= 2'
   dscalc bench 64 64 3 56 --as all --plot ways.png
-  dscalc bench 32,64,128 128 3 56 --as separable,grouped:8 -f csv -o times.csv
+  dscalc bench 32,64,128 128 3 56 --as separable,grouped:8 -o times.csv
 """
 
 

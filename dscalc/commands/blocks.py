@@ -32,7 +32,7 @@ EXAMPLES = """
   dscalc blocks 256 256 3 56
   dscalc blocks 64 128 3 56 --stride 2 --only separable,bottleneck:4
   dscalc blocks 64 64 3 28 --only inverted --work
-  dscalc blocks 64 64:512:x2 3 28 -f csv -o blocks.csv
+  dscalc blocks 64 64:512:x2 3 28 -o blocks.csv
 """
 
 

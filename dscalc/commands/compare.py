@@ -38,7 +38,7 @@ EXAMPLES = """
   dscalc 3 64 3 224
   dscalc 512 512 3 14 --get mac_ratio_exact
   dscalc 256 256 3x5 56 --stride 2 --padding 1 --bias -f json
-  dscalc 64 32:1024:x2 3,5,7 14 -f csv -o sweep.csv
+  dscalc 64 32:1024:x2 3,5,7 14 -o sweep.csv
   dscalc 64 8:1024:8 3 56 --where 'separable_macs <= 50M' --sort out_channels
   dscalc 512 512 3 14 --assert 'separable_macs <= 60M'
 """

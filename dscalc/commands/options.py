@@ -21,6 +21,11 @@ from dscalc.record.fields import fields as fields_of
 
 COMMAND_LINE: ContextVar[Sequence[str]] = ContextVar("COMMAND_LINE", default=())
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
+_TABLE: Format = "table"
+_FORMATS: dict[str, Format] = {
+    ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".svg": "svg",
+    ".txt": _TABLE,
+}  # fmt: skip
 
 _layer = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
@@ -348,7 +353,14 @@ class ModelConventionOptions(ConventionOptions):
 class ReportOptions:
     """How a report is written."""
 
-    format: Annotated[Format, _output("-f", "--format", help="Format of the report.")] = "table"
+    asked_format: Annotated[
+        Format | None,
+        _output(
+            "-f",
+            "--format",
+            help="Format of the report. Default: what the ending of FILE says, or a table.",
+        ),
+    ] = None
     file: Annotated[
         Path | None,
         _output(
@@ -356,7 +368,8 @@ class ReportOptions:
             "--output",
             metavar="FILE",
             readable=False,
-            help="Write the report to FILE atomically.",
+            help="Write the report to FILE atomically; - is stdout. The endings .json .jsonl .csv "
+            ".md .svg .txt choose the format.",
         ),
     ] = None
     quiet: Annotated[
@@ -365,6 +378,26 @@ class ReportOptions:
     verbose: Annotated[
         bool, _output("-v", "--verbose", help="Print what was counted, and tracebacks, on stderr.")
     ] = False
+    format = _TABLE  # no option: the one that is chosen
+
+    def __post_init__(self) -> None:
+        """Choose the format.
+
+        Raises:
+            DscalcError: nothing says which.
+        """
+        if self.file == Path("-"):
+            self.file = None
+        if self.asked_format:
+            self.format = self.asked_format
+        elif self.file:
+            ending = self.file.suffix.lower()
+            if ending not in _FORMATS:
+                raise DscalcError(
+                    f"--output {words.printable(str(self.file))}: its ending says no format; end "
+                    f"it in {' '.join(_FORMATS)}, or give --format"
+                )
+            self.format = _FORMATS[ending]
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -437,6 +470,18 @@ class OutputOptions(ReportOptions):
     )
     unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
 
+    def __post_init__(self) -> None:
+        """Choose the format; bare values have none.
+
+        Raises:
+            DscalcError: one is asked for all the same, or nothing says which.
+        """
+        if self.get and self.asked_format:
+            raise DscalcError("--get prints bare values; drop --format")
+        if self.get:
+            self.asked_format = "table"
+        super().__post_init__()
+
 
 def command_line() -> str:
     """What was typed, without how and where the report is written."""
@@ -470,6 +515,8 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
         for name, group in groups.items():
             options = group.__new__(group)  # without __init__, classes are defined in half the time
             vars(options).update({option.name: given.pop(option.name) for option in fields(group)})
+            if hasattr(options, "__post_init__"):
+                options.__post_init__()
             given[name] = options
         return command(**given)
 

@@ -101,7 +101,8 @@ class _Advice(NamedTuple):
         target = path
         if path.exists() and path.suffix.lower() != ".json":
             target = path.with_suffix(".json") if path.is_file() else File("baseline.json")
-        written = f"write one with: {self.question} -f json -o {shlex.quote(str(target))}"
+        json = "" if target.suffix.lower() == ".json" else "-f json "
+        written = f"write one with: {self.question} {json}-o {shlex.quote(str(target))}"
         return words.printable(
             written if target == path else f"{written}; then give --baseline {target}"
         )
