@@ -141,6 +141,11 @@ def _explained(error: Exception, args: list[str]) -> str:
                 reason += "; a layer is IC OC F [D], such as 3 64 3 224"
             if reason.startswith("no such command") and not reason.endswith("?"):
                 reason += f"; {_meant(args[0])}"
+            near = re.fullmatch(r"(.*)\. did you mean '(.*)'\?", reason, re.I)
+            if near:
+                reason = f"{near[1]}; did you mean {near[2]}?"
+            if reason.startswith("no such option"):
+                reason = _no_option(option, reason)
             if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
                 reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
             reason += (
@@ -149,6 +154,21 @@ def _explained(error: Exception, args: list[str]) -> str:
     else:
         reason = f"{type(error).__name__}: {error}; this is a bug in dscalc; -v shows where"
     return f"error: {printable(reason)}\n"
+
+
+def _no_option(option: str, reason: str) -> str:
+    """Which commands have an option that this one has not; else which ones are near."""
+    commands: Any = typer.main.get_command(_app([]))
+    having = [
+        f"dscalc {name}"
+        for name, command in commands.commands.items()
+        if any(option in parameter.opts for parameter in command.params)
+    ]
+    if having:
+        last = having.pop()
+        named = f"{', '.join(having)} and {last} have it" if having else f"{last} has it"
+        return f"no such option here: {option}; {named}"
+    return re.sub(r" \(Possible options: (.*)\)$", r"; did you mean \1?", reason)
 
 
 def _meant(word: str) -> str:

@@ -204,6 +204,8 @@ def test_a_run_that_prints_no_report_is_said(check):
         ("[[check\n", ["project/budgets.toml:1: Expected ']]' at the end of an array"]),
         ("a = 1\nb = \n", ["project/budgets.toml:2: Invalid value"]),
         ("check = 3", ["project/budgets.toml: check 1: it must be a table"]),
+        ("[[chek]]\nrun = '3 4 5 6'", ["project/budgets.toml: unknown key 'chek'; did you mean"]),
+        ("[tool.dscalc]\nchecks = 3", ["project/budgets.toml: unknown key 'checks'; did you mean"]),
         (
             "[[check]]\nrun = '3 4 5 6'\nasert = 'macs <= 3'\n",
             [

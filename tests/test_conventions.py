@@ -404,10 +404,22 @@ def test_a_network_at_another_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert (answer["by"], answer["of"]) == ("MACs alone", "an input of 160x160")
 
 
+@pytest.mark.parametrize(("number", "letter"), [("115.2", "K"), ("0.1152", "M"), ("7", "")])
+def test_a_unit_that_is_left_out_is_asked_for(
+    number: str, letter: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked("--explain", number) == 1
+    found = capsys.readouterr().out
+    assert (f"if it is {number}{letter}, write the unit too" in found) is bool(letter)
+    assert ("off by" in found) is not bool(letter)
+
+
 def test_cited(capsys: pytest.CaptureFixture[str]) -> None:
     assert asked("--cite") == 0
     found = capsys.readouterr().out
-    assert "has 115,200 MACs (230,400 FLOPs at 2 for each MAC) and 1,168 params" in found
+    assert found.startswith("A convolution, 8 -> 16 channels, 3x3 kernel,")
+    assert "has 115,200 MACs (230,400 FLOPs at 2 for each MAC) and 1,168 params, and as" in found
+    assert "and as separable 20,000 MACs and 224 params: MACs are" in found
     assert "exactly as fvcore" in found
     assert asked("--cite", "--no-verify") == 0
     assert "by formula" in capsys.readouterr().out

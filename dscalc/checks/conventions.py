@@ -658,6 +658,16 @@ class Explanation:
     nearest: list[Candidate] = field(default_factory=list)
     elsewhere: list[Candidate] = field(default_factory=list)
 
+    @property
+    def unit_left_out(self) -> str:
+        """What to write after the number for it to be of the size of the MACs, such as G."""
+        for letter, power in _UNITS.items():
+            value = self.number.value * 1000**power
+            for macs in (self.macs, 2 * self.macs):
+                if power and not self.number.thousands and abs(value - macs) <= macs / 10:
+                    return letter
+        return ""
+
 
 def explain(
     number: Number, sources: Sequence[Source], unit: Unit = "macs", more: Iterable[Source] = ()

@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
     def of(cls, budget: str, check: Check) -> "Outcome":
         """What became of an assertion of a budget."""
         if check.value is None:
-            return cls(budget, check.assertion, error=check.sentence)
+            return cls(budget, check.assertion, limit=check.limit, error=check.sentence)
         symbol = check.assertion.split()[1]
         room = check.limit - check.value if symbol[0] == "<" else check.value - check.limit
         left = room if symbol[0] in "<>" else None

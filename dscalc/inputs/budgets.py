@@ -38,7 +38,7 @@ def find_budgets(folder: Path) -> Path:
     """
     for above in (folder, *folder.parents):
         file = above / "pyproject.toml"
-        if file.is_file() and _tables(file):
+        if file.is_file() and any(_tables(file)):
             return file
     raise DscalcError(
         "no pyproject.toml here or above has [[tool.dscalc.check]]; "
@@ -53,14 +53,18 @@ def read_budgets(file: Path) -> list[Budget]:
         DscalcError: the file cannot be read, or has none.
         FileError: names all that is wrong with them.
     """
-    tables = _tables(file)
-    if not tables:
+    tables, others = _tables(file)
+    name = words.printable(str(file))
+    problems = [
+        f"{name}: unknown key {words.shown(key)}; {suggestion(key, ['check'])}" for key in others
+    ]
+    if not tables and not problems:
         raise DscalcError(
-            f"{file} has no [[check]] or [[tool.dscalc.check]]; add one with {_EXAMPLE}"
+            f"{name} has no [[check]] or [[tool.dscalc.check]]; add one with {_EXAMPLE}"
         )
-    budgets, problems = [], []
+    budgets = []
     for number, table in enumerate(tables, 1):
-        where = f"{words.printable(str(file))}: check {number}"
+        where = f"{name}: check {number}"
         reasons = [*_problems(table)] if isinstance(table, dict) else ["it must be a table"]
         if reasons:
             problems += [f"{where}: {words.printable(reason)}" for reason in reasons]
@@ -71,7 +75,8 @@ def read_budgets(file: Path) -> list[Budget]:
     return budgets
 
 
-def _tables(file: Path) -> list[Any]:
+def _tables(file: Path) -> tuple[list[Any], list[str]]:
+    """The budgets of a file, and what else stands where they stand."""
     import tomllib
 
     try:
@@ -85,11 +90,14 @@ def _tables(file: Path) -> list[Any]:
         place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", reason, re.DOTALL)
         line = f"{file}:{place[2]}: {place[1]}" if place else f"{file}: {reason}"
         raise FileError(words.printable(line)) from None
-    for key in ("tool", "dscalc"):
-        inner = data.get(key)
-        data = inner if isinstance(inner, dict) and "check" not in data else data
-    tables = data.get("check", [])
-    return tables if isinstance(tables, list) else [tables]
+    tool = data.get("tool", {})
+    inner = tool.get("dscalc") if isinstance(tool, dict) else None
+    if "check" not in data and isinstance(inner, dict):
+        data = inner
+    elif file.name == "pyproject.toml":  # what else is in it is no business of dscalc's
+        data = {key: value for key, value in data.items() if key == "check"}
+    tables = data.pop("check", [])
+    return tables if isinstance(tables, list) else [tables], [*data]
 
 
 def _problems(table: Mapping[str, Any]) -> Iterator[str]:

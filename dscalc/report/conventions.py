@@ -113,6 +113,9 @@ def _verdicts(found: Explanation) -> Iterator[str]:
 
 def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
     asked = found.number.value
+    if found.unit_left_out:
+        counts = [[one.by, f"{one.total:,}"] for one in found.nearest]
+        return ["nearest counters", "count"], counts
     rows = [
         [
             one.by,
@@ -126,6 +129,8 @@ def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
 
 def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
     yield f"no known counter and no small set of known conventions gives {found.number.text}"
+    if found.unit_left_out:
+        yield f"if it is {found.number.text}{found.unit_left_out}, write the unit too"
     for group in _grouped([Answer(one, "could be", Fraction(0)) for one in found.elsewhere]):
         found_so = _sentence(group, brief=True)
         yield f"with one more assumption, which its digits cannot prove: {found_so}"
@@ -201,7 +206,7 @@ def peers(report: Report, quantities: Quantities) -> Sheet:
             notes.append(f"{entry.name}: {_signed(differs)}")
     result = ["dscalc", f"{macs:,} MACs", ""]
     notes.append("computed from what each was measured to count, not by running it")
-    return Sheet(report.title, ["counter", "prints", "of the MACs"], cells, result, notes)
+    return Sheet(report.title, ["counter", "prints", "difference"], cells, result, notes)
 
 
 def peers_data(quantities: Quantities) -> dict[str, Any]:
@@ -245,15 +250,22 @@ def cited(report: Report, inputs: str, versions: str) -> str:
         versions: of what counted it too; nothing where nothing did.
     """
     assert report.total is not None
-    macs, params = report.total.as_is.cost.macs, report.total.as_is.cost.params
+    cost, after = report.total.as_is.cost, report.total.rewritten.cost
+    name, _, source = report.title.partition(": ")
+    subject = f"{name} ({source})" if source else name
+    flops = f"{2 * cost.macs:,} FLOPs at 2 for each MAC"
+    has = f"{cost.macs:,} MACs ({flops}) and {cost.params:,} params"
+    if report.command == "compare":
+        subject = f"A convolution, {subject},"
+        has += f", and as {report.block} {after.macs:,} MACs and {after.params:,} params"
+    has += f" for an input of {inputs}" if inputs else ""
     counters = {
         "exact": f"exactly as {versions} count it",
         "mismatch": f"which {versions} count otherwise",
         "skipped": "by formula",
     }[report.total.crosscheck]
     return (
-        f"{report.title} has {macs:,} MACs ({2 * macs:,} FLOPs at 2 for each MAC) and {params:,} "
-        f"params{f' for an input of {inputs}' if inputs else ''}: MACs are the products of "
-        "convolutions, linear layers and matrices, without biases, norms, activations and pools "
+        f"{subject} has {has}: MACs are the products of convolutions, linear layers and matrices, "
+        "without biases, norms, activations and pools "
         f"(dscalc {__version__}, {counters})."
     )
