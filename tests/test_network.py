@@ -887,7 +887,7 @@ def test_what_cannot_be_opened_is_an_error_of_one_line(source, reason, run, tmp_
         ("--batch 0", "--batch must be at least 1, got 0"),
         ("--get mac", "unknown field 'mac'; did you mean macs or standard_macs"),
         ("--as seperable", "--as: unknown block 'seperable'; did you mean separable?"),
-        ("--stride 2", "no such option: --stride"),
+        ("--stride 2", "no such option here: --stride; dscalc compare, dscalc blocks and dscalc b"),
     ],
 )
 def test_bad_options_are_an_error_of_one_line(args, reason, run):
