@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
+from dscalc.errors import DscalcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,7 @@ def compare(
     from dscalc.core.row import layer_row, total
     from dscalc.record.report import Report
 
-    block = _block(block)
+    block = _block(block, standard="what the layer is compared with")
     conv = _layer(
         in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
         bias, batch_size, width_multiplier, resolution_multiplier,
@@ -66,7 +67,7 @@ def blocks(
     kernel_size: "Size",
     input_size: "Size | None" = None,
     *,
-    only: "Iterable[Block | str]" = DEFAULTS,
+    only: "Iterable[Block | str] | str" = DEFAULTS,
     verify: bool = False,
     **options: Any,
 ) -> "Report":
@@ -74,13 +75,13 @@ def blocks(
 
     Args:
         in_channels, out_channels, kernel_size, input_size: as in `compare`.
-        only: these blocks; the standard convolution is always among them, and a block that does
-            not exist for this layer is left out, as a note says.
+        only: these blocks, by default all that exist for this layer; a note says which do not.
+            The standard convolution is always among them.
         verify: whether fvcore and torch count each; this imports torch.
         options: ``stride`` to ``resolution_multiplier``, as in `compare`.
 
     Raises:
-        DscalcError: as `Conv`.
+        DscalcError: as `Conv`; or one of ``only`` does not exist for this convolution.
         CrosscheckError: torch refuses modules of these sizes.
     """
     from collections import Counter
@@ -91,8 +92,11 @@ def blocks(
 
     conv = _layer(in_channels, out_channels, kernel_size, input_size, **options)
     left_out: Counter[str] = Counter()
-    chosen = [*map(_block, only), STANDARD]
-    rows = _proved(cheapest_first(conv, list(dict.fromkeys(chosen)), left_out), verify)
+    chosen = [*map(_block, [only] if isinstance(only, str) else only), STANDARD]
+    found = cheapest_first(conv, list(dict.fromkeys(chosen)), left_out)
+    if only is not DEFAULTS and left_out:  # what is asked for by name must exist
+        raise DscalcError(next(iter(left_out)))
+    rows = _proved(found, verify)
     title = described(conv, STANDARD, one_position=input_size is None)
     notes = [f"left out: {why}" for why in left_out]
     return Report("blocks", STANDARD, rows, title=title, notes=notes)
@@ -148,16 +152,18 @@ def network(
         CrosscheckError: torch refuses modules of these sizes.
     """
     from dscalc.core.row import total, with_shares
-    from dscalc.inputs.network import load_network, shipped
+    from dscalc.inputs.network import load_network, titled
     from dscalc.record.report import Report
 
     block = _block(block)
     rows = with_shares(_proved(load_network(source, block=block, **scale), verify))
-    return Report("network", block, rows, total(rows), title=shipped().get(source, source))
+    return Report("network", block, rows, total(rows), title=titled(source, rows, scale))
 
 
-def _block(block: "Block | str") -> Block:
-    return Block.parse(block, "block") if isinstance(block, str) else block
+def _block(block: "Block | str", *, standard: str = "") -> Block:
+    if isinstance(block, Block) and not (standard and block == STANDARD):
+        return block
+    return Block.parse(str(block), "block", standard=standard)
 
 
 def _proved(rows: "list[Row]", verify: bool) -> "list[Row]":

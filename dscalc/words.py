@@ -150,10 +150,16 @@ def amount(count: int) -> str:
     return f"{count} bytes"
 
 
+def rounded(value: float | Fraction) -> str:
+    """Six digits of a number, and all before the point: 0.126736, 597,177,369.6."""
+    number = float(value)
+    return f"{number:,.1f}" if abs(number) >= 10**6 else f"{number:.6g}"
+
+
 def exact(value: object) -> str:
     """A value in full: 4,096, or 0.126736 (73/576)."""
     if isinstance(value, Fraction) and value.denominator > 1:
-        return f"{float(value):.6g} ({value})"
+        return f"{rounded(value)} ({value})"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return rounded(value)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -223,6 +223,22 @@ def test_a_list_of_layers_is_a_baseline_too(files, run):
     assert run(args).stdout == f"{81657856 // 4}\n"
 
 
+def test_a_width_changes_costs_and_no_names(files, run):
+    """Of twice the width, a layer has the sizes that the next one had."""
+    for name, width in (("narrow", 8), ("wide", 16)):
+        rows = f"a,conv,3,{width},3,16\nb,conv,,{2 * width},3,\nc,conv,,{4 * width},3,\n"
+        (files / f"{name}.csv").write_text(HEADER + rows)
+    run("network narrow.csv --no-verify -o narrow.json")
+    wide = "network wide.csv --no-verify --baseline narrow.json"
+    changes = json.loads(run(f"{wide} -f json").stdout)["baseline"]["changes"]
+    assert [(change["name"], change["change"]) for change in changes] == [
+        ("a", "dearer"), ("b", "dearer"), ("c", "dearer")
+    ]  # fmt: skip
+    refused = run(f"{wide} --rows --get macs_difference")
+    assert refused.error.startswith("unknown field 'macs_difference'")
+    assert run(f"{wide} --rows --get macs").stdout.split() == ["110592", "1179648", "4718592"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -176,6 +176,31 @@ def test_what_a_model_changes_reaches_no_other_budget(check, tmp_path):
     assert (unknown["assertion"], unknown["error"]) == ("macs <= 8k", f"macs <= 8k: {reason}")
 
 
+def test_the_row_that_exceeds_a_limit_most_decides(check):
+    budget = """
+[[check]]
+run = "network mobilenet_v1"
+assert-each = ["macs <= 1", "macs >= 1M", "macs <= 60M"]
+"""
+    one, some, all_ = json.loads(check(budget, "-f", "json").stdout)["rows"]
+    assert (one["value"], one["left"]) == (54_992_896, -54_992_895)  # sep3, not conv0
+    assert (some["holds"], some["value"]) == (False, 0)  # the pool
+    assert (all_["holds"], all_["value"]) == (True, 54_992_896)
+
+
+def test_a_limit_of_a_baseline_is_exact(check, run, tmp_path):
+    run("network", "mobilenet_v1", "--no-verify", "-o", str(tmp_path / "project" / "a.json"))
+    budget = """
+[[check]]
+run = "network mobilenet_v1"
+baseline = "a.json"
+assert = "macs <= 1.05 * baseline"
+"""
+    [row] = json.loads(check(budget, "-f", "json").stdout)["rows"]
+    assert (row["limit"], row["left"]) == (597_177_369.6, 28_437_017.6)
+    assert "28,437,017.6" in check(budget, "-f", "markdown").stdout
+
+
 def test_names_are_printed_literally(check):
     budget = '[[check]]\nname = "\\u001b[31m\\n|"\nrun = "3 8 3 5"\nassert = "mac_ratio < 1"\n'
     [row] = json.loads(check(budget, "-f", "json").stdout)["rows"]
@@ -241,6 +266,8 @@ def test_a_run_that_prints_no_report_is_said(check):
                 ("-o x", "-o"),
                 ("--plot x.png", "--plot"),
                 ("--get macs", "--get"),
+                ("--explain 4G", "--explain"),
+                ("--cite", "--cite"),
                 ("-q", "-q"),
             ]
         ),

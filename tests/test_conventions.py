@@ -381,7 +381,7 @@ def test_explained_as_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["--explain", "1G", "--cite"], "--explain prints its own answer; drop --cite"),
         (["--explain", "1G", "-f", "csv"], "table, markdown, svg or json"),
         (["--explain", "1G", "--batch", "4"], "one sample, as other counters do; drop --batch"),
-        (["--cite", "-f", "json"], "--cite prints one sentence"),
+        (["--cite", "-f", "json"], "--cite prints a sentence"),
     ],
 )
 def test_what_does_not_go_together(
@@ -404,14 +404,22 @@ def test_a_network_at_another_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert (answer["by"], answer["of"]) == ("MACs alone", "an input of 160x160")
 
 
-@pytest.mark.parametrize(("number", "letter"), [("115.2", "K"), ("0.1152", "M"), ("7", "")])
-def test_a_unit_that_is_left_out_is_asked_for(
-    number: str, letter: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("number", "read"), [("116.8", "116.8K"), ("0.1168", "0.1168M")])
+def test_a_unit_that_is_left_out_is_added(
+    number: str, read: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert asked("--explain", number) == 1
+    assert asked("--explain", number) == 0
+    assert capsys.readouterr().out.startswith(f"{read}, as MACs of")
+    assert asked("--explain", "7.5") == 1
+    assert capsys.readouterr().out.startswith("7.5, as MACs of")
+
+
+def test_a_network_is_cited_with_its_scale_and_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["network", "mobilenet_v1", "--width-multiplier", "0.5", "--cite", "-q"]) == 0
     found = capsys.readouterr().out
-    assert (f"if it is {number}{letter}, write the unit too" in found) is bool(letter)
-    assert ("off by" in found) is not bool(letter)
+    assert found.startswith("MobileNetV1, 1.0, 224, weights only (Howard et al., 2017,")
+    assert "Table 1; here width multiplier 1/2) has 149,497,088 MACs" in found
+    assert "params for an input of 1x3x224x224: MACs are" in found
 
 
 def test_cited(capsys: pytest.CaptureFixture[str]) -> None:

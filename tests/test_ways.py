@@ -347,8 +347,13 @@ def test_rows_that_say_nothing_have_biases_by_option(run):
 
 
 def test_the_library_sets_blocks_side_by_side_as_the_command_does(run):
-    report = dscalc.blocks(3, 64, 3, 28, only=["separable:2", "grouped:8"], stride=2, verify=True)
-    assert report.notes == ["left out: grouped:8: 8 groups do not divide 3 channels"]
+    report = dscalc.blocks(3, 64, 3, 28, only="separable:2", stride=2, verify=True)
     shown = run("blocks 3 64 3 28 --stride 2 --only separable:2 -f json").stdout
     assert report.to_dict() == json.loads(shown)
     assert next(row.name for row in dscalc.blocks(64, 64, 3).rows) == "bottleneck"
+    left_out = "grouped:8: 8 groups do not divide 3 channels"
+    assert dscalc.blocks(3, 64, 3).notes == [f"left out: {left_out}"]
+    with pytest.raises(DscalcError, match=left_out):
+        dscalc.blocks(3, 64, 3, only=["separable:2", "grouped:8"])
+    with pytest.raises(DscalcError, match="standard is what the layer is compared with"):
+        dscalc.compare(3, 64, 3, block="standard")

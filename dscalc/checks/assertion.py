@@ -62,7 +62,9 @@ class Assertion(NamedTuple):
         of_baseline = re.fullmatch(r"(?:(.*)\*)?\s*baseline\s*", right, re.DOTALL)
         if "baseline" in right and not of_baseline:
             raise DscalcError(f"{side} must be baseline or NUMBER * baseline")
-        factor = right if not of_baseline else "1" if of_baseline[1] is None else of_baseline[1]
+        factor = right
+        if of_baseline:
+            factor = "1" if of_baseline[1] is None else of_baseline[1].strip()
         number = words.number(factor, side)
         return cls(field, symbol, number, f"{name} {symbol} {right.strip()}", bool(of_baseline))
 

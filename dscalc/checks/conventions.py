@@ -416,6 +416,20 @@ def read_number(text: str, name: str) -> Number:
     return Number(text.strip(), value, Fraction(0) if exact else scale, digits, thousands)
 
 
+def _with_unit(number: Number, macs: int) -> Number:
+    """4.1 of a model with 4 G MACs is 4.1G; within 30% of them, or of FLOPs at 2 for each."""
+    if not number.step or number.thousands or number.value >= 1000:
+        return number
+    for letter, power in list(_UNITS.items())[1:]:
+        value = number.value * 1000**power
+        if any(abs(value - count) <= Fraction(3, 10) * count for count in (macs, 2 * macs)):
+            step = number.step * 1000**power
+            return number._replace(
+                text=f"{number.text}{letter}", value=value, step=step, thousands=power
+            )
+    return number
+
+
 # ---- What may have been counted. ----
 
 
@@ -658,16 +672,6 @@ class Explanation:
     nearest: list[Candidate] = field(default_factory=list)
     elsewhere: list[Candidate] = field(default_factory=list)
 
-    @property
-    def unit_left_out(self) -> str:
-        """What to write after the number for it to be of the size of the MACs, such as G."""
-        for letter, power in _UNITS.items():
-            value = self.number.value * 1000**power
-            for macs in (self.macs, 2 * self.macs):
-                if power and not self.number.thousands and abs(value - macs) <= macs / 10:
-                    return letter
-        return ""
-
 
 def explain(
     number: Number, sources: Sequence[Source], unit: Unit = "macs", more: Iterable[Source] = ()
@@ -675,11 +679,12 @@ def explain(
     """Which way of counting gives a number.
 
     Args:
-        number: as it was printed.
+        number: as it was printed; a unit that is left out is added.
         sources: what may have been counted, the thing itself first.
         unit: what it is called; FLOPs may be 2 a MAC.
         more: sources that cost a convention; not looked at where a counter explains the number.
     """
+    number = _with_unit(number, _macs(sources[0]))
     most = number.most_conventions
     found = [one for source in sources for one in _candidates(source, number, unit, most)]
     answers = _answers(number, found)

@@ -54,7 +54,7 @@ class Asked:
             from dscalc.record.baseline import find_of_total
 
             known = partial(find_of_total, baseline, command=command, block=block, unit=output.unit)
-        self.get = [known(name) for name in output.get]
+        self.get = [(plain if output.get_rows else known)(name) for name in output.get]
         assertions = []
         if output.assertions or output.assertions_each:
             from dscalc.checks.assertion import Assertion

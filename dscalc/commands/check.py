@@ -59,9 +59,17 @@ class Outcome(NamedTuple):
         if check.value is None:
             return cls(budget, check.assertion, limit=check.limit, error=check.sentence)
         symbol = check.assertion.split()[1]
-        room = check.limit - check.value if symbol[0] == "<" else check.value - check.limit
-        left = room if symbol[0] in "<>" else None
-        return cls(budget, check.assertion, check.holds, check.value, check.limit, left)
+        value, limit = (Fraction(str(number)) for number in (check.value, check.limit))
+        room = limit - value if symbol[0] == "<" else value - limit
+        left = room.numerator if room.denominator == 1 else float(room)
+        return cls(
+            budget,
+            check.assertion,
+            check.holds,
+            check.value,
+            check.limit,
+            left if symbol[0] in "<>" else None,
+        )
 
     @property
     def sentence(self) -> str:

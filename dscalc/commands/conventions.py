@@ -12,6 +12,7 @@ from dscalc.core.row import Count, Row, proved, total
 from dscalc.errors import DscalcError
 from dscalc.record.report import Report
 from dscalc.report import conventions as shown
+from dscalc.words import times
 
 if TYPE_CHECKING:  # only a model needs torch
     from dscalc.pytorch.inputs import Inputs
@@ -58,7 +59,11 @@ def answer_rows(
         what = f"the network rewritten as {report.block}"
         sources.append(_source(what, [row._replace(as_is=row.rewritten) for row in rows]))
     more = (_source(f"an input of {size}x{size}", at, 1) for size, at in sized)
-    return answer(report, options, output, sources, more)
+    first = rows[0].layer
+    inputs = ""
+    if isinstance(first, Conv):
+        inputs = times((first.batch_size, first.in_channels, *first.input_size))
+    return answer(report, options, output, sources, more, inputs)
 
 
 def answer_model(
@@ -92,8 +97,6 @@ def _source(what: str, rows: Sequence[Row], conventions: int = 0) -> Source:
 
 def _shapes(given: "Inputs") -> str:
     """The inputs as they are given: 1x3x224x224."""
-    from dscalc.words import times
-
     values = [*given.args, *given.kwargs.values()]
     shapes = [times(value.shape) for value in values if hasattr(value, "shape")]
     return ", ".join(shapes)

@@ -1,7 +1,7 @@
 """``dscalc network NAME|FILE|-``: a list of layers, with totals."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
 from typing import Annotated, Any
@@ -23,12 +23,19 @@ from dscalc.commands.options import (
     ScaleOptions,
     as_option,
 )
-from dscalc.commands.since import BaselineOptions
+from dscalc.commands.since import BaselineOptions, options_given
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Count, Row, Shape, proved, total, with_shares
 from dscalc.errors import DscalcError, FileError
 from dscalc.inputs.grid import Axis
-from dscalc.inputs.network import load_network, load_scaled, read_network, shipped, source_text
+from dscalc.inputs.network import (
+    load_network,
+    load_scaled,
+    read_network,
+    shipped,
+    source_text,
+    titled,
+)
 from dscalc.record.report import Report
 from dscalc.words import Size
 
@@ -121,6 +128,8 @@ def network(
     if show:
         if len(sources) > 1:
             raise DscalcError(f"--show prints one file, got {len(sources)}")
+        if others := [word for word in options_given(ctx) if word != "--show"]:
+            raise DscalcError(f"--show prints the file as it is; drop {' and '.join(others)}")
         sys.stdout.write(source_text(sources[0]))
         return 0
     block = Block.parse(as_)
@@ -160,7 +169,7 @@ def _sizes(text: str) -> list[Size]:
 
 def _show_rows(
     source: str,
-    load: Callable[..., list[Row]],
+    load: "partial[list[Row]]",
     asked: Asked,
     count: Count | None,
     output: OutputOptions,
@@ -173,7 +182,7 @@ def _show_rows(
             rows = [proved(row, count) for row in watched(rows, len(rows), output)]
         rows, sums = with_shares(rows), total(rows)
         report = Report(
-            "network", asked.block, rows, sums, title=shipped().get(source, _name(source)),
+            "network", asked.block, rows, sums, title=titled(source, rows, load.keywords),
             notes=_notes(rows, asked.block), unit=output.unit,
         )  # fmt: skip
         if conventions.asked:
@@ -216,7 +225,9 @@ def _show_totals(
                 )
 
     def name(row: Row) -> str:
-        width = f"width {row.width_multiplier}, " if row.width_multiplier != 1 else ""
+        width = ""
+        if len({options["width_multiplier"] for options in variants}) > 1:
+            width = f"width {row.width_multiplier}, "
         return f"{row.name}, {width}{words.times(row.layer.input_size)}"
 
     title = f"{len(sources) * len(variants):,} networks"

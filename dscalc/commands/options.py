@@ -333,7 +333,11 @@ class ConventionOptions:
         if not self.cite and words.whole(batch, "--batch") > 1:
             raise DscalcError(f"{first} counts one sample, as other counters do; drop --batch")
         if self.cite and output.format != "table":
-            raise DscalcError("--cite prints one sentence; drop --format")
+            raise DscalcError(
+                f"--cite prints a sentence, not {output.format}; drop --format, or end FILE in .txt"
+            )
+        if "--peers" in self.asked and output.unit != "macs":
+            raise DscalcError("--peers prints what each counter calls its own; drop --unit")
         if output.format in ("csv", "jsonl"):
             raise DscalcError(
                 f"{first} needs --format table, markdown, svg or json, got {output.format}"

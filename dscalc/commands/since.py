@@ -65,6 +65,17 @@ class BaselineOptions:
             raise DscalcError("--baseline compares one network or model; give only one")
 
 
+def options_given(ctx: typer.Context) -> list[str]:
+    """The options of a command line that are not as they are by default."""
+    return [
+        max(parameter.opts, key=len)
+        for parameter in ctx.command.params
+        if parameter.param_type_name == "option"
+        and (value := ctx.params.get(parameter.name or "")) not in (None, [], ())
+        and value != parameter.get_default(ctx)
+    ]
+
+
 def _question(ctx: typer.Context) -> str:
     """The command line that asks the same again, without how the answer is shown and checked."""
     said = [*ctx.command_path.split()]

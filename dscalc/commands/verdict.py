@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
@@ -106,16 +106,9 @@ class Verdict:
                     if assertion.of_baseline:
                         reason += f"; baseline is {exact(assertion.field.read(self._baseline))}"
                     self._fail(assertion.text, name, reason)
-            nearest = check.value
-            if (
-                not holds
-                or nearest is None
-                or abs(value - check.limit) < abs(nearest - check.limit)
-            ):
-                nearest = value
             self._checks[assertion] = check._replace(
                 holds=check.holds and holds,
-                value=nearest if check.holds else check.value,
+                value=_deciding(check, holds, value),
                 rows=check.rows + 1,
                 failed=check.failed + (not holds),
             )
@@ -156,3 +149,13 @@ class Verdict:
         """Write a line to stderr, unless the run is quiet."""
         if not self._quiet:
             self.say(line)
+
+
+def _deciding(check: Check, holds: bool, value: Any) -> Any:
+    """The value nearest to the limit; once rows fail, that of them which is furthest from it."""
+    if not check.rows or (check.holds and not holds):
+        return value
+    if (holds and not check.holds) or check.value is None or value is None:
+        return check.value
+    further = abs(value - check.limit) - abs(check.value - check.limit)
+    return value if (further < 0 if holds else further > 0) else check.value

@@ -52,11 +52,15 @@ def changes(before: Sequence[Row], after: Sequence[Row]) -> list[Change]:
     """Each row of either, in the order of ``after``, then those that are gone.
 
     A row is the one that was the same under its name; else one of the same kind, sizes and cost
-    under another name, as all that follow an inserted layer are; else the one of its name.
+    under another name, as all that follow an inserted layer are; else the one of its name. If all
+    names are the same as before, each is the row of its name: of twice the width, a layer has the
+    sizes of the next.
     """
+    named = sorted(str(row.name) for row in before) == sorted(str(row.name) for row in after)
+    keys = (_all, _name_and_kind, _name) if named else (_all, _looks, _name_and_kind, _name)
     pairs: dict[int, int] = {}  # places in after -> before
     left = dict(enumerate(before))
-    for key in (_all, _looks, _name_and_kind, _name):
+    for key in keys:
         waiting: dict[Hashable, deque[int]] = defaultdict(deque)
         for place, row in left.items():
             waiting[key(row)].append(place)

@@ -13,7 +13,7 @@ from dscalc.inputs.rows import suggestion
 _KEYS = ("name", "run", "assert", "assert-each", "baseline")
 _ELSEWHERE = (
     *("--format", "--output", "--plot", "--get", "--rows", "--show", "--list", "--help"),
-    *("--quiet", "--verbose"),
+    *("--quiet", "--verbose", "--explain", "--peers", "--cite", "--version"),
 )
 _EXAMPLE = 'run = "network mobilenet_v1" and assert = "macs <= 600M"'
 

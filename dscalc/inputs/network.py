@@ -1,7 +1,7 @@
 """A list of layers in a file -> rows: each reads what the one before it leaves."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -96,6 +96,20 @@ def shipped() -> Cells:
         with path.open(encoding="utf-8") as file:
             titles[path.stem] = file.readline().lstrip("# ").rstrip()
     return titles
+
+
+def titled(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
+    """What a network is called, and what scales it: the arguments of `load_network`."""
+    title = shipped().get(source) or ("stdin" if source == "-" else words.printable(source))
+    given = []
+    if (width := scale.get("width_multiplier", 1)) != 1:
+        given.append(f"width multiplier {width}")
+    resized = scale.get("input_size") is not None or scale.get("resolution_multiplier", 1) != 1
+    if resized and rows[0].layer.input_size:
+        given.append(f"input {words.times(rows[0].layer.input_size)}")
+    if (batch_size := scale.get("batch_size", 1)) != 1:
+        given.append(f"batch {batch_size}")
+    return f"{title}; here {', '.join(given)}" if given else title
 
 
 def load_network(source: str, **scale: Any) -> list[Row]:

@@ -31,7 +31,8 @@ class Check(NamedTuple):
     Args:
         assertion: as it is written.
         holds: whether it holds in every row that it was checked in.
-        value: of its field, in the row that is nearest to the limit or in the first that fails.
+        value: of its field, in the row that is nearest to the limit; of rows that fail, in the one
+            that is furthest from it.
         rows: how many rows it was checked in.
         failed: how many of them it fails in.
         limit: what the value is held against.
@@ -49,7 +50,7 @@ class Check(NamedTuple):
         """What became of it, in words."""
         if self.value is None:
             return f"{self.assertion}: not known"
-        where = f" in {self.failed:,} of {self.rows:,} rows, the first" if self.rows > 1 else ""
+        where = f" in {self.failed:,} of {self.rows:,} rows, the furthest" if self.rows > 1 else ""
         if self.holds:
             where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
             return f"{self.assertion}: holds{where or f', {words.exact(self.value)}'}"
@@ -127,6 +128,9 @@ class Report:
         everything = self.head() | {"rows": self.to_records()} | self.foot()
         plain: dict[str, Any] = _plain(everything)
         return plain
+
+    def __repr__(self) -> str:
+        return f"<Report of dscalc {self.command}: {self.title}>"
 
     def __str__(self) -> str:
         """Show the table as Markdown, which reads well as plain text too."""

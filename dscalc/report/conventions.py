@@ -113,9 +113,6 @@ def _verdicts(found: Explanation) -> Iterator[str]:
 
 def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
     asked = found.number.value
-    if found.unit_left_out:
-        counts = [[one.by, f"{one.total:,}"] for one in found.nearest]
-        return ["nearest counters", "count"], counts
     rows = [
         [
             one.by,
@@ -129,14 +126,13 @@ def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
 
 def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
     yield f"no known counter and no small set of known conventions gives {found.number.text}"
-    if found.unit_left_out:
-        yield f"if it is {found.number.text}{found.unit_left_out}, write the unit too"
     for group in _grouped([Answer(one, "could be", Fraction(0)) for one in found.elsewhere]):
         found_so = _sentence(group, brief=True)
         yield f"with one more assumption, which its digits cannot prove: {found_so}"
     if not found.number.most_conventions:
         digits = found.number.digits
-        yield f"{digits} {plural('digit', digits)} are too few to try free conventions: give more"
+        few = "1 digit is" if digits == 1 else f"{digits} digits are"
+        yield f"{few} too few to try free conventions: give more"
     params = report.total.as_is.cost.params if report.total else 0
     yield f"{_ASK}; the number of params ({params:,} here) settles most of these"
 
@@ -259,8 +255,14 @@ def cited(report: Report, inputs: str, versions: str) -> str:
         subject = f"A convolution, {subject},"
         has += f", and as {report.block} {after.macs:,} MACs and {after.params:,} params"
     has += f" for an input of {inputs}" if inputs else ""
+    whole = f"exactly as {versions} count it"
+    if report.command == "model":  # of which fvcore's own total counts more, or misses some
+        whole = (
+            f"exactly as torch's FlopCounterMode counts it, and as {versions} count each "
+            "convolution and linear layer"
+        )
     counters = {
-        "exact": f"exactly as {versions} count it",
+        "exact": whole,
         "mismatch": f"which {versions} count otherwise",
         "skipped": "by formula",
     }[report.total.crosscheck]

@@ -35,7 +35,7 @@ from dscalc.report.sentences import (
     ratio_in_full,
     saving,
 )
-from dscalc.words import plural, times
+from dscalc.words import plural, rounded, times
 
 _ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(EIGHTHS[1:], "=")}
 
@@ -426,7 +426,7 @@ def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
 def _number(value: float | Fraction | None) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else f"{float(value):.6g}"
+    return f"{value:,}" if isinstance(value, int) else rounded(value)
 
 
 def _measured_on(row: Row) -> list[str]:
