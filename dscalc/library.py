@@ -144,7 +144,7 @@ def network(
             convolution that it stands for.
         verify: whether fvcore and torch count every row; this imports torch.
         scale: ``input_size``, ``width_multiplier``, ``resolution_multiplier``, ``batch_size``,
-            ``dims``.
+            ``dims``, ``bias``; ``only`` and ``exclude``, globs on the rows that are replaced.
 
     Raises:
         DscalcError: there is no such network or file, or it cannot be read.

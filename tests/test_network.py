@@ -16,7 +16,7 @@ import pytest
 from dscalc import Block, compare, network, scaled_channels
 from dscalc.core.blocks import SEPARABLE
 from dscalc.errors import FileError
-from dscalc.inputs.network import read_network, shipped
+from dscalc.inputs.network import load_network, read_network, shipped
 from dscalc.pytorch import crosscheck
 from dscalc.record.fields import fields
 
@@ -873,6 +873,25 @@ def test_what_cannot_be_opened_is_an_error_of_one_line(source, reason, run, tmp_
     assert (result.code, result.stdout) == (2, "")
     assert result.error.startswith(reason)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_globs_choose_the_rows_that_are_rewritten(run):
+    every = load_network("vgg16", block=SEPARABLE)
+    told = (
+        "network vgg16 --as separable --no-verify --rows --get name --get kept --get separable_macs"
+    )
+    shown = run(f"{told} --only conv4_* --only conv5_* --except *_3").stdout
+    for row, line in zip(every, shown.splitlines(), strict=True):
+        chosen = row.name in ("conv4_1", "conv4_2", "conv5_1", "conv5_2")
+        side = row.rewritten if chosen else row.as_is
+        assert line.split("\t") == [
+            row.name, row.kept or ("" if chosen else "excluded"), str(side.cost.macs)
+        ]  # fmt: skip
+    total = run(told.replace("--rows ", "") + " --only conv4_1").stdout.split("\t")[2]
+    report = network("vgg16", block="separable", only="conv4_1")
+    assert int(total) == report.total.rewritten.cost.macs
+    wrong = run("network vgg16 --as separable --only conv6_*")
+    assert wrong.error.startswith("'conv6_*' matches no row of the network; did you mean conv5_3?")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,24 @@ def network(
             rich_help_panel="Layer",
         ),
     ] = "standard",
+    only: Annotated[
+        list[str],
+        typer.Option(
+            "--only",
+            metavar="GLOB",
+            help="Replace only rows whose name matches GLOB. Repeatable.",
+            rich_help_panel="Layer",
+        ),
+    ] = [],  # noqa: B006  # typer copies it
+    exclude: Annotated[
+        list[str],
+        typer.Option(
+            "--except",
+            metavar="GLOB",
+            help="Do not replace rows whose name matches GLOB. Repeatable.",
+            rich_help_panel="Layer",
+        ),
+    ] = [],  # noqa: B006
     bias: Annotated[
         bool,
         typer.Option(
@@ -133,8 +151,9 @@ def network(
         sys.stdout.write(source_text(sources[0]))
         return 0
     block = Block.parse(as_)
+    common = {"block": block, "bias": bias, "only": only or None, "exclude": exclude or None}
     variants = [
-        {**options, "dims": options["dims"] or 2, "block": block, "input_size": size, "bias": bias}
+        {**options, **common, "dims": options["dims"] or 2, "input_size": size}
         for options in scale.variants()
         for size in (_sizes(input_size) if input_size is not None else [None])
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import NOTHING, Cost
+from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 
 if TYPE_CHECKING:  # but few rows are measured
@@ -190,6 +191,25 @@ def _part(name: str, rows: list[Row]) -> Row:
     with_macs = [row for row in rows if row.as_is.cost.macs]
     check = total(with_macs).crosscheck if with_macs else "skipped"
     return total(rows)._replace(name=name, kind="part", kept="part", share=share, crosscheck=check)
+
+
+def rewriting(
+    rows: Sequence[Row], only: Patterns | None, exclude: Patterns | None = None
+) -> list[Row]:
+    """The rows of a network, with those alone rewritten whose names the globs choose.
+
+    Raises:
+        DscalcError: a glob matches no row.
+    """
+    if only is None and exclude is None:
+        return list(rows)
+    names = {row.name or "": None for row in rows}
+    wanted = chosen(names, only, exclude, "row of the network")
+    return [
+        row if row.kept or row.name in wanted
+        else row._replace(rewritten=row.as_is, kept="excluded")
+        for row in rows
+    ]  # fmt: skip
 
 
 def with_shares(rows: Sequence[Row]) -> list[Row]:

@@ -14,7 +14,8 @@ from dscalc import words
 from dscalc.core.blocks import BLOCKS, STANDARD, Block, Norm, Step, why_kept, with_norms
 from dscalc.core.conv import Conv, per_axis
 from dscalc.core.cost import NOTHING
-from dscalc.core.row import Row, Shape, Side, side
+from dscalc.core.patterns import Patterns
+from dscalc.core.row import Row, Shape, Side, rewriting, side
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
@@ -150,6 +151,7 @@ def read_network(stream: BinaryIO, name: str, **scale: Any) -> list[Row]:
             - ``dims``: spatial dimensions that a single int stands for.
             - ``batch_size``: samples.
             - ``bias``: whether rows that do not say have biases.
+            - ``only``, ``exclude``: globs on names: those rows are rewritten, these are kept.
 
     Raises:
         FileError: names every row that is wrong.
@@ -176,6 +178,8 @@ def _scaled_rows(
     dims: int = 2,
     batch_size: int = 1,
     bias: bool = False,
+    only: Patterns | None = None,
+    exclude: Patterns | None = None,
 ) -> list[Row]:
     as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size, bias)
     rows = _connected(entries, as_written, block, problems, _check_said)
@@ -188,7 +192,7 @@ def _scaled_rows(
     if scale != as_written:  # then what a row says of its input no longer holds
         rows = _connected(entries, scale, block, problems, lambda *_: None)
         problems.raise_any()
-    return rows
+    return rewriting(rows, only, exclude)
 
 
 def source_text(source: str) -> str:

@@ -12,6 +12,7 @@ from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
+from dscalc.core.patterns import Patterns
 from dscalc.core.quantities import Quantities
 from dscalc.core.row import Count, Counted, Crosscheck, Row, Shape, Side, total, with_shares
 from dscalc.core.transposed import TransposedConv
@@ -19,7 +20,7 @@ from dscalc.errors import DscalcError
 from dscalc.pytorch.crosscheck import count
 from dscalc.pytorch.inputs import Inputs
 from dscalc.pytorch.modules import CONVOLUTIONS
-from dscalc.pytorch.rewrite import Patterns, reasons_to_keep, replacement
+from dscalc.pytorch.rewrite import reasons_to_keep, replacement
 from dscalc.pytorch.trace import (
     Operator,
     Trace,

@@ -1,10 +1,8 @@
 """A model with its eligible convolutions rewritten as a block, and why the others are kept."""
 
 import copy
-import fnmatch
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,11 +11,11 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dscalc.core.blocks import SEPARABLE, Block, why_kept
 from dscalc.core.conv import Conv
+from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv, block_module
 from dscalc.words import printable
 
-Patterns = str | Sequence[str]
 _DESCRIBING = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
     *("padding_mode", "output_padding", "transposed"),
@@ -96,13 +94,11 @@ def reasons_to_keep(
     owners = Counter(
         id(held) for module in model.modules() for held in module.parameters(recurse=False)
     )
-    chosen = set(convolutions) if only is None else _matching(only, convolutions)
-    if exclude is not None:
-        chosen -= _matching(exclude, convolutions)
+    wanted = chosen(convolutions, only, exclude, "convolution of the model")
     return {
         path: (
             _reason(module, owners[id(module._parameters.get("weight"))], block)
-            if path in chosen
+            if path in wanted
             else "excluded"
         )
         for path, module in convolutions.items()
@@ -164,17 +160,3 @@ def _reason(module: _ConvNd, owners: int, block: Block) -> str:
     if type(module) not in CONVOLUTIONS.values():
         return "subclass"
     return "shared weight" if owners > 1 else ""
-
-
-def _matching(patterns: Patterns, paths: Collection[str]) -> set[str]:
-    matching: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        found = fnmatch.filter(paths, pattern)
-        if not found:
-            near = get_close_matches(pattern, paths, n=1)
-            hint = f"choose from {', '.join(paths)}" if paths else "it has none"
-            if near:
-                hint = f"did you mean {near[0]}?"
-            raise DscalcError(f"{pattern!r} matches no convolution of the model; {hint:.300}")
-        matching.update(found)
-    return matching

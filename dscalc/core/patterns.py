@@ -1,0 +1,35 @@
+"""Globs that choose what is rewritten, by name."""
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from fnmatch import filter as matching
+
+from dscalc.errors import DscalcError
+
+Patterns = str | Sequence[str]
+
+
+def chosen(
+    names: Collection[str], only: Patterns | None, exclude: Patterns | None, what: str
+) -> set[str]:
+    """The names that ``only`` matches, all if it is None, and ``exclude`` does not.
+
+    Raises:
+        DscalcError: a glob matches none of ``what`` the names are of.
+    """
+    found = set(names) if only is None else _matching(only, names, what)
+    return found if exclude is None else found - _matching(exclude, names, what)
+
+
+def _matching(patterns: Patterns, names: Collection[str], what: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matched = matching(names, pattern)
+        if not matched:
+            near = get_close_matches(pattern, names, n=1)
+            hint = f"choose from {', '.join(names)}" if names else "it has none"
+            if near:
+                hint = f"did you mean {near[0]}?"
+            raise DscalcError(f"{pattern!r} matches no {what}; {hint:.300}")
+        found.update(matched)
+    return found
