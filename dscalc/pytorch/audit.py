@@ -342,6 +342,10 @@ def _notes(
     }
     if what := " and ".join(name for name, there in without_macs.items() if there):
         yield f"fvcore's own total also counts {what}, which have no MACs"
+    missed = {"attention": ("attention",), "recurrent layers": ("lstm", "gru", "rnn")}
+    kinds = {row.kind for row in rows}
+    if what := " and ".join(name for name, held in missed.items() if not kinds.isdisjoint(held)):
+        yield f"fvcore's own total lacks {what}, of which it knows no count"
 
 
 def _kept(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[str]:
