@@ -59,6 +59,7 @@ class Outcome(NamedTuple):
         if check.value is None:
             return cls(budget, check.assertion, limit=check.limit, error=check.sentence)
         symbol = check.assertion.split()[1]
+        # They are read from JSON; so written, a float is the decimal that it was meant as.
         value, limit = (Fraction(str(number)) for number in (check.value, check.limit))
         room = limit - value if symbol[0] == "<" else value - limit
         left = room.numerator if room.denominator == 1 else float(room)

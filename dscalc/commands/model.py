@@ -20,6 +20,8 @@ from dscalc.commands.options import (
     ModelConventionOptions,
     OutputOptions,
     as_option,
+    except_option,
+    only_option,
 )
 from dscalc.commands.since import BaselineOptions
 from dscalc.core.blocks import Block
@@ -101,18 +103,14 @@ def model(
     ] = "separable",
     only: Annotated[
         list[str],
-        typer.Option(
-            "--only",
-            metavar="GLOB",
+        only_option(
             help="Replace only convolutions whose module path matches GLOB. Repeatable.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
         list[str],
-        typer.Option(
-            "--except",
-            metavar="GLOB",
+        except_option(
             help="Do not replace convolutions whose module path matches GLOB. Repeatable.",
             rich_help_panel="Model",
         ),

@@ -22,6 +22,8 @@ from dscalc.commands.options import (
     OutputOptions,
     ScaleOptions,
     as_option,
+    except_option,
+    only_option,
 )
 from dscalc.commands.since import BaselineOptions, options_given
 from dscalc.core.blocks import STANDARD, Block
@@ -33,6 +35,7 @@ from dscalc.inputs.network import (
     load_scaled,
     read_network,
     shipped,
+    source_name,
     source_text,
     titled,
 )
@@ -96,20 +99,14 @@ def network(
     ] = "standard",
     only: Annotated[
         list[str],
-        typer.Option(
-            "--only",
-            metavar="GLOB",
-            help="Replace only rows whose name matches GLOB. Repeatable.",
-            rich_help_panel="Layer",
+        only_option(
+            help="Replace only rows whose name matches GLOB. Repeatable.", rich_help_panel="Layer"
         ),
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
         list[str],
-        typer.Option(
-            "--except",
-            metavar="GLOB",
-            help="Do not replace rows whose name matches GLOB. Repeatable.",
-            rich_help_panel="Layer",
+        except_option(
+            help="Do not replace rows whose name matches GLOB. Repeatable.", rich_help_panel="Layer"
         ),
     ] = [],  # noqa: B006
     bias: Annotated[
@@ -216,10 +213,6 @@ def _show_rows(
         write_with_total(report, asked, output)
 
 
-def _name(source: str) -> str:
-    return "stdin" if source == "-" else words.printable(source)
-
-
 def _show_totals(
     sources: list[str],
     variants: list[dict[str, Any]],
@@ -237,7 +230,7 @@ def _show_totals(
                     rows = [proved(row, count) for row in rows]
                 first = rows[0].layer
                 yield total(rows)._replace(
-                    name=_name(source),
+                    name=source_name(source),
                     kind="network",
                     layer=Shape(input_size=first.input_size, batch_size=options["batch_size"]),
                     width_multiplier=options["width_multiplier"],

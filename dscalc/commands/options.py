@@ -68,6 +68,8 @@ def _block_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 blocks_option = partial(typer.Option, autocompletion=_block_names)
 as_option = partial(blocks_option, "--as", metavar="BLOCK")
+only_option = partial(typer.Option, "--only", metavar="GLOB")
+except_option = partial(typer.Option, "--except", metavar="GLOB")
 
 Work = Annotated[
     bool,

@@ -203,7 +203,7 @@ def rewriting(
     """
     if only is None and exclude is None:
         return list(rows)
-    names = {row.name or "": None for row in rows}
+    names = dict.fromkeys(row.name or "" for row in rows)
     wanted = chosen(names, only, exclude, "row of the network")
     return [
         row if row.kept or row.name in wanted

@@ -99,9 +99,14 @@ def shipped() -> Cells:
     return titles
 
 
+def source_name(source: str) -> str:
+    """What a network's source is called where it has no title."""
+    return "stdin" if source == "-" else words.printable(source)
+
+
 def titled(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
     """What a network is called, and what scales it: the arguments of `load_network`."""
-    title = shipped().get(source) or ("stdin" if source == "-" else words.printable(source))
+    title = shipped().get(source) or source_name(source)
     given = []
     if (width := scale.get("width_multiplier", 1)) != 1:
         given.append(f"width multiplier {width}")

@@ -418,7 +418,7 @@ _OUTCOME = (
         "value",
         "",
         Fraction,
-        "value of its field, or that of the first row that fails",
+        "value of its field, in the row nearest to the limit or furthest past it",
         Path("value"),
     ),
     Field("limit", "", Fraction, "what the value is compared with", Path("limit")),
