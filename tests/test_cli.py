@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from shlex import split
@@ -10,6 +12,7 @@ import pytest
 
 import dscalc
 from dscalc import cli
+from dscalc.__main__ import run as program
 from dscalc.inputs.grid import Grid
 
 HUGE = "1" + "0" * 30
@@ -18,7 +21,7 @@ LAYER = "3 64 3 224"
 
 def test_the_command_is_installed():
     [script] = entry_points(group="console_scripts", name="dscalc")
-    assert script.load() is cli.main
+    assert script.load() is program
 
 
 def test_a_layer_is_answered_and_proved(run):
@@ -42,6 +45,33 @@ def test_compare_is_the_default_command(args, run):
 
 def test_the_module_runs_as_the_command_does(spawn):
     assert spawn(f"{LAYER} --get mac_ratio_exact") == (0, "73/576\n", "")
+
+
+EXITS = """
+import atexit
+from dscalc import __main__ as program
+
+def main():
+    atexit.register(print, "left")
+    return 3
+
+program.main = main
+program.run()
+"""
+
+
+def test_what_waits_for_the_exit_of_the_process_runs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", EXITS], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"left\n", b"")
+
+
+def test_a_file_that_a_model_leaves_open_is_written(spawn, tmp_path):
+    source = (
+        "from torch import nn\nlog = open('log', 'w')\nlog.write('made')\nnet = nn.Linear(3, 2)"
+    )
+    (tmp_path / "net.py").write_text(source, "utf-8")
+    assert spawn("model net.py:net --input 3 --get macs") == (0, "6\n", "")
+    assert (tmp_path / "log").read_text("utf-8") == "made"
 
 
 def test_version(run):
