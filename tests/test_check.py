@@ -94,12 +94,12 @@ def test_tables_name_what_is_left_and_what_has_no_answer(check):
     [line] = [line for line in shown.splitlines() if "params" in line]
     assert line.split() == ["half", "params", "<=", "1.3M", "✗", "1,319,648", "-19,648"]
     assert "gone: no network or file named 'nothere'" in shown
-    assert "| half | params \\<= 1.3M ✗ | 1,319,648 | 1,300,000 | -19,648 |" in (
+    assert "| half | params \\<= 1.3M ✗ | 1,319,648 | 1,300,000 | -19,648 |  |" in (
         check(BUDGETS, "-f", "markdown").stdout
     )
     lines = check(BUDGETS, "-f", "csv", "-q").stdout.splitlines()
-    assert lines[0] == "budget,assertion,holds,value,limit,left,error"
-    assert lines[2] == "half,params <= 1.3M,false,1319648,1300000,-19648,"
+    assert lines[0] == "budget,assertion,holds,value,limit,left,row,error"
+    assert lines[2] == "half,params <= 1.3M,false,1319648,1300000,-19648,,"
     assert json.loads(check(BUDGETS, "-f", "jsonl").stdout.splitlines()[0])["limit"] == 150000000
 
 
@@ -139,8 +139,61 @@ def test_a_count_that_differs_fails_its_budget():
         sys.stderr.write("holds: this\nfailed: mismatch: a step differs\n")
         return 1
 
-    code, [outcome] = checked(Budget("b", ["3", "64"]), run, verbose=False)
-    assert (code, outcome.holds, outcome.error) == (1, None, "failed: mismatch: a step differs")
+    code, [outcome] = checked(Budget("b", ["3", "64"], []), run, verbose=False)
+    assert (code, outcome.holds, outcome.error) == (1, False, "mismatch: a step differs")
+
+
+def test_each_assertion_of_a_run_without_an_answer_is_a_row(check):
+    budget = (
+        "[[check]]\nname = 'a'\nrun = 'network resnet50'\nassert = ['macs <= 9G', 'mac <= 3']\n"
+    )
+    result = check(budget, "-f", "json")
+    reason = "unknown field 'mac'; did you mean macs or standard_macs or mac_ratio?"
+    assert (result.code, result.stderr) == (2, f"error: a: {reason}\n")
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["assertion"], row["holds"], row["error"]) for row in rows] == [
+        ("macs <= 9G", None, reason),
+        ("mac <= 3", None, reason),
+    ]
+
+
+def test_where_no_row_is_left_the_answer_is_no(check):
+    budget = """
+[[check]]
+name = "layer"
+run = "3 8:64:x2 3 224 --where 'standard_macs > 1T'"
+assert = "mac_ratio < 1/4"
+
+[[check]]
+name = "net"
+run = "network mobilenet_v1 --where 'macs > 1T'"
+assert = "macs < 1G"
+"""
+    result = check(budget, "-f", "json")
+    layer, net, none = json.loads(result.stdout)["rows"]
+    assert result.code == 1
+    assert (layer["assertion"], layer["holds"], layer["value"]) == ("mac_ratio < 1/4", False, None)
+    assert layer["error"].startswith("no row has standard_macs > 1T; nearest: ")
+    assert (net["holds"], none["holds"]) == (True, False)
+    assert none["error"] == "no row has macs > 1T; nearest: sep3: macs is 54,992,896"
+    assert result.stderr.startswith("failed: layer: no row has standard_macs > 1T; nearest: ")
+
+
+def test_a_value_names_its_row_and_that_of_the_total_names_none(check):
+    budget = """
+[[check]]
+run = "network mobilenet_v1"
+assert = "macs <= 30M"
+assert-each = "macs <= 30M"
+"""
+    result = check(budget, "-f", "json")
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["value"], row["row"]) for row in rows] == [(568740352, ""), (54992896, "sep3")]
+    assert result.stderr.splitlines() == [
+        "failed: network mobilenet_v1: macs <= 30M: 568,740,352",
+        "failed: network mobilenet_v1: macs <= 30M: sep3: 54,992,896",
+    ]
+    assert "\nnetwork mobilenet_v1: sep3\n" in check(budget).stdout  # where there is no room
 
 
 MODELS = """

@@ -42,7 +42,8 @@ class Outcome(NamedTuple):
         value: of its field, as in `Check`.
         limit: what the value is held against.
         left: how much of the limit is left; below 0 it is exceeded; None where it is no limit.
-        error: why there is no answer.
+        row: the name of the row that the value is of; "" for a total.
+        error: why there is no value.
     """
 
     budget: str
@@ -51,6 +52,7 @@ class Outcome(NamedTuple):
     value: int | float | Fraction | None = None
     limit: int | float | Fraction | None = None
     left: int | float | Fraction | None = None
+    row: str = ""
     error: str = ""
 
     @classmethod
@@ -70,12 +72,16 @@ class Outcome(NamedTuple):
             check.value,
             check.limit,
             left if symbol[0] in "<>" else None,
+            check.row,
         )
 
     @property
     def sentence(self) -> str:
         """What became of it, in words."""
-        return self.error or f"{self.assertion}: {exact(self.value)}"
+        if self.error:
+            return self.error
+        where = f"{self.row}: " if self.row else ""
+        return f"{self.assertion}: {where}{exact(self.value)}"
 
 
 def check(
@@ -107,10 +113,13 @@ def check(
                 return code
             worst = max(worst, code)
             outcomes += rows
-    for outcome in outcomes:
-        if outcome.holds is None or (outcome.holds is False and not output.quiet):
-            kind = "error" if outcome.holds is None else "failed"
-            sys.stderr.write(f"{kind}: {printable(f'{outcome.budget}: {outcome.sentence}')}\n")
+    said = dict.fromkeys(
+        f"{'error' if outcome.holds is None else 'failed'}: {outcome.budget}: {outcome.sentence}"
+        for outcome in outcomes
+        if outcome.holds is None or (outcome.holds is False and not output.quiet)
+    )
+    for line in said:
+        sys.stderr.write(f"{printable(line)}\n")
     report = Report("check", STANDARD, cast(Any, outcomes), title=_title(outcomes))
     shown = OutputOptions()
     shown.format, shown.file = output.format, output.file
@@ -128,22 +137,38 @@ def _checked(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outc
     if report is None:
         errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
         reason = "; ".join(errors or stderr.splitlines()).replace("error: ", "")
-        return max(code, 2), [Outcome(budget.name, error=reason or "run printed no report")]
-    faults = [
-        line.removeprefix("error: ")
-        for line in stderr.splitlines()
-        if line.startswith(("error: ", "failed: mismatch", "failed: no row"))
-    ]
-    outcomes = []
+        reason = reason or "run printed no report"
+        return max(code, 2), [
+            Outcome(budget.name, text, error=reason) for text in budget.assertions
+        ]
+    faults = {  # why, and whether that is an answer, which is no
+        reason: kind == "failed"
+        for kind, _, reason in (line.partition(": ") for line in stderr.splitlines())
+        if kind == "error" or (kind == "failed" and reason.startswith(("mismatch", "no row ")))
+    }
+    outcomes, told = [], set[str]()
     for check in report["checks"]:
         outcome = Outcome.of(budget.name, Check(**check))
         why = f"cannot check {outcome.assertion!r}: "
-        reasons = [fault for fault in faults if fault.startswith(why)]
+        reasons = [
+            reason
+            for reason in faults
+            if reason.startswith(why if check["rows"] else (why, "no row "))
+        ]
         if outcome.holds is None and reasons:
-            outcome = outcome._replace(error=f"{outcome.assertion}: {reasons[0].removeprefix(why)}")
-            faults = [fault for fault in faults if fault not in reasons]
+            told.update(reasons)
+            holds = False if faults[reasons[0]] else None
+            said = reasons[0].replace(why, f"{outcome.assertion}: ")
+            outcome = outcome._replace(holds=holds, error=said)
         outcomes.append(outcome)
-    return code, [*outcomes, *(Outcome(budget.name, error=fault) for fault in faults)]
+    return code, [
+        *outcomes,
+        *(
+            Outcome(budget.name, holds=False if answer else None, error=reason)
+            for reason, answer in faults.items()
+            if reason not in told
+        ),
+    ]
 
 
 def _captured(run: Run, args: list[str]) -> tuple[int, str, str]:

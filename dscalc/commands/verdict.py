@@ -35,14 +35,20 @@ class Verdict:
         self.exit_code = 0
         self._baseline = baseline
         self._quiet = quiet
-        self._checks = {a: Check(a.text, True, None, 0, 0, a.limit(baseline)) for a in assertions}
+        self._checks = {
+            a: Check(a.text, True, None, "", 0, 0, a.limit(baseline)) for a in assertions
+        }
+        self._deciding: dict[Assertion, Callable[[], str]] = {}  # names are slow to make
         self._held: list[str] | None = None
         self._failed: Counter[str] = Counter()
 
     @property
     def checks(self) -> list[Check]:
         """What has become of each assertion so far."""
-        return list(self._checks.values())
+        return [
+            check._replace(row=self._deciding.get(assertion, str)())
+            for assertion, check in self._checks.items()
+        ]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -106,9 +112,10 @@ class Verdict:
                     if assertion.of_baseline:
                         reason += f"; baseline is {exact(assertion.field.read(self._baseline))}"
                     self._fail(assertion.text, name, reason)
+            if _decides(check, holds, value):
+                check, self._deciding[assertion] = check._replace(value=value), name
             self._checks[assertion] = check._replace(
                 holds=check.holds and holds,
-                value=_deciding(check, holds, value),
                 rows=check.rows + 1,
                 failed=check.failed + (not holds),
             )
@@ -151,11 +158,11 @@ class Verdict:
             self.say(line)
 
 
-def _deciding(check: Check, holds: bool, value: Any) -> Any:
-    """The value nearest to the limit; once rows fail, that of them which is furthest from it."""
+def _decides(check: Check, holds: bool, value: Any) -> bool:
+    """Whether a row is nearer to the limit; once rows fail, whether it fails and is further off."""
     if not check.rows or (check.holds and not holds):
-        return value
+        return True
     if (holds and not check.holds) or check.value is None or value is None:
-        return check.value
+        return False
     further = abs(value - check.limit) - abs(check.value - check.limit)
-    return value if (further < 0 if holds else further > 0) else check.value
+    return bool(further < 0 if holds else further > 0)

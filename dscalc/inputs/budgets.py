@@ -24,10 +24,12 @@ class Budget(NamedTuple):
     Args:
         name: what the report calls it.
         run: the arguments of dscalc, with those of its assertions and its baseline.
+        assertions: as they are written.
     """
 
     name: str
     run: list[str]
+    assertions: list[str]
 
 
 def find_budgets(folder: Path) -> Path:
@@ -136,13 +138,15 @@ def _problems_of_run(text: str) -> Iterator[str]:
 
 
 def _budget(table: Mapping[str, Any]) -> Budget:
-    run = _split(table["run"])
+    run, assertions = _split(table["run"]), []
     for key in ("assert", "assert-each"):
         for text in _listed(table.get(key, [])):
             run += [f"--{key}", text]
+            assertions.append(words.printable(text))
     if "baseline" in table:
         run += ["--baseline", table["baseline"]]
-    return Budget(words.printable(table.get("name", table["run"].strip())), run)
+    name = words.printable(table.get("name", table["run"].strip()))
+    return Budget(name, run, assertions)
 
 
 def _split(text: str) -> list[str]:

@@ -423,6 +423,7 @@ _OUTCOME = (
     ),
     Field("limit", "", Fraction, "what the value is compared with", Path("limit")),
     Field("left", "", Fraction, "how much of the limit is left; negative if over it", Path("left")),
+    Field("row", "", str, "the row that the value is of; empty for a total", Path("row")),
     Field("error", "", str, "why it cannot be checked", Path("error")),
 )
 

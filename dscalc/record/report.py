@@ -33,6 +33,7 @@ class Check(NamedTuple):
         holds: whether it holds in every row that it was checked in.
         value: of its field, in the row that is nearest to the limit; of rows that fail, in the one
             that is furthest from it.
+        row: the name of that row; "" for a total and for the only layer.
         rows: how many rows it was checked in.
         failed: how many of them it fails in.
         limit: what the value is held against.
@@ -41,6 +42,7 @@ class Check(NamedTuple):
     assertion: str
     holds: bool
     value: int | float | Fraction | None
+    row: str
     rows: int
     failed: int
     limit: int | float | Fraction = 0
@@ -50,10 +52,11 @@ class Check(NamedTuple):
         """What became of it, in words."""
         if self.value is None:
             return f"{self.assertion}: not known"
-        where = f" in {self.failed:,} of {self.rows:,} rows, the furthest" if self.rows > 1 else ""
         if self.holds:
             where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
             return f"{self.assertion}: holds{where or f', {words.exact(self.value)}'}"
+        where = f" in {self.failed:,} of {self.rows:,} rows, furthest" if self.rows > 1 else ""
+        where += f" in {self.row}" if self.row else ""
         return f"{self.assertion}: fails{where}: {words.exact(self.value)}"
 
 
@@ -121,7 +124,9 @@ class Report:
                 "total": values(self.baseline.total, self.fields),
                 "changes": [values(change, self.change_fields) for change in self.changes],
             }
-        return foot | {"checks": [check._asdict() for check in self.checks]}
+        if self.command != "check":  # whose rows are what became of assertions
+            foot["checks"] = [check._asdict() for check in self.checks]
+        return foot
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON: counts as ints, ratios as floats, sizes as lists."""

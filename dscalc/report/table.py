@@ -163,7 +163,8 @@ def _listed(sheet: Sheet, left_out: Sequence[int]) -> list[str]:
     """The cells of a column that is left out and listed, each once; then an empty line."""
     if sheet.listed is None or sheet.listed not in left_out:
         return []
-    return [*dict.fromkeys(f"{row[0]}: {row[sheet.listed]}" for row in sheet.rows), ""]
+    cells = [(row[0], row[sheet.listed]) for row in sheet.rows if row[sheet.listed]]
+    return [*dict.fromkeys(f"{name}: {cell}" for name, cell in cells), ""]
 
 
 def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, Sequence[int]]:
