@@ -245,6 +245,7 @@ def test_a_width_changes_costs_and_no_names(files, run):
         (None, "there is no baseline x.json"),
         ("", "is neither a JSON report nor a list of layers (line 1: it has no"),
         ('{\n  "schema": "dscalc/2",\n', "is not JSON (Expecting"),
+        ('{"schema": "dscalc/2"}', "does not say which command wrote it"),
         ("[1]", "is neither a JSON report nor a list of layers (line 1: it beg"),
         (("dscalc/2", "dscalc/1"), "has the schema dscalc/1, but this vers"),
         (('"network"', '"model"'), "is a report of dscalc model, but this"),

@@ -141,6 +141,8 @@ def _checked(
     schema, made_by, as_ = (str(report.get(key))[:60] for key in ("schema", "command", "as"))
     if schema != SCHEMA:
         raise DscalcError(f"has the schema {schema}, but this version reads {SCHEMA}")
+    if made_by not in get_args(Command):
+        raise DscalcError("does not say which command wrote it")
     if made_by != command:
         raise DscalcError(f"is a report of dscalc {made_by}, but this is dscalc {command}")
     if as_ != str(block):
