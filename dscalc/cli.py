@@ -162,7 +162,9 @@ def _no_option(option: str, reason: str) -> str:
     having = [
         f"dscalc {name}"
         for name, command in commands.commands.items()
-        if any(option in parameter.opts for parameter in command.params)
+        if any(
+            option in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params
+        )
     ]
     if having:
         last = having.pop()

@@ -1,5 +1,6 @@
 """What the commands answer, as calls. Nothing is imported before it is needed: see `cli`."""
 
+from os import fspath
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
@@ -7,8 +8,10 @@ from dscalc.errors import DscalcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from os import PathLike
 
     from dscalc.core.conv import Conv
+    from dscalc.core.patterns import Patterns
     from dscalc.core.row import Count, Row
     from dscalc.core.scale import Multiplier
     from dscalc.record.report import Report
@@ -134,7 +137,18 @@ def _layer(
 
 
 def network(
-    source: str, *, block: "Block | str" = STANDARD, verify: bool = False, **scale: Any
+    source: "str | PathLike[str]",
+    *,
+    block: "Block | str" = STANDARD,
+    input_size: "Size | None" = None,
+    width_multiplier: "Multiplier" = 1,
+    resolution_multiplier: "Multiplier" = 1,
+    batch_size: int = 1,
+    dims: int = 2,
+    bias: bool = False,
+    only: "Patterns | None" = None,
+    exclude: "Patterns | None" = None,
+    verify: bool = False,
 ) -> "Report":
     """Add up a list of layers, as ``dscalc network`` does.
 
@@ -142,9 +156,15 @@ def network(
         source: name of a shipped network, or a file.
         block: what replaces its convolutions; ``"standard"`` replaces each block by the plain
             convolution that it stands for.
+        input_size: of its first row, in place of its own.
+        width_multiplier: scales every channel count but the network's input and the outputs of a
+            linear layer that comes last.
+        resolution_multiplier: scales the input size.
+        batch_size: samples.
+        dims: axes of sizes that are one number.
+        bias: whether rows that do not say have a bias.
+        only, exclude: globs on the rows that are replaced.
         verify: whether fvcore and torch count every row; this imports torch.
-        scale: ``input_size``, ``width_multiplier``, ``resolution_multiplier``, ``batch_size``,
-            ``dims``, ``bias``; ``only`` and ``exclude``, globs on the rows that are replaced.
 
     Raises:
         DscalcError: there is no such network or file, or it cannot be read.
@@ -155,15 +175,22 @@ def network(
     from dscalc.inputs.network import load_network, titled
     from dscalc.record.report import Report
 
-    block = _block(block)
-    rows = with_shares(_proved(load_network(source, block=block, **scale), verify))
+    source, block = fspath(source), _block(block)
+    scale: dict[str, Any] = {
+        "input_size": input_size, "width_multiplier": width_multiplier,
+        "resolution_multiplier": resolution_multiplier, "batch_size": batch_size,
+    }  # fmt: skip
+    loaded = load_network(
+        source, block=block, dims=dims, bias=bias, only=only, exclude=exclude, **scale
+    )
+    rows = with_shares(_proved(loaded, verify))
     return Report("network", block, rows, total(rows), title=titled(source, rows, scale))
 
 
 def _block(block: "Block | str", *, standard: str = "") -> Block:
     if isinstance(block, Block) and not (standard and block == STANDARD):
         return block
-    return Block.parse(str(block), "block", standard=standard)
+    return Block.parse(str(block), standard=standard)
 
 
 def _proved(rows: "list[Row]", verify: bool) -> "list[Row]":

@@ -97,7 +97,7 @@ def padding(text: str, name: str = "padding") -> Padding:
         ) from None
 
 
-def number(text: str, name: str) -> Fraction:
+def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fraction:
     """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000."""
     match = re.fullmatch(_NUMBER, text.strip(), re.I | re.A)
     try:
@@ -105,9 +105,7 @@ def number(text: str, name: str) -> Fraction:
             raise ValueError
         value = Fraction(match[1]) * _SUFFIXES[match[2].upper()]
     except (ValueError, ZeroDivisionError):
-        raise DscalcError(
-            f"{name} must be a number such as 60M, 1.5G, 0.125 or 1/8, got {shown(text)}"
-        ) from None
+        raise DscalcError(f"{name} must be a number such as {such_as}, got {shown(text)}") from None
     if max(abs(value.numerator), value.denominator) > 10**_MOST_DIGITS:
         raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {shown(text)}")
     return value
@@ -115,7 +113,7 @@ def number(text: str, name: str) -> Fraction:
 
 def multiplier(text: str, name: str) -> Fraction:
     """A number greater than 0, such as 0.75 or 3/4."""
-    value = number(text, name)
+    value = number(text, name, "0.75 or 3/4")
     if value <= 0:
         raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {shown(text)}")
     return value

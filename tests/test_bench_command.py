@@ -223,7 +223,7 @@ def test_a_layer_that_is_refused_leaves_the_others(form, timed, run):
         ("--min-run-time 0", "min_run_time must be a number of seconds greater than 0, got 0.0"),
         ("--device tpu", "invalid value for '--device': 'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("--dtype int8", "invalid value for '--dtype': 'int8' is not one of 'float32'"),
-        ("--min-run-time soon", "--min-run-time must be a number such as 60M"),
+        ("--min-run-time soon", "--min-run-time must be a number such as 0.5"),
         ("--assert speedupp>1", "unknown field 'speedupp'; did you mean speedup"),
         ("--assert verdict>1", "cannot check 'verdict>1': verdict is not a number"),
         ("--as separable,standard", "--as standard is what the layer is compared with"),

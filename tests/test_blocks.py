@@ -203,10 +203,10 @@ def test_a_block_is_read_and_written_by_its_name_and_numbers(text, block, writte
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seprable", "--as: unknown block 'seprable'; did you mean separable?"),
-        ("", "--as: unknown block ''; choose from " + ", ".join(BLOCKS)),
-        ("separable:2:3", "--as: write the block as separable:M, got 'separable:2:3'"),
-        ("standard:2", "--as: write the block as standard, got 'standard:2'"),
+        ("seprable", "block: unknown block 'seprable'; did you mean separable?"),
+        ("", "block: unknown block ''; choose from " + ", ".join(BLOCKS)),
+        ("separable:2:3", "block: write the block as separable:M, got 'separable:2:3'"),
+        ("standard:2", "block: write the block as standard, got 'standard:2'"),
         ("separable:0", "separable depth multiplier must be at least 1, got 0"),
         (
             "separable:1.5",

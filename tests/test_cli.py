@@ -351,7 +351,7 @@ BAD_INPUT = [
     ),
     (
         "3 64 3 224 --resolution-multiplier x",
-        "--resolution-multiplier must be a number such as 60M, 1.5G, 0.125 or 1/8, got 'x'",
+        "--resolution-multiplier must be a number such as 0.75 or 3/4, got 'x'",
     ),
     (
         "3 64 3 224 --dims 4",

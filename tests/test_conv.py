@@ -148,9 +148,16 @@ def test_a_layer_with_other_arguments_is_checked_and_has_its_own_output():
         replace(layer, stride=0)
 
 
-@pytest.mark.parametrize("yes", [2, np.True_, "yes"])
+@pytest.mark.parametrize("yes", [1, np.True_])
 def test_a_bias_is_there_or_not(yes):
     assert Conv(3, 64, 3, 224, bias=yes).bias is True
+
+
+def test_what_is_no_bias_and_no_number_is_refused():
+    with pytest.raises(DscalcError, match=r"^bias must be True or False, got 'false'$"):
+        Conv(3, 64, 3, 224, bias="false")
+    with pytest.raises(DscalcError, match=r"^in_channels must be a whole number, got True$"):
+        Conv(True, 64, 3, 224)
 
 
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=4)

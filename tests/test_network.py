@@ -741,10 +741,11 @@ OBJECTS = {  # a line of JSON: what is said of it
     '{"kind": "norm", "kind": "norm"}': "'kind' is given twice",
     '{"kind": "norm", "in_channel": 3}': "unknown field 'in_channel'; did you mean in_channels?",
     '{"kind": "norm", "\\u001b[31m\\n\\u202e": 1}': r"unknown field '\x1b[31m\n\u202e'; choose ",
-    '{"kind": {"conv": 1}}': f"kind {ELSE} {{'conv': '1'}}",
+    '{"kind": {"conv": 1}}': f"kind {ELSE} an object",
+    '[{"kind": "conv"}]': "it begins like a JSON array; write one JSON object per line instead",
     '{"kind": NaN}': f"kind {ELSE} nan",
-    '{"kind": "conv", "kernel_size": [3, true]}': f"kernel_size {ELSE} ['3', True]",
-    '{"kind": "conv", "kernel_size": []}': f"kernel_size {ELSE} []",
+    '{"kind": "conv", "kernel_size": [3, true]}': f"kernel_size {ELSE} an array",
+    '{"kind": "conv", "kernel_size": []}': f"kernel_size {ELSE} an array",
 }
 HEADERS = {  # a first line: what is said of it
     TOP.replace("stride", "strides"): "1: unknown column 'strides'; did you mean stride?",
@@ -900,7 +901,7 @@ def test_globs_choose_the_rows_that_are_rewritten(run):
         ("", "missing argument"),
         ("/dev/zero -q", "/dev/zero:1: the line is longer than 1,048,576 bytes"),
         ("--width-multiplier 0", "--width-multiplier must be greater than 0, such as 0.75"),
-        ("--resolution-multiplier x", "--resolution-multiplier must be a number such as 60M, "),
+        ("--resolution-multiplier x", "--resolution-multiplier must be a number such as 0.75 "),
         ("--input-size 0", "--input-size must be at least 1, got 0"),
         ("--input-size 3x", "--input-size must be a size such as 3 or 3x5, got '3x'"),
         ("--batch 0", "--batch must be at least 1, got 0"),

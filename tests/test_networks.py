@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from published import with_stride_in_first_1x1
 
-from dscalc import Block, Conv
+import dscalc
+from dscalc import Block, Conv, DscalcError
 from dscalc.inputs.network import read_network, shipped
 from dscalc.pytorch import crosscheck
 
@@ -190,3 +191,22 @@ def test_other_classes_and_channels_need_only_another_file(tmp_path, run):
     path.write_text(text_of("mobilenet_v1").replace("1000", "10"), "utf-8")
     [count] = run("network", str(path), "--get", "macs").stdout.split()
     assert int(count) == 568_740_352 - 990 * 1024
+
+
+def test_a_call_takes_a_path_and_refuses_what_the_command_refuses(tmp_path):
+    file = tmp_path / "net.csv"
+    file.write_text(
+        "kind,in_channels,out_channels,kernel_size,input_size,bias\nconv,3,4,3,8,TRUE\n"
+    )
+    report = dscalc.network(file)
+    assert (report.total.as_is.cost.macs, report.total.as_is.cost.params) == (6912, 112)
+    with pytest.raises(DscalcError, match=r"input_size must be at least 1, got 0$"):
+        dscalc.network(file, input_size=0)
+    with pytest.raises(TypeError, match=r"^network\(\) got an unexpected keyword argument 'widht'"):
+        dscalc.network(file, widht=3)
+
+
+def test_a_shipped_network_is_a_baseline(run):
+    before = json.loads(run("network vgg16 --baseline alexnet -f json").stdout)["baseline"]
+    assert before["file"] == "alexnet"
+    assert before["total"]["macs"] == dscalc.network("alexnet").total.as_is.cost.macs

@@ -276,3 +276,11 @@ def test_several_networks_are_drawn_over_what_varies(scales, said, run, tmp_path
     assert run(*command.split(), str(picture)).code == 0
     drawn = picture.read_text("utf-8")
     assert all(words in drawn for words in said)
+
+
+def test_what_only_the_rows_shown_share_is_not_said_of_all(run):
+    shown = run("64 64:256:x2 3,5 56 --where mac_ratio<=5% --no-verify").stdout
+    assert shown.startswith("6 layers, padding same; shown: F 5x5, D 56x56\n")
+    starred = "* the standard convolution, which the others replace"
+    assert starred in run("blocks 64 64 3 56 --only separable").stdout
+    assert starred not in run("blocks 64 64 3 56 --only separable --where mac_ratio<1").stdout

@@ -236,7 +236,7 @@ def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
         ),
         (
             "64 64 3 28 --as bottleneck:4:x",
-            "bottleneck groups must be a whole number such as 1, got",
+            "bottleneck inner groups must be a whole number such as 1, got",
         ),
         ("64 64 3 28 --as grouped:x", "grouped groups must be a whole number such as 8, got 'x'"),
         ("64 64 3 28 --as botleneck", "--as: unknown block 'botleneck'; did you mean bottleneck?"),

@@ -47,6 +47,8 @@ class Asked:
             _kind_of_picture(output.plot)
             if output.file and output.file.resolve() == output.plot.resolve():
                 raise DscalcError(f"--plot and --output both name {output.plot}; name two files")
+        if output.get_rows and not output.get:
+            raise DscalcError("--rows needs --get FIELD")
         self.block = block
         self.baseline = baseline
         known = plain = partial(find, command=command, block=block, unit=output.unit)
@@ -234,9 +236,9 @@ def write_alternatives(
             return  # each of them had an error
         asked.conclude_selection(name)
         selected = [asked.selection.sentence()] if asked.selection else []
-        notes = [*report.notes, *selected, *notes]
-        checks = asked.verdict.checks
-        write(replace(report, rows=held, checks=checks, notes=notes), output, asked.get)
+        shown = replace(report, rows=held, selected=bool(selected), checks=asked.verdict.checks)
+        shown.notes = [*report.notes, *selected, *notes]
+        write(shown, output, asked.get)
 
 
 def write_with_total(report: Report, asked: Asked, output: OutputOptions) -> None:

@@ -140,7 +140,7 @@ def bench(
             "--plot needs more than one row; give a list or a range, or --as all, or drop it"
         )
     thread_count = words.whole(threads, "--threads") if threads is not None else None
-    seconds = float(words.number(min_run_time, "--min-run-time"))
+    seconds = float(words.number(min_run_time, "--min-run-time", "0.5 or 10"))
     with torch_needed():
         from dscalc.pytorch.timing import Settings, measured
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds, backward)

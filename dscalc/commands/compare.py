@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import gt
 from typing import TYPE_CHECKING
 
 from dscalc.commands.answer import (
@@ -85,6 +86,8 @@ def compare(
         lines += [*worked(like, STANDARD), *worked(like, block)]
     if single and layers.one_position:
         lines.append(beyond_one_position(like, block, options["padding"]))
+    elif single and any(map(gt, like.kernel_size, [2 * size - 1 for size in like.input_size])):
+        lines.append("some taps of the filter read only padding; the order is IC OC F D")
     report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
     if conventions.asked:
         from dscalc.commands.conventions import answer_layer

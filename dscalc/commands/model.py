@@ -134,7 +134,7 @@ def model(
 
     The rows add up to the total of the model. --get and --assert read the total.
     """
-    block = Block.parse(as_, standard="what the model already has")
+    block = Block.parse(as_, "--as", standard="what the model already has")
     conventions.check(output, batch, baseline=held_against.baseline, several=len(targets) > 1)
     before = held_against.read(ctx, "model", block)
     asked = Asked("model", block, output, before)

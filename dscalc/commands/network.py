@@ -4,7 +4,8 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,6 +42,9 @@ from dscalc.inputs.network import (
 )
 from dscalc.record.report import Report
 from dscalc.words import Size
+
+if TYPE_CHECKING:  # few runs have one
+    from dscalc.record.baseline import Baseline
 
 EXAMPLES = """
   dscalc network mobilenet_v1
@@ -147,7 +151,7 @@ def network(
             raise DscalcError(f"--show prints the file as it is; drop {' and '.join(others)}")
         sys.stdout.write(source_text(sources[0]))
         return 0
-    block = Block.parse(as_)
+    block = Block.parse(as_, "--as")
     common = {"block": block, "bias": bias, "only": only or None, "exclude": exclude or None}
     variants = [
         {**options, **common, "dims": options["dims"] or 2, "input_size": size}
@@ -160,7 +164,9 @@ def network(
     conventions.check(output, scale.batch, baseline=held_against.baseline, several=several)
     if several:
         held_against.refuse_several()
-    before = held_against.read(ctx, "network", block, partial(_layers, variants[0]))
+    before = _shipped(held_against.baseline, variants[0]) or held_against.read(
+        ctx, "network", block, partial(_layers, variants[0])
+    )
     asked = Asked("network", block, output, before)
     count = None
     if check.wanted(conventions.proved and not output.get and not several, asked.fields):
@@ -245,6 +251,16 @@ def _show_totals(
     title = f"{len(sources) * len(variants):,} networks"
     report = Report("network", asked.block, [], title=title, unit=output.unit)
     write_alternatives(report, asked.shown(rows(), report, None, name), asked, output, name)
+
+
+def _shipped(baseline: Path | None, options: dict[str, Any]) -> "Baseline | None":
+    """A network that ships with dscalc as what another one is held against."""
+    if baseline is None or str(baseline) not in shipped() or baseline.exists():
+        return None
+    from dscalc.record.baseline import Baseline
+
+    rows = with_shares(load_network(str(baseline), **options))
+    return Baseline(str(baseline), rows, total(rows))
 
 
 def _layers(options: dict[str, Any], content: bytes) -> list[Row]:

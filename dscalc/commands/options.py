@@ -40,7 +40,7 @@ def _fields_asked(ctx: typer.Context) -> tuple[Field, ...]:
     if as_:
         several = command == "bench" and ("," in as_ or as_ == "all")
         with suppress(DscalcError):  # what it is about comes when it is run
-            block = STANDARD if several else Block.parse(as_)
+            block = STANDARD if several else Block.parse(as_, "--as")
     return fields_of(command, block, unit or "macs")
 
 
@@ -162,7 +162,12 @@ class BlockOptions:
 
     def block(self) -> Block:
         """What the layer is rewritten as."""
-        block = Block.parse(self.as_, standard="what the layer is compared with")
+        if self.as_ == "all" or "," in self.as_:
+            raise DscalcError(
+                f"--as takes one block, got {words.shown(self.as_)}; "
+                "dscalc blocks sets several side by side"
+            )
+        block = Block.parse(self.as_, "--as", standard="what the layer is compared with")
         if self.depth_multiplier is not None:
             multiplier = words.whole(self.depth_multiplier, "--depth-multiplier")
             if self.as_ != str(SEPARABLE):

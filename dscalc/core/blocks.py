@@ -232,7 +232,7 @@ BLOCKS = {
     "bottleneck": Kind(
         bottleneck,
         ("reduce", "conv", "expand"),
-        (Number("r", 4, "reduction"), Number("g", 1, "groups")),
+        (Number("r", 4, "reduction"), Number("g", 1, "inner groups")),
     ),
     "inverted": Kind(inverted, ("expand", "depthwise", "project"), (Number("t", 6, "expansion"),)),
     "fused": Kind(fused, ("expand", "project"), (Number("t", 4, "expansion"),)),
@@ -277,7 +277,7 @@ class Block(NamedTuple):
     dims: int = 2
 
     @classmethod
-    def parse(cls, text: str, option: str = "--as", *, standard: str = "") -> "Block":
+    def parse(cls, text: str, option: str = "block", *, standard: str = "") -> "Block":
         """Read ``NAME`` or ``NAME:NUMBER``; ``standard`` says what that is already, if it is.
 
         Raises:
@@ -287,7 +287,8 @@ class Block(NamedTuple):
         name, *given = text.strip().split(":")
         if name not in BLOCKS:
             near = get_close_matches(name, BLOCKS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BLOCKS)}"
+            choices = [name for name in BLOCKS if not (standard and name == "standard")]
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
             raise DscalcError(f"{option}: unknown block {words.shown(name)}; {hint}")
         numbers = BLOCKS[name].numbers
         spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])

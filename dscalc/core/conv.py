@@ -74,6 +74,8 @@ def whole_number(name: str, value: int, least: int = 1) -> int:
     """The value as an int, checked."""
     if type(value) is not int:
         try:
+            if isinstance(value, bool):
+                raise TypeError
             value = index(value)  # a NumPy integer becomes an int, which cannot overflow
         except TypeError:
             raise DscalcError(f"{name} must be a whole number, got {value!r}") from None
@@ -203,6 +205,8 @@ class Conv:
         stride = per_axis("stride", stride, axes)
         dilation = per_axis("dilation", dilation, axes)
         batch_size = whole_number("batch_size", batch_size)
+        if bias not in (True, False):
+            raise DscalcError(f"bias must be True or False, got {bias!r}")
         zeros = pads(padding, kernel_size, dilation)
         self.__dict__.update(
             in_channels=in_channels,

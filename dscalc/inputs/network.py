@@ -287,11 +287,12 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
         return words.size(cells[column], column, least) if column in cells else None
 
     def choice(column: str, *known: str) -> str:
-        if cells.get(column, "") not in ("", *known):
+        word = cells.get(column, "").lower()  # a spreadsheet writes TRUE
+        if word not in ("", *known):
             raise DscalcError(
                 f"{column} must be {' or '.join(known)}, got {words.shown(cells[column])}"
             )
-        return cells.get(column, "")
+        return word
 
     bias = choice("bias", "true", "false")
     norm = choice("norm", "each", "first", "last", "true", "false")
@@ -410,8 +411,8 @@ def _network_input(row: _Entry, scale: _Scale) -> _Map:
                 "a first linear layer takes its features as in_channels; leave input_size empty"
             )
         return _Map(row.in_channels, ())
-    size = scale.input_size or row.input_size
-    if size is None:
+    size = row.input_size if scale.input_size is None else scale.input_size
+    if size is None or size == ():
         raise DscalcError("the first row needs an input_size, or give --input-size")
     size = per_axis("input_size", size, scale.dims if isinstance(size, int) else len(size))
     if scale.resolution != 1:

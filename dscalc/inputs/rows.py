@@ -42,6 +42,9 @@ def read_cells(
             "write one object per line, one for each layer",
         )
         problems.raise_any()
+    if first.lstrip().startswith("["):
+        problems.add(skipped, "it begins like a JSON array; write one JSON object per line instead")
+        problems.raise_any()
     if first.lstrip().startswith("{"):
         yield from _json_cells(lines, problems)
     else:
@@ -166,7 +169,9 @@ def _as_cell(name: str, value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return words.times(value)
     rule = "must be a string, a whole number, true or false"
-    raise DscalcError(f"{words.printable(name)} {rule}, got {value!r:.60}")
+    kinds: dict[type, str] = {list: "an array", dict: "an object"}
+    got = kinds.get(type(value), repr(value))  # whose numbers would be quoted
+    raise DscalcError(f"{words.printable(name)} {rule}, got {got}")
 
 
 def _check_columns(
@@ -174,9 +179,6 @@ def _check_columns(
 ) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         problems.add(line, "there is only one column; separate columns with commas")
-        problems.raise_any()
-    if header[0].startswith("["):
-        problems.add(line, "it begins like a JSON array; write one JSON object per line instead")
         problems.raise_any()
     if _OF_A_REPORT in header:
         problems.add(line, _A_REPORT)

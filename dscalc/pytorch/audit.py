@@ -76,7 +76,7 @@ def audit(
         CrosscheckError: fvcore cannot count one of its layers.
     """
     if isinstance(block, str):
-        block = Block.parse(block, "block", standard="what the model already has")
+        block = Block.parse(block, standard="what the model already has")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     reasons: dict[str, str] = {}

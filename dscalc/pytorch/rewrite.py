@@ -58,8 +58,11 @@ def copied(model: nn.Module) -> nn.Module:
     """Copy a model, and what torch does not copy by itself: results kept from a forward pass.
 
     Raises:
-        DscalcError: something that the model holds cannot be copied.
+        DscalcError: something that the model holds cannot be copied, or it is no model.
     """
+    if not isinstance(model, nn.Module):
+        fix = "; call it to make one" if isinstance(model, type) else ""
+        raise DscalcError(f"a model is an nn.Module, got {model!r:.80}{fix}")
     memo: dict[int, Any] = {}
     for module in model.modules():
         for tensor in (*vars(module).values(), *module._buffers.values()):

@@ -79,7 +79,7 @@ def read_baseline(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DscalcError(f"cannot read the baseline {words.printable(file)}: {reason}") from None
-    name = words.printable(file)
+    name, report = words.printable(file), None
     try:
         report = _report(content)
         if report is None and otherwise:
@@ -87,20 +87,25 @@ def read_baseline(
             return Baseline(name, with_shares(rows), together(rows))
         return Baseline(name, *_checked(report, command, block))
     except DscalcError as error:
+        ours = report.get("command") == command if report else b'"schema"' in content[:200]
+        advice = advice._replace(over=ours)
         raise DscalcError(f"the baseline {name} {words.printable(str(error))}; {advice}") from None
 
 
 class _Advice(NamedTuple):
-    """The command that writes a baseline; over no file that is none."""
+    """The command that writes a baseline; over no file that is something else."""
 
     file: str
     question: str
+    over: bool = False
 
     def __str__(self) -> str:
         path = File(self.file)
         target = path
-        if path.exists() and path.suffix.lower() != ".json":
-            target = path.with_suffix(".json") if path.is_file() else File("baseline.json")
+        if path.exists() and not (self.over and path.suffix.lower() == ".json"):
+            target = path.with_suffix(".json")
+            if target.exists() or not path.is_file():
+                target = File("baseline.json")
         json = "" if target.suffix.lower() == ".json" else "-f json "
         written = f"write one with: {self.question} {json}-o {shlex.quote(str(target))}"
         return words.printable(

@@ -351,7 +351,7 @@ def _counts(name: str, what: str, side: str, unit: Unit) -> Iterator[Field]:
     yield Field(macs, label, int, f"{label} of {what}", _count(side, "macs", scale))
     for spelled, noun, unit_, doc in (
         (params, "params", "params", f"weights and biases of {what}"),
-        (activations, "activations", "elements", f"output elements of {what}"),
+        (activations, "activations", "elements", f"output elements of the products of {what}"),
     ):
         yield Field(spelled, unit_, int, doc, _count(side, noun))
 

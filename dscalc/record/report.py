@@ -77,6 +77,7 @@ class Report:
         baseline: an earlier report that this one is held against.
         changes: what became of each row since.
         quantities: what other counters may count of it, if that was asked for.
+        selected: whether the rows are some of those that the title speaks of.
     """
 
     command: Command
@@ -91,6 +92,7 @@ class Report:
     baseline: "Baseline | None" = None
     changes: "list[Change]" = field(default_factory=list)
     quantities: "Quantities | None" = None
+    selected: bool = False
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -104,9 +106,23 @@ class Report:
 
         return change_fields(self.unit)
 
-    def to_records(self) -> list[dict[str, Any]]:
-        """Each row by the names of its fields, with exact Fractions: rows of a DataFrame."""
-        return list(records(self.rows, self.fields))
+    def to_records(self, *, exact: bool = False) -> list[dict[str, Any]]:
+        """Each row by the names of its fields, as rows of a DataFrame.
+
+        Ratios are floats; if ``exact``, they are Fractions.
+        """
+        found = records(self.rows, self.fields)
+        return (
+            list(found)
+            if exact
+            else [
+                {
+                    name: float(value) if isinstance(value, Fraction) else value
+                    for name, value in record.items()
+                }
+                for record in found
+            ]
+        )
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""

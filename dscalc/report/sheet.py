@@ -133,7 +133,7 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         *crosschecked([row]),
         *layer_options(row, row.layer, report.block, report.unit),
     ]
-    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(1,))
+    return Sheet(report.title, header, cells[:-1], cells[-1], notes, spare=(1, 3))
 
 
 def _parts(report: Report, row: Row) -> Iterator[tuple[str, tuple[int, ...], Cost, Cost | None]]:
@@ -154,7 +154,7 @@ def _parts(report: Report, row: Row) -> Iterator[tuple[str, tuple[int, ...], Cos
 def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     """The ways to build a layer, one a row."""
     label, scale = UNITS[report.unit]
-    title, varying, sizes = _varying(report.title, rows)
+    title, varying, sizes = _varying(report, rows)
     header = ["block", *varying, "steps", label, "params", "of standard", "closed form"]
     cells = []
     for row, size in zip(rows, sizes, strict=True):
@@ -176,7 +176,8 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
             ]
         )
     first = len(header) - 5
-    notes = ["* the standard convolution, which the others replace"]
+    starred = any(row.block == STANDARD for row in rows)
+    notes = ["* the standard convolution, which the others replace"] if starred else []
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     spare = (first + 4, first, first + 2)
     return Sheet(title, header, cells, None, notes, spare=spare, listed=first, names=first)
@@ -186,7 +187,7 @@ def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
     """A sweep, one row a layer."""
     label, scale = UNITS[report.unit]
     name = report.block.name
-    title, varying, sizes = _varying(report.title, rows)
+    title, varying, sizes = _varying(report, rows)
     header = [*varying, f"standard {label}", name, "params", "ratio", "0 to 100%", "fewer"]
     cells = [
         [
@@ -370,7 +371,7 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
     label, scale = UNITS[report.unit]
     several, layers = report.block == STANDARD, len({row.layer for row in rows}) > 1
     name = "block" if several else report.block.name
-    title, varying, sizes = _varying(report.title, rows)
+    title, varying, sizes = _varying(report, rows)
     header = [
         *(["block"] if several else []), *varying,
         *(["standard, us"] if layers else []), f"{name if layers else 'time'}, us",
@@ -468,19 +469,21 @@ def in_ascii(sheet: Sheet) -> Sheet:
 _SIZES = ("channels", "F", "D")
 
 
-def _varying(title: str, rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
+def _varying(report: Report, rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
     """The title, and as columns the sizes in which layers differ; the title has the others.
 
     A title that begins with the channels is that of one layer, and needs no columns.
     """
-    sizes = [_sizes(row) for row in rows]
+    title, sizes = report.title, [_sizes(row) for row in rows]
     if title.startswith(sizes[0][0]):
         return title, [], [[] for _ in rows]
     differ = [place for place in range(3) if len({size[place] for size in sizes}) > 1]
     places = differ or range(3)  # of the only row that is left, all
     alike = [f"{_SIZES[place]} {sizes[0][place]}" for place in range(3) if place not in places]
     columns = [[size[place] for place in places] for size in sizes]
-    return ", ".join([title, *alike]), [_SIZES[place] for place in places], columns
+    if alike:
+        title += f"{'; shown: ' if report.selected else ', '}{', '.join(alike)}"
+    return title, [_SIZES[place] for place in places], columns
 
 
 def _sizes(row: Row) -> list[str]:
