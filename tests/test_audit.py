@@ -496,6 +496,22 @@ def test_where_an_operator_is_not_known_torch_is_not_compared():
     report = audit(model, torch.zeros(1, 2, 8, 8, dtype=torch.complex64))
     assert report.total.unknown == ("aten::conv2d on complex numbers",)
     assert (report.faults, report.total.crosscheck) == ([], "skipped")
+    [record] = report.to_records()
+    assert (record["name"], record["kind"], record["kept"]) == ("0", "conv", "MACs not known")
+    for field in ("macs", "activations", "share", "separable_macs", "mac_ratio", "fvcore_macs"):
+        assert record[field] is None
+
+
+def test_a_row_that_is_not_known_is_not_0():
+    model = Calling(lambda m, x: m.product(m.conv(x).flatten(1), x.flatten(1)),
+                    conv=conv(3, 4, 8), product=nn.Bilinear(4, 192, 5))  # fmt: skip
+    report = audit(model, IMAGE)
+    row = rows_of(report)["product", "_trilinear"]
+    assert (row.unknown, row.as_is.cost.params) == (("aten::_trilinear",), 5 * 4 * 192 + 5)
+    assert "| product | \\_trilinear |  |  |  | not known |" in str(report)
+    assert [record["macs"] for record in report.to_records()] == [4 * 3 * 64, None]
+    assert "without MACs" not in str(report)
+    assert "% of the MACs" not in str(report)
 
 
 def test_parts_add_up_and_are_exact_only_if_all_their_products_are():

@@ -256,7 +256,7 @@ def test_a_width_changes_costs_and_no_names(files, run):
         (("2621440", "true"), "is damaged: macs of row 3 is"),
         (('"params": 640,', ""), "is damaged: params of row 3"),
         (('"head"', "7"), "is damaged: name of row 3 is 7"),
-        (("2621440", "9"), "lacks some rows of its total; drop options that "),
+        (("2621440", "9"), "has a total of 81,657,856 MACs and 19,936 params, but its rows "),
         (("[3, 3]", "[3, {}]"), "is damaged: kernel_size of"),
     ],
 )  # fmt: skip
@@ -361,3 +361,10 @@ def test_a_model_is_held_against_an_earlier_one(files, run):
         "not a JSON report of dscalc; write one with: dscalc model baseline_nets.py:Net "
         "--input 3x8x8 -o a.json; then give --baseline a.json"
     )
+
+
+def test_a_baseline_of_another_batch_or_size_is_said(files, run):
+    shown = run("network a.csv -b 2 --input-size 16 --baseline main.json -f markdown").stdout
+    assert "the baseline has a batch of 1, and this one of 2" in shown
+    assert "the baseline begins at 64x64, and this at 16x16" in shown
+    assert "begins at" not in run("network a.csv --baseline main.json -f markdown").stdout

@@ -229,6 +229,56 @@ def test_what_a_model_changes_reaches_no_other_budget(check, tmp_path):
     assert (unknown["assertion"], unknown["error"]) == ("macs <= 8k", f"macs <= 8k: {reason}")
 
 
+ODD = """
+import sys, torch
+class Net(torch.nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 8, 3)
+class Closing(Net):
+    def forward(self, x):
+        sys.stdout.close()
+        sys.stderr.close()
+        return super().forward(x)
+class Other(BaseException):
+    pass
+class Raising(Net):
+    def forward(self, x):
+        raise Other("stop")
+class Unknown(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.product = torch.nn.Bilinear(8, 8, 4)
+    def forward(self, x):
+        return self.product(x[..., 0], x[..., 0])
+class Drawn(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x[x > 0.1].reshape(-1, 1).expand(-1, 8))
+"""
+
+
+def test_what_a_model_does_hides_no_other_budget(check, tmp_path):
+    (tmp_path / "project" / "odd.py").write_text(ODD, "utf-8")
+    budget = "[[check]]\nrun = 'model odd.py:{} --input {}'\nassert-each = 'macs <= 1M'\n"
+    models = "Closing 3x8x8", "Raising 3x8x8", "Unknown 3x8x8", "Net 3x8x8"
+    result = check("".join(budget.format(*model.split()) for model in models), "-f", "json")
+    assert result.code == 2
+    closing, raising, unknown, net = json.loads(result.stdout)["rows"]
+    assert closing["value"] == net["value"] == 8 * 27 * 6 * 6
+    assert raising["error"] == "odd.py:Raising raised Other: stop"
+    assert unknown["error"].endswith("macs is not known: no formula for aten::_trilinear")
+
+
+def test_what_a_model_draws_is_the_same_each_time(run, tmp_path, monkeypatch):
+    (tmp_path / "drawn.py").write_text(ODD, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    counts = {run("model drawn.py:Drawn --input 64x8 --get macs").stdout for _ in range(3)}
+    assert len(counts) == 1
+
+
 def test_the_row_that_exceeds_a_limit_most_decides(check):
     budget = """
 [[check]]

@@ -214,6 +214,11 @@ def read_json(result):
 # What is answered.
 
 
+def test_inputs_are_all_inputs(model):
+    error = model("nets.py:net --inputs nets.py:nothing --input 3x8x8").error
+    assert error == "--inputs gives every input as it is; drop --input"
+
+
 GOLDEN = {
     "each_kind": (FULL, (40, 80)),
     "attention": ("nets.py:Attention --input 3x32x32", (40, 80)),

@@ -100,12 +100,13 @@ _LINEAR = _term("linear layers", "linear")
 _MATRICES = _term("matrix products", "matmul")
 _ATTENTION = _term("attention", "attention")
 _RECURRENT = _term("recurrent layers", "recurrent", "bilinear")
+_VECTORS = _term("products with vectors", "vector")
 _SEEN_APART = (_CONV, _TRANSPOSED, _LINEAR, _MATRICES)  # a fused attention is not
 _WITHOUT_SIGNS = (
     *_SEEN_APART[:3],
     _term("matrix products", "torch|tensor.matmul"),  # but not of a @ b
 )
-_EVERYTHING = (*_SEEN_APART, _ATTENTION, _RECURRENT)
+_EVERYTHING = (*_SEEN_APART, _ATTENTION, _RECURRENT, _VECTORS)
 _MODULES_BY_OUTPUT = (
     _term("convolutions", "module.conv"),
     _term(_BY_OUTPUT, "module.transposed.by_output"),
@@ -276,7 +277,7 @@ TABLE = (
         (
             _term("convolutions", "conv", "-1 conv.string_padding"),
             _term(_BY_OUTPUT, "transposed.by_output"),
-            *_EVERYTHING[2:],
+            *_EVERYTHING[2:-1],
         ),
         (
             _term("norms (1 per element)",
@@ -322,7 +323,7 @@ TABLE = (
         source="Eric-mingjie/rethinking-network-pruning, imagenet/thinet/compute_flops.py",
     ),
     Convention(
-        "FlopCounterMode", _EVERYTHING, per_mac=2,
+        "FlopCounterMode", _EVERYTHING[:-1], per_mac=2,
         source="pytorch/pytorch, torch/utils/flop_counter.py",
     ),
     Convention(

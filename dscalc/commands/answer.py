@@ -271,7 +271,7 @@ def _hidden_notes(rows: list[Row], label: str) -> list[str]:
     """That the total holds rows which are not shown."""
     if not rows:
         return []
-    with_macs = sum(row.as_is.cost.macs > 0 for row in rows)
+    with_macs = sum(row.as_is.cost.macs > 0 or bool(row.unknown) for row in rows)
     without = len(rows) - with_macs
     parts = [(with_macs, f"with {label}"), (without, f"without {label}")]
     held = [f"{number:,} more {plural('row', number)} {what}" for number, what in parts if number]

@@ -143,6 +143,10 @@ def model(
     levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
     arguments = words.keywords(kwargs, "--kwargs")
+    if inputs_ and (inputs or samples > 1):
+        raise DscalcError(
+            f"--inputs gives every input as it is; drop {'--input' if inputs else '--batch'}"
+        )
     if len(targets) > 1:
         if levels:
             raise DscalcError("--depth sums the rows of one model; give one, or drop it")

@@ -4,8 +4,8 @@ Those of a model come from its trace (`dscalc.pytorch.quantities`), those of lay
 here. In a Counter a name that is not there is 0; in a dict, that of a network, it is not known.
 
 Products, in MACs: ``conv`` ``transposed`` ``linear`` ``matmul`` ``attention`` ``recurrent``
-``bilinear``; of these ``conv.pointwise``, ``conv.depthwise``, ``conv.string_padding``; and
-``transposed.by_output``, by output instead of input positions.
+``bilinear``; ``vector``, those with a vector; of these ``conv.pointwise``, ``conv.depthwise``,
+``conv.string_padding``; and ``transposed.by_output``, by output instead of input positions.
 
 Elements: ``conv.bias``, ``transposed.bias``, ``linear.bias``, one an output; norms with their
 scale and shift (``batch_norm.affine``) or without (``batch_norm.plain``); ``relu`` and its kin;
@@ -27,7 +27,10 @@ from dscalc.core.row import Row
 from dscalc.core.transposed import TransposedConv
 
 Quantities = Mapping[str, int]
-PRODUCTS = ("conv", "transposed", "linear", "matmul", "attention", "recurrent", "bilinear")
+PRODUCTS = (
+    *("conv", "transposed", "linear", "matmul", "attention", "recurrent", "bilinear"),
+    "vector",
+)
 NORMS = ("batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm")
 
 

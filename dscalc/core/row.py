@@ -173,6 +173,7 @@ def total(rows: Sequence[Row]) -> Row:
         calls=sum(row.calls for row in rows if row.calls) or None,
         share=Fraction(1) if any(row.as_is.cost.macs for row in rows) else Fraction(0),
         crosscheck=next((check for check in worst if check in checks), "exact"),
+        unknown=tuple(dict.fromkeys(name for row in rows for name in row.unknown)),
     )
 
 
@@ -187,7 +188,8 @@ def summed_by_path(rows: Iterable[Row], depth: int) -> list[Row]:
 def _part(name: str, rows: list[Row]) -> Row:
     if len(rows) == 1 and rows[0].name == name:
         return rows[0]
-    share = sum((row.share or Fraction(0) for row in rows), Fraction(0))
+    shares = [row.share for row in rows if row.share is not None]
+    share = sum(shares, Fraction(0)) if len(shares) == len(rows) else None
     with_macs = [row for row in rows if row.as_is.cost.macs]
     check = total(with_macs).crosscheck if with_macs else "skipped"
     return total(rows)._replace(name=name, kind="part", kept="part", share=share, crosscheck=check)

@@ -91,8 +91,10 @@ def audit(
     rows = list(_rows(copied, block, reasons, found, counting))
     label = UNITS[unit][0]
     whole, faults = _whole(rows, copied, reasons, found, counting)
+    if not found.unknown:
+        rows = with_shares(rows)
     return Report(
-        "model", block, with_shares(rows), whole, title=type(model).__name__,
+        "model", block, rows, whole, title=type(model).__name__,
         notes=list(_notes(rows, block, found, copied, label, verified=verify)), faults=faults,
         unit=unit, quantities=found.quantities,
     )  # fmt: skip
@@ -179,14 +181,23 @@ def _rows(
     """A row for each module and kind of operator, then for each other module with parameters."""
     books = _Books(model)
     torch_agrees = not found.unknown and found.torch_macs == found.known_to_torch
-    for (path, kind), operators in _by_row(found).items():
-        params = books.take(path)
-        kept = reasons.get(path, "functional" if kind == "conv" else kind)
+    by_row = _by_row(found)
+    for (path, kind), operators in by_row.items():
+        params, unknown = books.take(path), tuple(found.unknown_in.get((path, kind), ()))
+        kept = (
+            "MACs not known"
+            if unknown
+            else reasons.get(path, "functional" if kind == "conv" else kind)
+        )
         convs = [operator.conv for operator in operators if operator.conv]
         formula = Cost(0, books.by_formula(operators[0], params))
         before = Side(
             summed(Cost(o.macs, 0, o.activations) for o in operators) + formula,
-            counted=_counted(convs, params, count) if len(convs) == len(operators) else None,
+            counted=(
+                _counted(convs, params, count)
+                if len(convs) == len(operators) and not unknown
+                else None
+            ),
         )
         side, agrees = before, not before.differences
         if not kept:
@@ -195,12 +206,18 @@ def _rows(
             agrees &= ran == side.cost.macs and not side.differences
         checked = before.counted or (torch_agrees and all(o.by_torch for o in operators))
         crosscheck: Crosscheck = "skipped"
-        if count and (checked or not agrees):
+        if count and not unknown and (checked or not agrees):
             crosscheck = "exact" if agrees else "mismatch"
         yield Row(
             printable(path) or "the model", kind, _shape(convs), before, side, kept,
             calls=len({operator.call for operator in operators}), crosscheck=crosscheck,
+            unknown=unknown,
         )  # fmt: skip
+    for (path, kind), names in found.unknown_in.items():
+        if (path, kind) not in by_row:
+            side = Side(Cost(0, books.take(path)))
+            name = printable(path) or "the model"
+            yield Row(name, kind, Shape(), side, side, kind, unknown=tuple(names))
     for path, params in books.owned.items():
         side = Side(Cost(0, params))
         kept = books.kinds[path] if path in found.ran else "did not run"
@@ -358,9 +375,9 @@ def _kept(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[s
             kept.setdefault(row.kept, []).append((row, convs))
     for reason, held in sorted(kept.items(), key=lambda item: -len(item[1])):
         before = sum(row.as_is.cost.macs for row, _ in held)
-        share = f"{float(100 * before / macs):.4g}% of the {label}"
+        share = "" if found.unknown else f", {float(100 * before / macs):.4g}% of the {label},"
         sentence = (
-            f"{_number(len(held), 'convolution')}, {share}, "
+            f"{_number(len(held), 'convolution')}{share} "
             f"{'was' if len(held) == 1 else 'were'} not rewritten: {reason}"
         )
         if reason in _OUT_OF_REACH and before:

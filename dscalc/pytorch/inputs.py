@@ -203,7 +203,9 @@ def _misfit(model: nn.Module, inputs: Inputs) -> str:
 
 
 def _forward(model: nn.Module) -> Callable[..., Any]:
-    forward: Callable[..., Any] = getattr(model, "_orig_mod", model).forward  # of torch.compile
+    compiled = type(model).__name__ == "OptimizedModule"
+    called: Any = model._modules["_orig_mod"] if compiled else model
+    forward: Callable[..., Any] = called.forward
     return forward
 
 

@@ -6,12 +6,13 @@ import io
 import linecache
 import os
 import pkgutil
+import random
 import re
 import sys
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import get_close_matches
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -143,12 +144,29 @@ def call(
         raise _failed(called, error) from error
 
 
+class _Lent:
+    """A stream that stays open, whoever closes it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        """Not this one."""
+
+
 @contextmanager
 def user_code(target: str) -> Iterator[None]:
     """Run what stands inside as a script of the user's would run.
 
-    ``sys.argv`` is the file alone, what is printed goes to stderr, a warning which has no place
-    but dscalc's call is shown with the target instead, and the working folder is the same after it.
+    ``sys.argv`` is the file alone, what is printed goes to stderr, which it cannot close, a warning
+    which has no place but dscalc's call is shown with the target instead, and the working folder is
+    the same after it.
+
+    Raises:
+        DscalcError: it raised what is no `Exception`.
     """
     arguments, format_warning, folder = sys.argv, warnings.formatwarning, Path.cwd()
 
@@ -166,8 +184,13 @@ def user_code(target: str) -> Iterator[None]:
     sys.argv = [target.rpartition(":")[0]]
     warnings.formatwarning = formatted
     try:
-        with redirect_stdout(sys.stderr):
+        lent: Any = _Lent(sys.stderr)
+        with redirect_stdout(lent), redirect_stderr(lent):
             yield
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise DscalcError(f"{target} raised {type(error).__name__}: {error}") from error
     finally:
         sys.argv, warnings.formatwarning = arguments, format_warning
         os.chdir(folder)
@@ -175,8 +198,13 @@ def user_code(target: str) -> Iterator[None]:
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Leave torch's default dtype and device as they are, for models may set them."""
+    """Leave torch's default dtype and device as they are, for models may set them.
+
+    What a model draws, such as weights that decide which branch it takes, is the same each time.
+    """
     dtype = torch.get_default_dtype()
+    torch.manual_seed(0)
+    random.seed(0)
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the trace makes the observer
 Found = Iterator[tuple[str, int]]
 
 _OF = {"torch": "torch", None: "tensor"}  # the rest are of torch.nn.functional
+_WITH_VECTORS = {"mv", "addmv", "dot", "vdot"}  # which other counters do not know
 _KINDS = {"einsum": "matmul", "lstm": "recurrent", "gru": "recurrent", "rnn": "recurrent"}
 
 
@@ -34,7 +35,8 @@ def of_operators(operators: Iterable["Operator"]) -> Counter[str]:
     found: Counter[str] = Counter()
     for operator in operators:
         if operator.kind not in ("conv", "transposed", "linear") or not operator.conv:
-            found[_KINDS.get(operator.kind, operator.kind)] += operator.macs
+            kind = "vector" if operator.leaf in _WITH_VECTORS else operator.kind
+            found[_KINDS.get(kind, kind)] += operator.macs
             continue
         found += of_conv(operator.conv, operator.macs, operator.activations)
         if operator.kind == "conv" and isinstance(operator.conv.padding, str):

@@ -269,6 +269,7 @@ class Trace:
         operators: in the order that they ran, without those of blocks.
         unknown: operators without a formula that are not known to hold no MACs, and how often they
             ran.
+        unknown_in: of these, what each module and kind of operator has.
         torch_macs: what torch's FlopCounterMode counts of the same run, halved; None if it failed.
         ran: paths of modules that ran, or that own a parameter which an operator took.
         blocks: what ran in place of convolutions, by their paths.
@@ -280,6 +281,7 @@ class Trace:
 
     operators: list[Operator]
     unknown: Counter[str]
+    unknown_in: dict[tuple[str, str], list[str]]
     torch_macs: int | None
     ran: set[str]
     blocks: dict[str, InPlace]
@@ -504,6 +506,7 @@ def trace(
     return Trace(
         watch.operators,
         watch.unknown,
+        watch.unknown_in,
         watch.torch_macs() if with_torch else None,
         watch.ran,
         watch.in_place,
@@ -602,6 +605,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
         self.unknown: Counter[str] = Counter()
+        self.unknown_in: dict[tuple[str, str], list[str]] = {}
         self.ran: set[str] = set()
         self.in_place = {path: InPlace() for path in blocks}
         self.functional: set[str] = set()
@@ -676,11 +680,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = _name(func)
-        if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
-            self.unknown[name] += 1
-            return func(*args, **kwargs)
         tensors = list(_tensors((*args, *kwargs.values())))
         path, weight = self._origin(tensors)
+        if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
+            self._not_known(name, path, name)
+            return func(*args, **kwargs)
         if has_no_macs(func):
             if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
                 # Its meta kernel is Python, and a third of an audit; its caller checks the shapes.
@@ -710,6 +714,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls += 1
         return _Composite(kind, self._calls, path, weight, conv)
 
+    def _not_known(self, name: str, path: str, kind: str) -> None:
+        self.unknown[name] += 1
+        held = self.unknown_in.setdefault((path, kind.removeprefix("aten::")), [])
+        if name not in held:
+            held.append(name)
+
     def _take_apart(self, seen: _Seen) -> Any:
         func, name, args, kwargs, tensors, path, weight = seen
         before = self._inside, self._string_padding
@@ -718,7 +728,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             conv = _linear(args) if kind == "linear" else None
             self._inside = self._composite(kind, path, weight, conv)
             if any(tensor.is_complex() for tensor in tensors):
-                self.unknown[f"{name} on complex numbers"] += 1
+                self._not_known(f"{name} on complex numbers", path, kind)
         if kind == "conv" and len(args) > 4 and isinstance(args[4], str):
             self._string_padding = args[4], args[0].shape
         # mkldnn would make one operator of an LSTM; without it convolutions are slow.
@@ -729,7 +739,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._inside, self._string_padding = before
         if output is NotImplemented:
-            self.unknown[name] += 1
+            self._not_known(name, path, name)
             return func(*args, **kwargs)
         return output
 
@@ -738,10 +748,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = func(*args, **kwargs)
         if any(tensor.is_complex() for tensor in tensors):
             if not self._inside:  # then that is named
-                self.unknown[f"{name} on complex numbers"] += 1
+                self._not_known(f"{name} on complex numbers", path, name)
             return output
         if any(tensor.layout != torch.strided for tensor in tensors):
-            self.unknown[f"{name} on sparse tensors"] += 1
+            self._not_known(f"{name} on sparse tensors", path, name)
             return output
         shapes: list[Any] = [tuple(arg.shape) if isinstance(arg, Tensor) else arg for arg in args]
         macs = LEAVES[name](*shapes, output=tuple(output.shape))

@@ -164,8 +164,10 @@ def _checked(
     found = summed(row.as_is.cost for row in read)
     macs = found.macs if total.unknown else total.as_is.cost.macs  # then none to compare with
     if (found.macs, found.params) != (macs, total.as_is.cost.params):
+        params = total.as_is.cost.params
         raise DscalcError(
-            "lacks some rows of its total; drop options that select rows, such as --top"
+            f"has a total of {macs:,} MACs and {params:,} params, but its rows add up to "
+            f"{found.macs:,} and {found.params:,}; drop options that select rows, such as --top"
         )
     return with_shares(read), total._replace(share=together(read).share)
 

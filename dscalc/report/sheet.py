@@ -259,7 +259,7 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
     label, scale = UNITS[report.unit]
     whole, name = report.total, report.block.name
     assert whole is not None
-    shown = (*(row for row in rows if row.as_is.cost.macs), whole)
+    shown = (*(row for row in rows if row.as_is.cost.macs or row.unknown), whole)
     differs = any(row.rewritten.cost.macs != row.as_is.cost.macs for row in shown)
     header = ["layer", "kind", "channels", "F", "output", label]
     header += [name, "ratio"] if differs else []
@@ -270,14 +270,16 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
             _channels(row),
             times(row.layer.kernel_size),
             times(row.layer.output_size),
-            f"{row.as_is.cost.macs * scale:,}{MARKS[row.crosscheck] if row.share else ''}",
+            f"{row.as_is.cost.macs * scale:,}"
+            f"{MARKS[row.crosscheck] if row.as_is.cost.macs else ''}",
             *([f"{row.rewritten.cost.macs * scale:,}"] if differs else []),
             *([percent_in_column(row.mac_ratio)] if differs else []),
         ]
         for row in shown
     ]
-    if whole.unknown:
-        cells[-1][5:] = ["not known", *([""] * (len(header) - 6))]
+    for row, line in zip(shown, cells, strict=True):
+        if row.unknown:
+            line[5:] = ["not known", *([""] * (len(header) - 6))]
     notes = list(_whole_model(report, rows, whole))
     notes += [*report.notes, *crosschecked([whole] if whole.as_is.cost.macs else [])]
     notes.append(CONVENTION[report.unit])
@@ -289,7 +291,7 @@ def _model(report: Report, rows: Sequence[Row]) -> Sheet:
 
 def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[str]:
     label, scale = UNITS[report.unit]
-    without = [row for row in rows if not row.as_is.cost.macs]
+    without = [row for row in rows if not row.as_is.cost.macs and not row.unknown]
     if without:
         params = sum(row.as_is.cost.params for row in without)
         kinds = Counter(row.kind for row in without)

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from dscalc.core.changes import NOUNS, Change, Noun, count
+from dscalc.core.row import Row
 from dscalc.record.baseline import Baseline
 from dscalc.record.fields import UNITS
 from dscalc.record.report import Report
 from dscalc.report.sentences import CONVENTION, MARKS, crosschecked, percent, percent_in_column
 from dscalc.report.sheet import Sheet
-from dscalc.words import plural
+from dscalc.words import plural, times
 
 _MOST = 20  # changes; machine formats have all
 
@@ -26,6 +27,7 @@ def changed(report: Report, baseline: Baseline) -> Sheet:
     costly = sorted(filter(_has_cost, found), key=_dearest_first)
     cells = [[_name(change), change.kind, *_cells(change, scale)] for change in costly[:_MOST]]
     notes = [
+        *_of_other_inputs(list(report.rows), baseline.rows),
         *_more(costly[_MOST:], label, scale),
         *_without_cost([change for change in found if not _has_cost(change)], label),
         *_same([change for change in report.changes if change.kind == "same"], label, scale),
@@ -40,6 +42,17 @@ def changed(report: Report, baseline: Baseline) -> Sheet:
         header, cells, result, notes,
         spare=(6, 7, 2, 1, 8, 5), paths=report.command == "model", result_first=True,
     )  # fmt: skip
+
+
+def _of_other_inputs(now: Sequence[Row], before: Sequence[Row]) -> Iterator[str]:
+    """That the two were counted on other inputs, by the first row of both."""
+    if not now or not before or now[0].name != before[0].name:
+        return
+    new, old = now[0].layer, before[0].layer
+    if new.batch_size and old.batch_size and new.batch_size != old.batch_size:
+        yield f"the baseline has a batch of {old.batch_size}, and this one of {new.batch_size}"
+    if new.input_size and old.input_size and new.input_size != old.input_size:
+        yield f"the baseline begins at {times(old.input_size)}, and this at {times(new.input_size)}"
 
 
 def _verdict(total: Change, label: str) -> str:
