@@ -447,6 +447,7 @@ def model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_peers_of_a_model(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*model, "--peers", "-f", "json"]) == 0
     peers = {each["counter"]: each for each in json.loads(capsys.readouterr().out)["peers"]}
+    assert all(each["differences"] == [] for each in peers.values() if each["count"] is None)
     assert peers["fvcore 0.1.5"]["count"] == 55_296 + 2 * 2_048
     assert peers["fvcore 0.1.5"]["differences"] == [
         {"what": "batch norm (2 per element)", "count": 4_096}

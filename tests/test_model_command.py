@@ -787,6 +787,18 @@ def test_a_fault_is_marked_named_and_exits_with_1(model):
 
 
 @pytest.mark.usefixtures("fault")
+def test_a_fault_in_one_of_several_models_is_said_once(model):
+    target, options = FULL.split(" ", 1)
+    result = model(f"{target} {target} {options} --verify --unit flops")
+    once = (
+        "failed: mismatch: tower.0: fvcore_flops is 2,359,296, but the formula gives 2,359,292\n"
+        "failed: mismatch: torch's FlopCounterMode gives 1,654,672 MACs for the model, but the "
+        "formulas give 1,654,670\n"
+    )
+    assert (result.code, result.stderr) == (1, once * 2)
+
+
+@pytest.mark.usefixtures("fault")
 def test_a_fault_is_a_mismatch_for_machines_and_in_rows_that_are_not_shown(model):
     result = model(f"{FULL} -f json -q")
     report = json.loads(result.stdout)

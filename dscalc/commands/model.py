@@ -232,4 +232,5 @@ def _show_totals(
 
     title = f"{len(targets):,} models"
     report = Report("model", asked.block, [], title=title, unit=output.unit)
-    write_alternatives(report, asked.shown(rows(), report, None, name), asked, output, name)
+    shown = asked.shown(rows(), report, None, name, told=True)
+    write_alternatives(report, shown, asked, output, name)

@@ -82,7 +82,7 @@ def _tables(file: Path) -> tuple[list[Any], list[str]]:
     import tomllib
 
     try:
-        data = tomllib.loads(file.read_text("utf-8"))
+        data = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise DscalcError(f"cannot read {file}: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -169,12 +169,8 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
         ]
         label, scale = UNITS[unit]
         doc = f"{label} as torch's FlopCounterMode counts them; of the total"
-        found.append(
-            Field(
-                proof_name("torch", "", unit), label, int, doc, _torch_macs(scale),
-                Path("torch_macs"),
-            )
-        )  # fmt: skip
+        macs = Expression(f"None if row.torch_macs is None else row.torch_macs * {scale}")
+        found.append(Field(proof_name("torch", "", unit), label, int, doc, macs, macs))
     return tuple(found)
 
 
@@ -221,10 +217,6 @@ def _if_known(field: Field) -> Field:
     """The field, without a value where some operators have no count."""
     assert isinstance(field.read, Expression)
     return field._replace(read=Expression(f"None if row.unknown else {field.read.text}"))
-
-
-def _torch_macs(scale: int) -> Callable[[Row], int | None]:
-    return lambda row: None if row.torch_macs is None else row.torch_macs * scale
 
 
 def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Field:

@@ -210,17 +210,14 @@ def peers_data(quantities: Quantities) -> dict[str, Any]:
     ours = dict(MACS.summands(quantities) or ())
     found = []
     for entry in TABLE:
-        summands = entry.summands(quantities)
-        known = None if summands is None else summands
+        known = entry.summands(quantities)
+        differences = [] if known is None else _differences(known, ours, entry.per_mac)
         found.append(
             {
                 "counter": entry.name,
                 "unit": "flops" if entry.per_mac > 1 else "macs",
                 "count": None if known is None else sum(value for _, value in known),
-                "differences": [
-                    {"what": what, "count": value}
-                    for what, value in _differences(known or [], ours, entry.per_mac)
-                ],
+                "differences": [{"what": what, "count": value} for what, value in differences],
                 "source": entry.source,
             }
         )

@@ -433,7 +433,10 @@ def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
 def _number(value: float | Fraction | None) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else rounded(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    number = float(value)
+    return f"{number:,.10g}" if abs(number) >= 1000 else rounded(number)
 
 
 def _measured_on(row: Row) -> list[str]:
