@@ -33,6 +33,7 @@ from dscalc.errors import DscalcError
 from dscalc.inputs.network import load_network
 from dscalc.pytorch import audit, quantities
 from dscalc.record.fields import Unit
+from dscalc.report.conventions import peers_data
 
 ENTRIES = {entry.name: entry for entry in TABLE}
 
@@ -454,6 +455,13 @@ def test_peers_of_a_model(model: list[str], capsys: pytest.CaptureFixture[str]) 
     ]
     assert main([*model, "--peers"]) == 0
     assert "fvcore 0.1.5: + 4,096 batch norm (2 per element)" in capsys.readouterr().out
+
+
+def test_what_is_not_known_of_a_peer_differs_by_nothing() -> None:
+    peers = peers_data(Counter(conv=72, recurrent=40))["peers"]
+    unknown = [each for each in peers if each["count"] is None]
+    assert 0 < len(unknown) < len(peers)
+    assert [each["differences"] for each in unknown] == [[]] * len(unknown)
 
 
 def test_a_model_at_another_size(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ _WITHOUT_SIGNS = (
     *_SEEN_APART[:3],
     _term("matrix products", "torch|tensor.matmul"),  # but not of a @ b
 )
-_EVERYTHING = (*_SEEN_APART, _ATTENTION, _RECURRENT, _VECTORS)
+_KNOWN_TO_OTHERS = (*_SEEN_APART, _ATTENTION, _RECURRENT)
 _MODULES_BY_OUTPUT = (
     _term("convolutions", "module.conv"),
     _term(_BY_OUTPUT, "module.transposed.by_output"),
@@ -118,7 +118,7 @@ _OLD_POOLS = _term(
     "average pools", "module.avg_pool.out", "module.adaptive_avg_pool.mean_window"
 )  # fmt: skip
 
-MACS = Convention("MACs alone", _EVERYTHING)
+MACS = Convention("MACs alone", (*_KNOWN_TO_OTHERS, _VECTORS))
 PARAMETERS = "params, not MACs"
 OLDER = "an older version"
 TABLE = (
@@ -139,7 +139,7 @@ TABLE = (
         (
             _term("convolutions", "ANY.conv"),
             _term("transposed convolutions", "ANY.transposed"),
-            *_EVERYTHING[2:5],
+            *_KNOWN_TO_OTHERS[2:5],
         ),
         (
             _norms("norms (4 per element)", "ANY.NORMS", 4, 2),
@@ -277,7 +277,7 @@ TABLE = (
         (
             _term("convolutions", "conv", "-1 conv.string_padding"),
             _term(_BY_OUTPUT, "transposed.by_output"),
-            *_EVERYTHING[2:-1],
+            *_KNOWN_TO_OTHERS[2:],
         ),
         (
             _term("norms (1 per element)",
@@ -323,7 +323,7 @@ TABLE = (
         source="Eric-mingjie/rethinking-network-pruning, imagenet/thinet/compute_flops.py",
     ),
     Convention(
-        "FlopCounterMode", _EVERYTHING[:-1], per_mac=2,
+        "FlopCounterMode", _KNOWN_TO_OTHERS, per_mac=2,
         source="pytorch/pytorch, torch/utils/flop_counter.py",
     ),
     Convention(

@@ -245,9 +245,9 @@ def write_alternatives(
             return  # each of them had an error
         asked.conclude_selection(name)
         selected = [asked.selection.sentence()] if asked.selection else []
-        shown = replace(report, rows=held, selected=bool(selected), checks=asked.verdict.checks)
-        shown.notes = [*report.notes, *selected, *notes]
-        write(shown, output, asked.get)
+        notes = [*report.notes, *selected, *notes]
+        report = replace(report, rows=held, selected=bool(selected), notes=notes)
+        write(replace(report, checks=asked.verdict.checks), output, asked.get)
 
 
 def write_with_total(report: Report, asked: Asked, output: OutputOptions) -> None:

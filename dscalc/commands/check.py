@@ -141,34 +141,23 @@ def _checked(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outc
         return max(code, 2), [
             Outcome(budget.name, text, error=reason) for text in budget.assertions
         ]
-    faults = {  # why, and whether that is an answer, which is no
-        reason: kind == "failed"
+    faults = dict.fromkeys(  # of which "failed" is an answer
+        Outcome(budget.name, holds=None if kind == "error" else False, error=reason)
         for kind, _, reason in (line.partition(": ") for line in stderr.splitlines())
         if kind == "error" or (kind == "failed" and reason.startswith(("mismatch", "no row ")))
-    }
-    outcomes, told = [], set[str]()
+    )
+    outcomes, told = [], set[Outcome]()
     for check in report["checks"]:
         outcome = Outcome.of(budget.name, Check(**check))
         why = f"cannot check {outcome.assertion!r}: "
-        reasons = [
-            reason
-            for reason in faults
-            if reason.startswith(why if check["rows"] else (why, "no row "))
-        ]
-        if outcome.holds is None and reasons:
-            told.update(reasons)
-            holds = False if faults[reasons[0]] else None
-            said = reasons[0].replace(why, f"{outcome.assertion}: ")
-            outcome = outcome._replace(holds=holds, error=said)
+        beginnings = (why,) if check["rows"] else (why, "no row ")
+        own = [fault for fault in faults if fault.error.startswith(beginnings)]
+        if outcome.holds is None and own:
+            told.update(own)
+            said = own[0].error.replace(why, f"{outcome.assertion}: ")
+            outcome = outcome._replace(holds=own[0].holds, error=said)
         outcomes.append(outcome)
-    return code, [
-        *outcomes,
-        *(
-            Outcome(budget.name, holds=False if answer else None, error=reason)
-            for reason, answer in faults.items()
-            if reason not in told
-        ),
-    ]
+    return code, [*outcomes, *(fault for fault in faults if fault not in told)]
 
 
 def _captured(run: Run, args: list[str]) -> tuple[int, str, str]:

@@ -40,7 +40,7 @@ def _fields_asked(ctx: typer.Context) -> tuple[Field, ...]:
     if as_:
         several = command == "bench" and ("," in as_ or as_ == "all")
         with suppress(DscalcError):  # what it is about comes when it is run
-            block = STANDARD if several else Block.parse(as_, "--as")
+            block = STANDARD if several else Block.parse(as_)
     return fields_of(command, block, unit or "macs")
 
 

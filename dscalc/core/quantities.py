@@ -28,8 +28,8 @@ from dscalc.core.transposed import TransposedConv
 
 Quantities = Mapping[str, int]
 PRODUCTS = (
-    *("conv", "transposed", "linear", "matmul", "attention", "recurrent", "bilinear"),
-    "vector",
+    *("conv", "transposed", "linear", "matmul"),
+    *("attention", "recurrent", "bilinear", "vector"),
 )
 NORMS = ("batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm")
 

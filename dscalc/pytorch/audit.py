@@ -184,20 +184,15 @@ def _rows(
     by_row = _by_row(found)
     for (path, kind), operators in by_row.items():
         params, unknown = books.take(path), tuple(found.unknown_in.get((path, kind), ()))
-        kept = (
-            "MACs not known"
-            if unknown
-            else reasons.get(path, "functional" if kind == "conv" else kind)
-        )
+        kept = reasons.get(path, "functional" if kind == "conv" else kind)
+        if unknown:
+            kept = "MACs not known"
         convs = [operator.conv for operator in operators if operator.conv]
+        countable = len(convs) == len(operators) and not unknown
         formula = Cost(0, books.by_formula(operators[0], params))
         before = Side(
             summed(Cost(o.macs, 0, o.activations) for o in operators) + formula,
-            counted=(
-                _counted(convs, params, count)
-                if len(convs) == len(operators) and not unknown
-                else None
-            ),
+            counted=_counted(convs, params, count) if countable else None,
         )
         side, agrees = before, not before.differences
         if not kept:

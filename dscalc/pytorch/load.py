@@ -187,7 +187,7 @@ def user_code(target: str) -> Iterator[None]:
         lent: Any = _Lent(sys.stderr)
         with redirect_stdout(lent), redirect_stderr(lent):
             yield
-    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
+    except (*USER_ERRORS, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         raise DscalcError(f"{target} raised {type(error).__name__}: {error}") from error

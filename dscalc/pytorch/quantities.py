@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the trace makes the observer
 Found = Iterator[tuple[str, int]]
 
 _OF = {"torch": "torch", None: "tensor"}  # the rest are of torch.nn.functional
-_WITH_VECTORS = {"mv", "addmv", "dot", "vdot"}  # which other counters do not know
+_WITH_VECTORS = {"mv", "addmv", "dot", "vdot"}  # others lack them; torchprofile has addmv
 _KINDS = {"einsum": "matmul", "lstm": "recurrent", "gru": "recurrent", "rnn": "recurrent"}
 
 

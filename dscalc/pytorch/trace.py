@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -267,9 +267,8 @@ class Trace:
 
     Attributes:
         operators: in the order that they ran, without those of blocks.
-        unknown: operators without a formula that are not known to hold no MACs, and how often they
-            ran.
-        unknown_in: of these, what each module and kind of operator has.
+        unknown_in: of each module and kind of operator, those without a formula that are not known
+            to hold no MACs, and how often they ran.
         torch_macs: what torch's FlopCounterMode counts of the same run, halved; None if it failed.
         ran: paths of modules that ran, or that own a parameter which an operator took.
         blocks: what ran in place of convolutions, by their paths.
@@ -280,8 +279,7 @@ class Trace:
     """
 
     operators: list[Operator]
-    unknown: Counter[str]
-    unknown_in: dict[tuple[str, str], list[str]]
+    unknown_in: dict[tuple[str, str], Counter[str]]
     torch_macs: int | None
     ran: set[str]
     blocks: dict[str, InPlace]
@@ -289,6 +287,11 @@ class Trace:
     real: bool = False
     reason: str = ""
     quantities: Counter[str] | None = None
+
+    @property
+    def unknown(self) -> Counter[str]:
+        """The operators that are not known, and how often they ran."""
+        return sum(self.unknown_in.values(), Counter())
 
     @property
     def macs(self) -> int | None:
@@ -505,7 +508,6 @@ def trace(
         break
     return Trace(
         watch.operators,
-        watch.unknown,
         watch.unknown_in,
         watch.torch_macs() if with_torch else None,
         watch.ran,
@@ -604,8 +606,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
-        self.unknown: Counter[str] = Counter()
-        self.unknown_in: dict[tuple[str, str], list[str]] = {}
+        self.unknown_in: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.ran: set[str] = set()
         self.in_place = {path: InPlace() for path in blocks}
         self.functional: set[str] = set()
@@ -715,10 +716,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _Composite(kind, self._calls, path, weight, conv)
 
     def _not_known(self, name: str, path: str, kind: str) -> None:
-        self.unknown[name] += 1
-        held = self.unknown_in.setdefault((path, kind.removeprefix("aten::")), [])
-        if name not in held:
-            held.append(name)
+        self.unknown_in[path, kind.removeprefix("aten::")][name] += 1
 
     def _take_apart(self, seen: _Seen) -> Any:
         func, name, args, kwargs, tensors, path, weight = seen

@@ -112,17 +112,13 @@ class Report:
         Ratios are floats; if ``exact``, they are Fractions.
         """
         found = records(self.rows, self.fields)
-        return (
-            list(found)
-            if exact
-            else [
-                {
-                    name: float(value) if isinstance(value, Fraction) else value
-                    for name, value in record.items()
-                }
-                for record in found
-            ]
-        )
+        if exact:
+            return list(found)
+
+        def plain(value: Any) -> Any:
+            return float(value) if isinstance(value, Fraction) else value
+
+        return [{name: plain(value) for name, value in record.items()} for record in found]
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""

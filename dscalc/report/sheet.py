@@ -414,20 +414,19 @@ def _benchmarks(report: Report, rows: Sequence[Row]) -> Sheet:
 
 def _checks(report: Report, rows: Sequence[Any]) -> Sheet:
     """The budgets of a project, an assertion a row."""
-    header = ["budget", "assertion", "value", "limit", "left", "row"]
+    named = any(row.row for row in rows)
+    header = ["budget", "assertion", "value", "limit", "left", *(["row"] if named else [])]
     cells = []
     for row in rows:
         mark = {True: f" {SAME}", False: f" {DIFFERENT}", None: ""}[row.holds]
         value = "not answered" if row.holds is None else _number(row.value)
         numbers = [value, _number(row.limit), _number(row.left)]
-        cells.append([row.budget, f"{row.assertion}{mark}", *numbers, row.row])
+        where = [row.row] if named else []
+        cells.append([row.budget, f"{row.assertion}{mark}", *numbers, *where])
     notes = list(dict.fromkeys(f"{row.budget}: {row.error}" for row in rows if row.error))
-    if any(row.row for row in rows):
-        return Sheet(
-            report.title, header, cells, None, notes, spare=(5, 3, 4), listed=5, paths=True
-        )
-    cells = [line[:-1] for line in cells]
-    return Sheet(report.title, header[:-1], cells, None, notes, spare=(3, 4), paths=True)
+    spare = (5, 3, 4) if named else (3, 4)
+    listed = 5 if named else None
+    return Sheet(report.title, header, cells, None, notes, spare=spare, listed=listed, paths=True)
 
 
 def _number(value: float | Fraction | None) -> str:
