@@ -4,6 +4,7 @@ Every format, ``--get``, ``--assert`` and ``--sort`` read this table; no name of
 spelled anywhere else. Counts are exact ints, ratios exact Fractions, times floats.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
@@ -33,8 +34,7 @@ UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
 class Expression:
     """Reads a value of a row; as it is text, all that a report reads is compiled into one function.
 
-    It is Python that speaks of the ``row``, its costs ``before`` and ``after`` it is rewritten, the
-    costs of its ``steps`` by name, and `_NAMES`.
+    It is Python that speaks of the ``row``, its `_PARTS` and `_NAMES`.
     """
 
     def __init__(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Expression:
 
     @cached_property
     def _read(self) -> Callable[[Row], tuple[Any, ...]]:
-        return _compiled([self.text], _PARTS)
+        return _compiled([self.text])
 
 
 class Path(Expression):
@@ -89,16 +89,23 @@ class Field(NamedTuple):
         return self.type in (int, float, Fraction)
 
 
-_PARTS = """(
-    before := row.as_is.cost,
-    after := row.rewritten.cost,
-    steps := {step.name: step.cost for step in row.rewritten.steps},
-) and """
+_PARTS = {  # worked out once for each row, if an expression speaks of them
+    "before": "row.as_is.cost",
+    "after": "row.rewritten.cost",
+    "steps": "{step.name: step.cost for step in row.rewritten.steps}",
+    "element": "row.measured.bytes_per_element if row.measured else 4",
+    "moved_before": "least_bytes(before, element)",
+    "moved_after": "least_bytes(after, element)",
+}
 
 
-def _compiled(texts: Sequence[str], parts: str, **names: Any) -> Callable[[Row], tuple[Any, ...]]:
+def _compiled(texts: Sequence[str], **names: Any) -> Callable[[Row], tuple[Any, ...]]:
+    values = f"({', '.join(texts)},)"
+    for name, part in reversed(_PARTS.items()):  # a part speaks of parts above it
+        if re.search(rf"(?<![\w.]){name}\b", values):
+            values = f"[{name} := {part}] and {values}"
     # Compiled first: an interrupt while eval compiles text ends Python by the signal, not by 130.
-    code = compile(f"lambda row: {parts}({', '.join(texts)},)", "<fields>", "eval")
+    code = compile(f"lambda row: {values}", "<fields>", "eval")
     read: Callable[[Row], tuple[Any, ...]] = eval(code, _NAMES | names)
     return read
 
@@ -116,9 +123,8 @@ def reading(
         read.text if isinstance(read, Expression) else f"readers[{at}](row)"
         for at, read in enumerate(readers)
     ]
-    parts = _PARTS if any(type(read) is Expression for read in readers) else ""
     texts = [cell(field).format(text) for field, text in zip(known, texts, strict=True)]
-    return _compiled(texts, parts, readers=readers, **names)
+    return _compiled(texts, readers=readers, **names)
 
 
 @lru_cache
@@ -321,10 +327,16 @@ def _layer(command: Command) -> Iterator[Field]:
         yield Field("calls", "", int, "number of calls in a forward pass", Path("calls"))
 
 
+_COSTS = {"as_is": "before", "rewritten": "after"}
+
+
 def _count(side: str, noun: str, scale: int = 1) -> Expression:
     """Reads one count of a side."""
-    cost = {"as_is": "before", "rewritten": "after"}[side]
-    return Expression(f"{cost}.{noun} * {scale}" if scale > 1 else f"{cost}.{noun}")
+    return Expression(_scaled(f"{_COSTS[side]}.{noun}", scale))
+
+
+def _scaled(count: str, scale: int) -> str:
+    return f"{count} * {scale}" if scale > 1 else count
 
 
 def count_names(name: str, unit: Unit) -> list[str]:
@@ -354,8 +366,7 @@ def _prefix(name: str) -> str:
 
 
 def _traffic(name: str, side: str) -> Iterator[Field]:
-    element = "row.measured.bytes_per_element if row.measured else 4"
-    moved = Expression(f"least_bytes(row.{side}.cost, {element})")
+    moved = Expression(f"moved_{_COSTS[side]}")
     doc = "least bytes moved: inputs, parameters and outputs, once each"
     yield Field(f"{_prefix(name)}bytes", "bytes", int, doc, moved)
     yield _ratio(
@@ -368,7 +379,8 @@ def _step(step: str, block: str, unit: Unit) -> Iterator[Field]:
     label, scale = UNITS[unit]
 
     def of(noun: str, scale: int = 1) -> Expression:
-        return Expression(f"steps[{step!r}].{noun} * {scale} if {step!r} in steps else None")
+        cost = f"None if (step := steps.get({step!r})) is None else step"
+        return Expression(_scaled(f"{cost}.{noun}", scale))
 
     what = f"the {step} step of {block}"
     macs, params, _ = count_names(step, unit)
@@ -431,7 +443,8 @@ def _proof(sides: Mapping[str, str], counter: str, noun: str, unit: Unit) -> Ite
     label, scale = UNITS[unit] if noun == "macs" else (noun, 1)
     for name, side in sides.items():
         found = f"row.{side}.counted"
-        counted = Expression(f"None if {found} is None else {found}[''].{noun} * {scale}")
+        count = _scaled(f"{found}[''].{noun}", scale)
+        counted = Expression(f"None if {found} is None else {count}")
         spelled = proof_name(counter, name, unit if noun == "macs" else noun)
         doc = f"{label} as {counter} counts them"
         yield Field(spelled, label, int, doc, counted, _count(side, noun, scale))

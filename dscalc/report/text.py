@@ -57,7 +57,8 @@ def csv(report: Report) -> Iterator[str]:
 
     rows, known = _told(report)
     yield ",".join(field.name for field in known) + "\n"
-    read = reading(known, _cell, ratio=truediv, word=word, size=_size, plain=plain)
+    flag = _FLAGS.__getitem__
+    read = reading(known, _cell, ratio=truediv, word=word, size=_size, plain=plain, flag=flag)
     line = ",".join(["%s"] * len(known)) + "\n"
     for row in rows:
         yield line % read(row)
@@ -72,6 +73,8 @@ def _told(report: Report) -> tuple[Iterable[Any], tuple[Field, ...]]:
 
 def _cell(field: Field) -> str:
     """How a cell is made of a value: as `plain` does, and sooner."""
+    if field.type is bool:
+        return "flag({})"
     if field.type is str:
         return "word({})"
     if field.type in (tuple, object):
@@ -79,6 +82,9 @@ def _cell(field: Field) -> str:
     if field.type in (int, float) or (type(field.read) is Expression and field.type is Fraction):
         return "'' if (number := {}) is None else number"
     return "word(plain({}))"
+
+
+_FLAGS = {None: "", True: "true", False: "false"}
 
 
 @lru_cache(maxsize=256)  # a long grid writes few sizes many times
@@ -106,7 +112,7 @@ def plain(value: Value) -> str:
 
 _PLAIN: dict[type, Callable[[Any], str]] = {
     type(None): lambda _: "",
-    bool: lambda value: "true" if value else "false",
+    bool: _FLAGS.__getitem__,
     int: str,
     str: str,
     float: repr,
