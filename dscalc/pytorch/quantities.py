@@ -71,12 +71,8 @@ class Observer(TorchFunctionMode):
     @contextmanager
     def on(self) -> Iterator[None]:
         """See what runs."""
-        hook = register_module_forward_hook(self._after)
-        try:
-            with self:
-                yield
-        finally:
-            hook.remove()
+        with register_module_forward_hook(self._after), self:
+            yield
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         output = output[0] if isinstance(output, tuple | list) and output else output

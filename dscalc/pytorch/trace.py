@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from dscalc.core.conv import Conv, conv_macs
+from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Inputs, input_hint, materialised
@@ -40,72 +41,35 @@ Shape = Sequence[int]
 
 # ---- What a product costs: one function of shapes for each leaf operator. ----
 
-LEAVES: dict[str, Callable[..., int]] = {}
+
+def product_macs(left: Shape, _right: Shape, *_: Any, output: Shape) -> int:
+    """Each element of the output is a dot product, as long as a row of the left factor."""
+    return prod(output) * left[-1]
 
 
-def _leaf(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    def tie(formula: Callable[..., int]) -> Callable[..., int]:
-        LEAVES.update((f"aten::{name}", formula) for name in names)
-        return formula
-
-    return tie
-
-
-@_leaf("mm")
-def mm_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
-    """(n, k) @ (k, m): each of the n * m results is a dot product of length k."""
-    (n, k), (_k, m) = left, right
-    return n * k * m
-
-
-@_leaf("addmm")
-def addmm_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+def added_product_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
     """The same; what is added to it is no MAC, as a bias is none."""
-    return mm_macs(left, right, output=output)
+    return product_macs(left, right, output=output)
 
 
-@_leaf("bmm")
-def bmm_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
-    """(b, n, k) @ (b, k, m): b products of matrices."""
-    return left[0] * mm_macs(left[1:], right[1:], output=output)
-
-
-@_leaf("baddbmm")
-def baddbmm_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
-    """The same; what is added is no MAC."""
-    return bmm_macs(left, right, output=output)
-
-
-@_leaf("mv")
-def mv_macs(matrix: Shape, vector: Shape, *_: Any, output: Shape) -> int:
-    """(n, k) @ (k)."""
-    return prod(matrix)
-
-
-@_leaf("addmv")
-def addmv_macs(_added: Shape, matrix: Shape, vector: Shape, *_: Any, output: Shape) -> int:
-    """The same; what is added is no MAC."""
-    return prod(matrix)
-
-
-@_leaf("dot", "vdot")
-def dot_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
-    """(k) @ (k)."""
-    return prod(left)
-
-
-@_leaf("convolution", "_convolution", "convolution_overrideable")
 def convolution_macs(
-    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape,
-    dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
+    features: Shape, weight: Shape, _bias: Shape | None, _stride: Shape, _padding: Shape,
+    _dilation: Shape, transposed: bool, *_: Any, output: Shape,
 ) -> int:  # fmt: skip
-    """(N, C, *sizes) with a kernel of (C', C'', *taps); see `conv_macs`.
+    """(N, C, *sizes) with a kernel of (C', C'', *taps): each weight meets each position.
 
-    A transposed convolution meets each tap at each position of its input, not of its output.
+    Those are positions of the output; of the input, where the convolution is transposed.
     """
     met = features if transposed else output
-    return conv_macs(features[1], output[1], weight[2:], met[2:], groups, features[0])
+    return features[0] * prod(weight) * prod(met[2:])
 
+
+LEAVES: dict[str, Callable[..., int]] = {
+    **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), product_macs),
+    **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), added_product_macs),
+    **dict.fromkeys(("aten::convolution", "aten::_convolution"), convolution_macs),
+    "aten::convolution_overrideable": convolution_macs,
+}
 
 # ---- What a row is called: the outermost composite. ----
 
@@ -635,11 +599,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def hooks(self) -> Iterator[None]:
         """Know the running module, and run the blocks."""
         with ExitStack() as stack:
-            for hook in (
-                register_module_forward_pre_hook(self._enter),
-                register_module_forward_hook(self._leave, always_call=True),
-            ):
-                stack.callback(hook.remove)
+            stack.enter_context(register_module_forward_pre_hook(self._enter))
+            stack.enter_context(register_module_forward_hook(self._leave, always_call=True))
             for path, module, block in self._blocks:
                 held = vars(module)
                 back = held.__setitem__ if "forward" in held else held.pop
@@ -755,7 +716,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         macs = LEAVES[name](*shapes, output=tuple(output.shape))
         conv = None
         kind = "matmul"
-        if LEAVES[name] is convolution_macs:
+        if "convolution" in name:
             conv = _convolution(*shapes, output=tuple(output.shape), asked=self._string_padding)
             kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
         within = self._inside or self._composite(kind, path, weight)
@@ -850,7 +811,7 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
     """Name the innermost module of the model that was running, and the user's own line."""
     paths = {id(module): path for path, module in model.named_modules()}
     path, module = "", model
-    for frame, _ in _frames(error):
+    for frame, _ in walk_tb(error.__traceback__):
         running = frame.f_locals.get("self")
         if isinstance(running, nn.Module) and id(running) in paths:
             path, module = paths[id(running)], running
@@ -871,21 +832,13 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
     return DscalcError(f"{what} cannot run on these inputs ({why}); {advice}")
 
 
-def _frames(error: BaseException) -> Iterator[tuple[Any, int]]:
-    """The frames below `trace`, outermost first, and their lines."""
-    link = error.__traceback__
-    while link is not None:
-        yield link.tb_frame, link.tb_lineno
-        link = link.tb_next
-
-
 def _user_line(error: BaseException) -> str:
     """Say ", at model.py:12": the innermost frame that is neither torch's nor dscalc's."""
     not_theirs = [
         f"{Path(sys.modules[name].__file__ or '').parent}{os.sep}" for name in ("torch", "dscalc")
     ]
     where = ""
-    for frame, line in _frames(error):
+    for frame, line in walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if not file.startswith(("<", *not_theirs)):
             near = file.removeprefix(f"{Path.cwd()}{os.sep}")
@@ -897,7 +850,7 @@ def _counter_failed(error: BaseException) -> bool:
     """Whether torch's own counter raised, and not the operator that it saw."""
     functions = [
         frame.f_code.co_name
-        for frame, _ in _frames(error)
+        for frame, _ in walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__") == FlopCounterMode.__module__
     ]
     refused = isinstance(error, TypeError) and "no implementation found" in str(error)
