@@ -169,7 +169,7 @@ SMALL = ("unet", "detector", "net1d", "string padding", "tied weights")
 @pytest.mark.parametrize("published", SMALL, indirect=True)
 def test_the_rows_on_real_tensors_are_those_on_meta(published, monkeypatch):
     def real(model, args, kwargs, rebuild=None, **asked):
-        twin = tracing.on_cpu(model)
+        twin = tracing.copied_to("cpu", model)
         return tracing.trace(twin, args, kwargs, "cpu", **asked), twin
 
     monkeypatch.setattr(AUDIT, "trace_either", real)

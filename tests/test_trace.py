@@ -21,9 +21,8 @@ from dscalc.errors import DscalcError
 from dscalc.pytorch.trace import (
     LEAVES,
     NO_MACS,
+    copied_to,
     has_no_macs,
-    on_cpu,
-    on_meta,
     trace,
     trace_either,
 )
@@ -216,7 +215,7 @@ def test_counts_what_runs(model, inputs, macs, expected):
     assert not found.unknown
     # A checkpoint asks torch 2.4 for torch.meta.
     assert not found.real or "module 'torch' has no attribute 'meta'" in found.reason
-    real = trace(on_cpu(model), tuple(inputs), {}, "cpu")
+    real = trace(copied_to("cpu", model), tuple(inputs), {}, "cpu")
     assert (real.operators, real.torch_macs) == (found.operators, found.torch_macs)
 
 
@@ -343,7 +342,7 @@ def test_tells_the_weight_and_what_ran():
 
 
 def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
-    twin = on_meta(nn.Sequential(conv(), nn.ReLU(), conv(4, 4, 1, padding=0)))
+    twin = copied_to("meta", nn.Sequential(conv(), nn.ReLU(), conv(4, 4, 1, padding=0)))
     block = nn.Sequential()
     block.add_module("depthwise", nn.Conv2d(3, 3, 3, padding=1, groups=3, device="meta"))
     block.add_module("pointwise", nn.Conv2d(3, 4, 1, device="meta"))
@@ -361,7 +360,7 @@ def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
 
 
 def test_a_block_that_gives_another_shape_is_refused():
-    twin, block = on_meta(nn.Sequential(conv())), nn.Conv2d(3, 4, 3, device="meta")
+    twin, block = copied_to("meta", nn.Sequential(conv())), nn.Conv2d(3, 4, 3, device="meta")
     with pytest.raises(DscalcError, match="AssertionError"):
         trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block})
 
@@ -394,7 +393,7 @@ def test_what_a_model_holds_is_copied_wherever_it_is():
     model.one, model.two = nn.Linear(2, 2), nn.Linear(2, 2)
     model.two.weight = model.one.weight
     assert seen(model, IMAGE).macs == 3 * 8 * 64
-    twin = on_meta(model)
+    twin = copied_to("meta", model)
     assert twin.two.weight is twin.one.weight
     assert not any(p.requires_grad for p in twin.parameters())
     assert held.nest["a"][0].device.type == "cpu"

@@ -24,7 +24,7 @@ from dscalc.pytorch.rewrite import reasons_to_keep, replacement
 from dscalc.pytorch.trace import (
     Operator,
     Trace,
-    on_meta,
+    copied_to,
     trace,
     trace_either,
 )
@@ -115,7 +115,7 @@ def quantities_at(
             continue
         image = torch.empty(samples, channels, size, size, device="meta", dtype=images[0].dtype)
         try:
-            found = trace(on_meta(model), (image,), inputs.kwargs, "meta", quantities=True)
+            found = trace(copied_to("meta", model), (image,), inputs.kwargs, quantities=True)
         except DscalcError:  # it takes no such size
             continue
         assert found.quantities is not None

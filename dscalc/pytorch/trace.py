@@ -271,8 +271,8 @@ class Trace:
 # ---- Copies, so that the user's model is left as it is. ----
 
 
-def on_meta(model: nn.Module) -> nn.Module:
-    """Copy a model onto the meta device, in evaluation mode: all but the values of its tensors.
+def copied_to(device: str, model: nn.Module) -> nn.Module:
+    """Copy a model in evaluation mode; to meta, where its tensors have no values, or to the CPU.
 
     Tied parameters stay tied, parameters have no gradients, a compiled module becomes the one that
     it was made from, and one that spreads over GPUs does not.
@@ -280,19 +280,6 @@ def on_meta(model: nn.Module) -> nn.Module:
     Raises:
         DscalcError: the model cannot be copied, or has quantised modules.
     """
-    return _copied_model(model, "meta")
-
-
-def on_cpu(model: nn.Module) -> nn.Module:
-    """Copy a model as `on_meta` does, with its values.
-
-    Raises:
-        DscalcError: the model cannot be copied, or has quantised modules.
-    """
-    return _copied_model(model, "cpu")
-
-
-def _copied_model(model: nn.Module, device: str) -> nn.Module:
     for path, module in model.named_modules():
         home = type(module).__module__
         packed = home.startswith("torch.") and ".quantized" in home
@@ -305,12 +292,12 @@ def _copied_model(model: nn.Module, device: str) -> nn.Module:
     tensors = chain(model.parameters(), model.buffers())
     memo: dict[int, Any] = {id(tensor): _twin(tensor, device) for tensor in tensors}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _Twins(device):
             warnings.simplefilter("ignore")  # of gradients, in scripted modules
             for module in reversed(list(model.modules())):  # what is inside a module comes first
                 if type(module).__name__ == "OptimizedModule":
-                    memo[id(module)] = _copied(module._modules["_orig_mod"], device, memo)
-            twin: nn.Module = _copied(model, device, memo)
+                    memo[id(module)] = copy.deepcopy(module._modules["_orig_mod"], memo)
+            twin = copy.deepcopy(model, memo)
             for module in twin.modules():
                 module.__dict__.pop("_compiled_call_impl", None)
                 if isinstance(module, nn.DataParallel):
@@ -322,11 +309,6 @@ def _copied_model(model: nn.Module, device: str) -> nn.Module:
             f"the model cannot be copied, and dscalc runs only a copy ({_first_line(error)})"
         ) from error
     return twin.eval()
-
-
-def _copied(thing: Any, device: str, memo: dict[int, Any] | None = None) -> Any:
-    with _Twins(device):
-        return copy.deepcopy(thing, memo)
 
 
 class _Twins(TorchFunctionMode):
@@ -363,17 +345,13 @@ def _twin(tensor: Tensor, device: str) -> Tensor:
 Blocks = Callable[[nn.Module], Mapping[str, nn.Module]]
 
 
-def _no_blocks(_model: nn.Module) -> Mapping[str, nn.Module]:
-    return {}
-
-
 def trace_either(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     rebuild: Callable[[], nn.Module] | None = None,
     *,
-    blocks: Blocks = _no_blocks,
+    blocks: Blocks | None = None,
     quantities: bool = False,
 ) -> tuple[Trace, nn.Module]:
     """Trace a copy on the meta device; on the CPU where the model needs values.
@@ -393,8 +371,8 @@ def trace_either(
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
     try:
-        twin = on_meta(model)
-        return trace(twin, args, kwargs, "meta", blocks=blocks, quantities=quantities), twin
+        twin = copied_to("meta", model)
+        return trace(twin, args, kwargs, blocks=blocks, quantities=quantities), twin
     except DscalcError as error:
         if error.__cause__ is None:  # nothing that values would change
             raise
@@ -409,27 +387,27 @@ def trace_either(
                 "meta device, which has none; build it on the CPU"
             ) from cause
         model = rebuild()
-    twin = on_cpu(model)
+    twin = copied_to("cpu", model)
     found = trace(twin, args, kwargs, "cpu", blocks=blocks, quantities=quantities)
-    return replace(found, real=True, reason=reason), twin
+    return replace(found, reason=reason), twin
 
 
 def trace(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    device: str | None = None,
+    device: str = "meta",
     *,
-    blocks: Blocks = _no_blocks,
+    blocks: Blocks | None = None,
     quantities: bool = False,
 ) -> Trace:
     """Run a model once, as it stands, and see all of its operators.
 
     Args:
-        model: a copy, as from `on_meta` or `on_cpu`; it may change itself while it runs.
+        model: a copy, as from `copied_to`; it may change itself while it runs.
         args: what its ``forward`` takes: tensors on any device, or any nest of them; copies run.
         kwargs: the same, by keyword.
-        device: "meta" or "cpu"; where the model's tensors are, by default.
+        device: where the model's tensors are, "meta" or "cpu".
         blocks: gives, for the paths of some convolutions of the model, modules that map the same
             shapes. Each runs beside its convolution on the same input; what follows takes the
             output of the convolution.
@@ -438,16 +416,13 @@ def trace(
     Raises:
         DscalcError: the model cannot run on these inputs.
     """
-    if device is None:
-        tensors = chain(model.parameters(), model.buffers())
-        device = next((tensor.device.type for tensor in tensors), "meta")
     inputs = Inputs(args, kwargs)
     if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
         # It gets its shapes; torch 2.4 cannot give them under a mode.
         with _explained(model, inputs), _surroundings(device):
             given = materialised(inputs, device)
             model(*given.args, **given.kwargs)
-    in_place = blocks(model)
+    in_place = blocks(model) if blocks else {}
     for with_torch in (True, False):
         observer = Observer() if quantities else None
         counter = FlopCounterMode(display=False)
