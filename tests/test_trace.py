@@ -378,11 +378,13 @@ class Batch:
         (lambda batch: batch["image"], {"image": IMAGE}),
         (lambda batch: batch[0][0], [(IMAGE,)]),
         (lambda batch: batch.image, Batch(IMAGE)),
+        (lambda batch: batch, weight(*IMAGE.shape)),
     ],
 )
 def test_inputs_are_any_nest(read, batch):
     model = Calling(lambda m, *, batch: m.conv(read(batch)), conv=conv())
-    assert seen(model, batch=batch).macs == MACS_3_4
+    found = seen(model, batch=batch)
+    assert (found.macs, found.real) == (MACS_3_4, False)
 
 
 def test_what_a_model_holds_is_copied_wherever_it_is():

@@ -112,21 +112,13 @@ def materialised(inputs: Inputs, device: str) -> Inputs:
     """
     make = _maker(device)
 
-    class Moved(TorchFunctionMode):
-        """``copy.deepcopy`` walks any nest; this is what it does to a tensor."""
-
-        def __torch_function__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if function is not Tensor.__deepcopy__:
-                return function(*args, **kwargs or {})
-            tensor = args[0].detach()
-            if tensor.is_meta and device != "meta":
-                return make(tuple(tensor.shape), tensor.dtype)
-            return tensor.to(device, copy=True)
+    def moved(tensor: Tensor) -> Tensor:
+        if tensor.is_meta and device != "meta":
+            return make(tuple(tensor.shape), tensor.dtype)
+        return tensor.detach().to(device, copy=True)
 
     try:
-        with Moved():
+        with Copying(moved):
             return copy.deepcopy(inputs)
     except DscalcError:
         raise
@@ -134,6 +126,21 @@ def materialised(inputs: Inputs, device: str) -> Inputs:
         raise DscalcError(
             f"the inputs cannot be copied to {device} ({described(error)})"
         ) from error
+
+
+class Copying(TorchFunctionMode):
+    """Has ``copy.deepcopy``, which walks any nest, make its copies of tensors by a function."""
+
+    def __init__(self, twin_of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._twin_of = twin_of
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function in (Tensor.__deepcopy__, Tensor.clone):  # a parameter clones itself
+            return self._twin_of(args[0])
+        return function(*args, **kwargs or {})
 
 
 def check_inputs(model: nn.Module, inputs: Inputs) -> None:

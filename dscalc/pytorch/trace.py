@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -26,14 +27,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.pytorch.inputs import Inputs, input_hint, materialised
+from dscalc.pytorch.inputs import Copying, Inputs, input_hint, materialised
 from dscalc.pytorch.quantities import Observer, of_operators
 from dscalc.words import printable
 
@@ -289,10 +289,11 @@ def copied_to(device: str, model: nn.Module) -> nn.Module:
                 f"({type(module).__name__}), whose weights are packed away; audit the float "
                 "nn.Module that it was made from"
             )
+    twin_of = partial(_twin, device)
     tensors = chain(model.parameters(), model.buffers())
-    memo: dict[int, Any] = {id(tensor): _twin(tensor, device) for tensor in tensors}
+    memo: dict[int, Any] = {id(tensor): twin_of(tensor) for tensor in tensors}
     try:
-        with warnings.catch_warnings(), _Twins(device):
+        with warnings.catch_warnings(), Copying(twin_of):
             warnings.simplefilter("ignore")  # of gradients, in scripted modules
             for module in reversed(list(model.modules())):  # what is inside a module comes first
                 if type(module).__name__ == "OptimizedModule":
@@ -311,25 +312,7 @@ def copied_to(device: str, model: nn.Module) -> nn.Module:
     return twin.eval()
 
 
-class _Twins(TorchFunctionMode):
-    """Lets `copy.deepcopy` make its tensors on another device, wherever it finds them."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self.device = device
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is Tensor.__deepcopy__:
-            tensor, memo = args
-            return memo.setdefault(id(tensor), _twin(tensor, self.device))
-        if function is Tensor.clone:  # how a parameter that is not registered copies itself
-            return _twin(args[0], self.device)
-        return function(*args, **(kwargs or {}))
-
-
-def _twin(tensor: Tensor, device: str) -> Tensor:
+def _twin(device: str, tensor: Tensor) -> Tensor:
     if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
         empty: Any = type(tensor)  # the stub of a buffer has the arguments of another class
         with torch.inference_mode():  # where it gets its shape
