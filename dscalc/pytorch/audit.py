@@ -1,12 +1,11 @@
 """A model -> rows: every operator, as it is and rewritten, summed by module; and the proof."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
@@ -14,25 +13,20 @@ from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
 from dscalc.core.patterns import Patterns
 from dscalc.core.quantities import Quantities
-from dscalc.core.row import Count, Counted, Crosscheck, Row, Shape, Side, total, with_shares
+from dscalc.core.row import Counted, Crosscheck, Row, Shape, Side, total, with_shares
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.crosscheck import count
 from dscalc.pytorch.inputs import Inputs
 from dscalc.pytorch.modules import CONVOLUTIONS
-from dscalc.pytorch.rewrite import reasons_to_keep, replacement
-from dscalc.pytorch.trace import (
-    Operator,
-    Trace,
-    copied_to,
-    trace,
-    trace_either,
-)
+from dscalc.pytorch.rewrite import reasons_to_keep, replacement, replacements
+from dscalc.pytorch.trace import Operator, Trace, copied_to, trace, trace_either
 from dscalc.record.fields import UNITS, Unit
 from dscalc.record.report import Report
 from dscalc.words import plural, printable
 
 Key = tuple[str, str]  # module path and kind: what a row is
+Count = Callable[[tuple[Step, ...]], Counted]
 _OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -83,11 +77,12 @@ def audit(
 
     def blocks(copied: nn.Module) -> dict[str, nn.Module]:
         reasons.update(reasons_to_keep(copied, block, only, exclude))
-        return _replacements(copied, block, reasons)
+        with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
+            return replacements(copied, reasons, lambda module: replacement(module, block))
 
     found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, quantities=quantities)
     reasons |= dict.fromkeys(found.functional, "functional")
-    counting: Count | None = lru_cache(maxsize=None)(count) if verify else None
+    counting = cache(count) if verify else None
     rows = list(_rows(copied, block, reasons, found, counting))
     label = UNITS[unit][0]
     whole, faults = _whole(rows, copied, reasons, found, counting)
@@ -104,18 +99,18 @@ def quantities_at(
     model: nn.Module, inputs: Inputs, sizes: Iterable[int]
 ) -> Iterator[tuple[int, Quantities]]:
     """What other counters count of a model of images, at each other size that it runs at."""
-    images = [
-        value for value in inputs.args if isinstance(value, torch.Tensor) and value.dim() == 4
-    ]
-    if len(images) != 1 or len(inputs.args) != 1:
+    if len(inputs.args) != 1:
         return
-    samples, channels, *own = images[0].shape
+    [image] = inputs.args
+    if not isinstance(image, torch.Tensor) or image.dim() != 4:
+        return
+    samples, channels, *own = image.shape
     for size in sizes:
         if own == [size, size]:
             continue
-        image = torch.empty(samples, channels, size, size, device="meta", dtype=images[0].dtype)
+        other = torch.empty(samples, channels, size, size, device="meta", dtype=image.dtype)
         try:
-            found = trace(copied_to("meta", model), (image,), inputs.kwargs, quantities=True)
+            found = trace(copied_to("meta", model), (other,), inputs.kwargs, quantities=True)
         except DscalcError:  # it takes no such size
             continue
         assert found.quantities is not None
@@ -129,24 +124,11 @@ def _tensor(value: Any) -> Any:
     return value
 
 
-def _replacements(
-    model: nn.Module, block: Block, reasons: Mapping[str, str]
-) -> dict[str, nn.Module]:
-    """A block for each eligible convolution, by its path."""
-    with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
-        return {
-            path: replacement(module, block)
-            for path, reason in reasons.items()
-            if not reason and isinstance(module := model.get_submodule(path), _ConvNd)
-        }
-
-
 class _Books:
     """Who owns each parameter, and which are not yet in a row."""
 
     def __init__(self, model: nn.Module) -> None:
         self.owned: dict[str, int] = {}
-        self.kinds: dict[str, str] = {}
         self.plain: dict[str, dict[str, nn.Parameter]] = {}  # a weight and a bias, and no more
         seen: set[int] = set()
         for path, module in model.named_modules():
@@ -155,7 +137,6 @@ class _Books:
             seen.update(map(id, own))
             if len(own) == len(held) and {"weight"} <= held.keys() <= {"weight", "bias"}:
                 self.plain[path] = held
-            self.kinds[path] = type(module).__name__
             if own:
                 self.owned[path] = _size(own)
 
@@ -196,7 +177,7 @@ def _rows(
         )
         side, agrees = before, not before.differences
         if not kept:
-            side = _as_block(convs, block, params, count)
+            side = _as_block(convs, block, count)
             ran = sum(operator.macs for operator in found.blocks[path].operators)
             agrees &= ran == side.cost.macs and not side.differences
         checked = before.counted or (torch_agrees and all(o.by_torch for o in operators))
@@ -210,14 +191,15 @@ def _rows(
         )  # fmt: skip
     for (path, kind), names in found.unknown_in.items():
         if (path, kind) not in by_row:
-            side = Side(Cost(0, books.take(path)))
-            name = printable(path) or "the model"
-            yield Row(name, kind, Shape(), side, side, kind, unknown=tuple(names))
+            yield _without_macs(path, kind, books.take(path), kind, unknown=tuple(names))
     for path, params in books.owned.items():
-        side = Side(Cost(0, params))
-        kept = books.kinds[path] if path in found.ran else "did not run"
-        name = printable(path) or "the model"
-        yield Row(name, books.kinds[path], Shape(), side, side, kept, calls=int(path in found.ran))
+        kind, ran = type(model.get_submodule(path)).__name__, path in found.ran
+        yield _without_macs(path, kind, params, kind if ran else "did not run", calls=int(ran))
+
+
+def _without_macs(path: str, kind: str, params: int, kept: str, **seen: Any) -> Row:
+    side = Side(Cost(0, params))
+    return Row(printable(path) or "the model", kind, Shape(), side, side, kept, **seen)
 
 
 def _by_row(traced: Trace) -> dict[Key, list[Operator]]:
@@ -246,26 +228,23 @@ def _counted(convs: list[Conv], params: int, count: Count | None) -> Counted | N
     """What fvcore counts of the layers of a row, each call, and the parameters of one."""
     if count is None or not convs:
         return None
-    counts = [count((Step("layer", conv, conv.cost),)) for conv in convs]
-    if not all(counts):
-        return None
-    return {"": Cost(sum(found[""].macs for found in counts if found), params)}
+    macs = sum(count((Step("layer", conv, conv.cost),))[""].macs for conv in convs)
+    return {"": Cost(macs, params)}
 
 
-def _as_block(convs: list[Conv], block: Block, params: int, count: Count | None) -> Side:
+def _as_block(convs: list[Conv], block: Block, count: Count | None) -> Side:
     """What the calls of a convolution cost as a block, its parameters once, and what is counted."""
     calls = [block.steps(conv) for conv in convs]
-    found = [count(steps) for steps in calls] if count else [None]
     steps = []
-    for number, step in enumerate(calls[0]):
-        costs = [call[number].cost for call in calls]
-        cost = summed(costs)._replace(params=step.cost.params)
-        steps.append(Step(step.name, step.layer, cost))
-    counted: Counted | None = None
-    if all(found):
+    for each in zip(*calls, strict=True):
+        cost = summed(step.cost for step in each)._replace(params=each[0].cost.params)
+        steps.append(each[0]._replace(cost=cost))
+    counted = None
+    if count:
+        found = [count(call) for call in calls]
         counted = {
-            name: Cost(sum(counts[name].macs for counts in found if counts), cost.params)
-            for name, cost in (found[0] or {}).items()
+            name: Cost(sum(counts[name].macs for counts in found), cost.params)
+            for name, cost in found[0].items()
         }
     return Side(summed(step.cost for step in steps), tuple(steps), counted)
 
@@ -285,20 +264,20 @@ def _whole(
         faults.append(
             f"the model holds {params:,} parameters, but its rows have {whole.as_is.cost.params:,}"
         )
-    by_torch = found.torch_macs or 0
-    not_by_torch = sum(operator.macs for operator in found.operators if not operator.by_torch)
-    swapped = [ran for path, ran in found.blocks.items() if not reasons[path]]
-    after = by_torch + sum(ran.torch_macs - ran.instead_of for ran in swapped)
-    for side, counted, what in (
-        (whole.as_is, by_torch, "the model"),
-        (whole.rewritten, after, "the rewritten model"),
-    ):
-        known = side.cost.macs - not_by_torch
-        if found.torch_macs is not None and not found.unknown and counted != known:
-            faults.append(
-                f"torch's FlopCounterMode gives {counted:,} MACs for {what}, but the "
-                f"formulas give {known:,}"
-            )
+    if found.torch_macs is not None and not found.unknown:
+        not_by_torch = sum(operator.macs for operator in found.operators if not operator.by_torch)
+        swapped = [ran for path, ran in found.blocks.items() if not reasons[path]]
+        more = sum(ran.torch_macs - ran.instead_of for ran in swapped)
+        for side, counted, what in (
+            (whole.as_is, found.torch_macs, "the model"),
+            (whole.rewritten, found.torch_macs + more, "the rewritten model"),
+        ):
+            known = side.cost.macs - not_by_torch
+            if counted != known:
+                faults.append(
+                    f"torch's FlopCounterMode gives {counted:,} MACs for {what}, but the "
+                    f"formulas give {known:,}"
+                )
     crosscheck: Crosscheck = "exact"
     if faults or any(row.crosscheck == "mismatch" for row in rows):
         crosscheck = "mismatch"
@@ -334,7 +313,7 @@ def _notes(
     yield from _kept(rows, block, found, label)
     idle = [row for row in rows if row.kept == "did not run"]
     if idle:
-        names = ", ".join(row.name or "" for row in idle[:3]) + (", ..." if len(idle) > 3 else "")
+        names = _first([row.name or "" for row in idle])
         params = sum(row.as_is.cost.params for row in idle)
         plain = {kind.__name__ for kind in CONVOLUTIONS.values()}
         noun = "convolution" if {row.kind for row in idle} <= plain else "module"
@@ -344,9 +323,8 @@ def _notes(
     for name, calls in found.unknown.items():
         yield f"no formula for {name} ({_number(calls, 'call')})"
     if verified and not found.unknown and (unchecked := _unchecked(rows)):
-        names = ", ".join(dict.fromkeys(f"{row.name} ({row.kind})" for row in unchecked[:3]))
-        more = ", ..." if len(unchecked) > 3 else ""
-        yield f"not cross-checked, because neither fvcore nor torch counts it: {names}{more}"
+        names = _first([f"{row.name} ({row.kind})" for row in unchecked])
+        yield f"not cross-checked, because neither fvcore nor torch counts it: {names}"
     modules = [module for path, module in model.named_modules() if path in found.ran]
     without_macs = {
         "norms": any(isinstance(module, _NORMS) for module in modules),
@@ -388,6 +366,11 @@ def _by_block(conv: Conv, block: Block) -> int:
     if isinstance(conv, TransposedConv) or why_kept(conv, block):
         return conv.cost.macs
     return summed(step.cost for step in block.steps(conv)).macs
+
+
+def _first(names: list[str]) -> str:
+    """The first three of them, each once."""
+    return ", ".join(dict.fromkeys(names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _number(number: int, noun: str) -> str:

@@ -28,8 +28,6 @@ from dscalc.core.row import Counted, Row, proved
 from dscalc.errors import CrosscheckError
 from dscalc.pytorch.modules import block_module
 
-_WITHOUT_MACS = ("aten::pad", "aten::group_norm")
-
 
 def crosscheck(row: Row) -> Row:
     """The row with what fvcore and torch count on its real modules, and whether both agree.
@@ -78,12 +76,14 @@ def _count(module: nn.Module, first: Step) -> Counted:
         batch_size, sample = 1, (layer.channels,)
     _reserve_parameters(module)
     analysis = FlopCountAnalysis(module, torch.empty(0, *sample))
-    analysis.set_op_handle(
-        *("aten::_convolution", _conv_per_sample),
-        *("aten::_convolution_mode", _conv_per_sample),  # string padding: fvcore has no handle
-        *("aten::linear", _linear_per_sample),
-        **dict.fromkeys(_WITHOUT_MACS),
-    )
+    handles = {
+        "aten::_convolution": _conv_per_sample,
+        "aten::_convolution_mode": _conv_per_sample,  # string padding: fvcore has no handle
+        "aten::linear": _linear_per_sample,
+        "aten::pad": None,  # without MACs
+        "aten::group_norm": None,
+    }
+    analysis.set_op_handle(**handles)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     macs = analysis.by_module()
@@ -107,14 +107,10 @@ def _conv_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     _, *input_shape = get_shape(inputs[0])
     _, *output_shape = get_shape(outputs[0])
     weight_shape = get_shape(inputs[1])
-    transposed = is_transposed(inputs)
+    # aten::_convolution_mode has no transposed form.
+    transposed = len(inputs) > 7 and bool(inputs[6].toIValue())
     macs = conv_flop_count([1, *input_shape], weight_shape, [1, *output_shape], transposed)
     return Counter(conv=macs)
-
-
-def is_transposed(inputs: list[Any]) -> bool:
-    """Whether a traced convolution is transposed; aten::_convolution_mode has no such form."""
-    return bool(inputs[6].toIValue()) if len(inputs) > 7 else False
 
 
 def _linear_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:

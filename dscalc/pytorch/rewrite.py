@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dscalc.core.blocks import SEPARABLE, Block, why_kept
-from dscalc.core.conv import Conv
+from dscalc.core.conv import Conv, span
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv, block_module
@@ -39,7 +39,14 @@ def to_separable(
     Raises:
         DscalcError: a glob matches no convolution.
     """
-    return replaced(copied(model), _as_separable, reasons_to_keep(model, SEPARABLE, only, exclude))
+    twin = copied(model)
+    made = replacements(twin, reasons_to_keep(model, SEPARABLE, only, exclude), _as_separable)
+    by_module = {twin.get_submodule(path): built for path, built in made.items()}
+    for parent in list(twin.modules()):
+        for name, child in list(parent._modules.items()):  # a child may be there twice
+            if child in by_module:
+                setattr(parent, name, by_module[child])
+    return by_module.get(twin, twin)
 
 
 def _as_separable(module: _ConvNd) -> BlockModule:
@@ -108,20 +115,15 @@ def reasons_to_keep(
     }
 
 
-def replaced(
-    model: nn.Module, make: Callable[[_ConvNd], nn.Module], reasons: Mapping[str, str]
-) -> nn.Module:
-    """Put what ``make`` makes in place of each convolution that nothing keeps."""
-    replacements: dict[nn.Module, nn.Module] = {}
-    for path, reason in reasons.items():
-        module = model.get_submodule(path)
-        if not reason and isinstance(module, _ConvNd):
-            replacements[module] = make(module)
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # a child may be there twice
-            if child in replacements:
-                setattr(parent, name, replacements[child])
-    return replacements.get(model, model)
+def replacements(
+    model: nn.Module, reasons: Mapping[str, str], make: Callable[[_ConvNd], nn.Module]
+) -> dict[str, nn.Module]:
+    """What ``make`` makes of each convolution that nothing keeps, by its path."""
+    return {
+        path: make(module)
+        for path, reason in reasons.items()
+        if not reason and isinstance(module := model.get_submodule(path), _ConvNd)
+    }
 
 
 def replacement(module: _ConvNd, block: Block) -> BlockModule:
@@ -140,13 +142,13 @@ def _described_as(module: _ConvNd, built: BlockModule) -> BlockModule:
     return built.train(module.training)
 
 
-def described(module: _ConvNd, input_size: tuple[int, ...] | None = None) -> Conv:
-    """A convolution in the terms of `Conv`, on a map of its own kernel's span unless given."""
-    span = tuple(d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True))
+def described(module: _ConvNd) -> Conv:
+    """A convolution in the terms of `Conv`, on a map of its own kernel's span."""
     padding: Any = module.padding
     return Conv(
-        module.in_channels, module.out_channels, module.kernel_size, input_size or span,
-        module.stride, padding, module.dilation, module.groups, module.bias is not None,
+        module.in_channels, module.out_channels, module.kernel_size,
+        span(module.kernel_size, module.dilation), module.stride, padding, module.dilation,
+        module.groups, module.bias is not None,
     )  # fmt: skip
 
 
