@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import Parameter, signature
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ from dscalc.pytorch.load import (
     described,
     did_you_mean,
     load_object,
+    misfit,
+    parameters_of,
     signature_text,
     torch_dtype,
     user_code,
 )
-from dscalc.words import printable, shape, shown, times
+from dscalc.words import shape, shown, times
 
 _OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # as people write it
 
@@ -166,12 +168,11 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
         error: what came of it.
     """
     asks = f"forward takes {signature_text(_forward(model))}"
-    parameters = _parameters(model)
-    needed = [each for each in parameters if each.default is Parameter.empty]
+    parameters = parameters_of(_forward(model))
+    needed = [each for each in parameters.values() if each.default is Parameter.empty]
     if _misfit(model, inputs):
-        known = {each.name for each in parameters}
-        unknown = next((name for name in inputs.kwargs if name not in known), None)
-        if unknown and (near := did_you_mean(unknown, known, "")):
+        unknown = next((name for name in inputs.kwargs if name not in parameters), None)
+        if unknown and (near := did_you_mean(unknown, parameters, "")):
             return f"{asks}: for {shown(unknown)}, {near}"
         words = [
             "--input CxHxW"
@@ -200,13 +201,7 @@ def _misfit(model: nn.Module, inputs: Inputs) -> str:
     """What Python says of the call, or nothing where it fits or only calling can tell."""
     if type(model).__call__ is not nn.Module.__call__ or model._forward_pre_hooks:
         return ""  # which may hand other arguments on
-    try:
-        signature(_forward(model)).bind(*inputs.args, **inputs.kwargs)
-    except TypeError as error:
-        return printable(str(error))
-    except ValueError:  # written in C
-        pass
-    return ""
+    return misfit(_forward(model), inputs.args, inputs.kwargs)
 
 
 def _forward(model: nn.Module) -> Callable[..., Any]:
@@ -214,13 +209,6 @@ def _forward(model: nn.Module) -> Callable[..., Any]:
     called: Any = model._modules["_orig_mod"] if compiled else model
     forward: Callable[..., Any] = called.forward
     return forward
-
-
-def _parameters(model: nn.Module) -> list[Parameter]:
-    try:
-        return list(signature(_forward(model)).parameters.values())
-    except (TypeError, ValueError):
-        return []
 
 
 def _sizes(text: str, word: str) -> tuple[int, ...]:

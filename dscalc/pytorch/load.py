@@ -11,11 +11,12 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import get_close_matches
 from inspect import Parameter, Signature, signature
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -103,6 +104,7 @@ def call(
     Raises:
         DscalcError: it fails, and that names the user's own line; or its arguments do not fit.
     """
+    given = arguments or {}
     if meta:
         # A trial: only if it succeeds is anything of it shown, so nothing is shown twice.
         torch.set_default_device(None)  # torch loses track of one that spans a torch.device
@@ -113,7 +115,7 @@ def call(
                 torch.device("meta"),
             ):
                 try:
-                    made = make(**arguments or {})
+                    made = make(**given)
                 finally:
                     torch.set_default_device(None)
         except USER_ERRORS:
@@ -129,10 +131,10 @@ def call(
                     )  # fmt: skip
             return made
     try:
-        return make(**arguments or {})
+        return make(**given)
     except USER_ERRORS as error:
         inside = error.__traceback__ and error.__traceback__.tb_next
-        if isinstance(error, TypeError) and not (inside and _takes(make, arguments or {})):
+        if isinstance(error, TypeError) and (not inside or misfit(make, (), given)):
             fix = "it is called without arguments"
             if arguments is not None:
                 fix = _kwargs_needed(make, arguments)
@@ -219,11 +221,9 @@ def user_frame(error: BaseException) -> tuple[str, int, str] | None:
     file is relative to the working folder if it is in it.
     """
     found = None
-    trace = error.__traceback__
-    while trace:
-        if _is_users(trace.tb_frame.f_code.co_filename):
-            found = trace.tb_frame.f_code.co_filename, trace.tb_lineno
-        trace = trace.tb_next
+    for frame, number in walk_tb(error.__traceback__):
+        if _is_users(frame.f_code.co_filename):
+            found = frame.f_code.co_filename, number
     if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
         found = error.filename, error.lineno or 1  # of a file that never ran
     if not found:
@@ -263,12 +263,7 @@ def signature_text(function: Callable[..., Any]) -> str:
     """What it takes, without type hints and long defaults: ``(*, left, right, scale=None)``."""
     try:
         parameters = [
-            parameter.replace(
-                annotation=Parameter.empty,
-                default=parameter.default if len(repr(parameter.default)) <= 20 else ...,
-            )
-            if parameter.default is not Parameter.empty
-            else parameter.replace(annotation=Parameter.empty)
+            parameter.replace(annotation=Parameter.empty, default=_short(parameter.default))
             for parameter in signature(function).parameters.values()
         ]
     except (TypeError, ValueError):  # written in C
@@ -276,9 +271,35 @@ def signature_text(function: Callable[..., Any]) -> str:
     return printable(str(Signature(parameters)).replace("Ellipsis", "..."))
 
 
+def _short(default: Any) -> Any:
+    return default if default is Parameter.empty or len(repr(default)) <= 20 else ...
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """What it takes, by name; nothing where it is written in C."""
+    try:
+        return signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def misfit(function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
+    """What Python says of the call, or nothing where it fits or only calling can tell."""
+    try:
+        signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        return printable(str(error))
+    except ValueError:  # written in C
+        pass
+    return ""
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """Near names as a question, or another hint if there are none."""
-    near = get_close_matches(word, list(known), n=3)
+    return _question(get_close_matches(word, known), otherwise)
+
+
+def _question(near: Sequence[str], otherwise: str) -> str:
     return f"did you mean {' or '.join(map(printable, near))}?" if near else otherwise
 
 
@@ -288,8 +309,7 @@ def _imported(name: str) -> ModuleType:
     if is_file and not path.is_file():
         beside = {file.stem: str(file) for file in path.parent.glob("*.py")}
         near = [beside[stem] for stem in get_close_matches(path.stem, beside)]
-        hint = f"did you mean {' or '.join(near)}?" if near else "check the path"
-        raise DscalcError(f"there is no file {shown(name)}; {printable(hint)}")
+        raise DscalcError(f"there is no file {shown(name)}; {_question(near, 'check the path')}")
     if not is_file and (name.startswith(".") or {"/", "\\"} & set(name)):
         raise DscalcError(f"there is no module {shown(name)} here; {_near_modules(name, name)}")
     _first_on_path(Path.cwd())  # as python -m has it
@@ -363,9 +383,7 @@ def _near_modules(name: str, missing: str) -> str:
         f"{parent}.{module}" if parent else module
         for module in get_close_matches(last, beside, cutoff=0.75)
     ]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "install it, or give a file with its ending, such as mymodels.py:Net"
+    return _question(near, "install it, or give a file with its ending, such as mymodels.py:Net")
 
 
 def _is_users(file: str) -> bool:
@@ -397,21 +415,8 @@ def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
     )
 
 
-def _takes(make: Callable[..., Any], arguments: dict[str, Any]) -> bool:
-    try:
-        signature(make).bind(**arguments)
-    except TypeError:
-        return False
-    except ValueError:  # written in C
-        pass
-    return True
-
-
 def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    try:
-        parameters = signature(make).parameters
-    except (TypeError, ValueError):
-        parameters = Signature().parameters
+    parameters = parameters_of(make)
     anything = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
         if parameters and name not in parameters and not anything:

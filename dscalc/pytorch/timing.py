@@ -86,7 +86,8 @@ class Settings:
         if self.device not in _DEVICES:
             raise DscalcError(f"device must be cpu, cuda or mps, got {self.device!r}")
         if self.dtype not in BYTES_PER_ELEMENT:
-            raise DscalcError(f"dtype must be {_either(BYTES_PER_ELEMENT)}, got {self.dtype!r}")
+            known = " or ".join(BYTES_PER_ELEMENT)
+            raise DscalcError(f"dtype must be {known}, got {self.dtype!r}")
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise DscalcError(
                 f"threads must be from 1 to {_MOST_THREADS}, got {self.threads}; "
@@ -97,10 +98,10 @@ class Settings:
                 f"min_run_time must be a number of seconds greater than 0, got {self.min_run_time}"
             )
         if not _DEVICES[self.device]():
-            present = [device for device, available in _DEVICES.items() if available()]
+            present = " or ".join(device for device, there in _DEVICES.items() if there())
             raise DscalcError(
                 f"device {self.device} is not available to torch {torch.__version__} on this "
-                f"machine; use {_either(present)}"
+                f"machine; use {present}"
             )
         try:
             one = torch.ones(1, 1, 1, 1, dtype=self.torch_dtype, device=self.device)
@@ -142,7 +143,7 @@ def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
     _check(rows, settings)
     try:
         with torch.inference_mode(not settings.backward), _threads(settings.threads):
-            ways = {_name(row): row for row in rows}
+            ways = {str(row.block): row for row in rows}
             timed = {
                 part: partial(_turn, _run(candidate, settings), settings)
                 for part, candidate in _candidates(rows, settings).items()
@@ -151,30 +152,21 @@ def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
             limits = [_limits(row, settings) for row in rows]
             here = environment(settings)
     except _FAILURES as error:
-        what, fix = (
-            ("compile", "measure without compile")
-            if settings.compile
-            else ("run", "use a smaller layer or float32")
-        )
+        what, fix = "run", "use a smaller layer or float32"
+        if settings.compile:
+            what, fix = "compile", "measure without compile"
         raise DscalcError(
-            f"torch cannot {what} {_named(rows[0])} on {settings.device} in {settings.dtype} "
+            f"torch cannot {what} {_named(rows)} on {settings.device} in {settings.dtype} "
             f"({_reason(error)}); {fix}"
         ) from error
     times = {part: Time.of(taken) for part, taken in turns.items()}
     steps = {part: time for part, time in times.items() if part not in (_AS_IS, *ways)}
-    return [
-        row._replace(
-            measured=Measurement(
-                times[_AS_IS],
-                times[name],
-                steps,
-                here,
-                Speedup.of(turns[_AS_IS], turns[name]),
-                limit,
-            )
-        )
-        for (name, row), limit in zip(ways.items(), limits, strict=True)
-    ]
+    found = []
+    for (name, row), limit in zip(ways.items(), limits, strict=True):
+        speedup = Speedup.of(turns[_AS_IS], turns[name])
+        taken = Measurement(times[_AS_IS], times[name], steps, here, speedup, limit)
+        found.append(row._replace(measured=taken))
+    return found
 
 
 def alike_long(
@@ -236,28 +228,27 @@ def bytes_needed(rows: Sequence[Row], settings: Settings) -> int:
     gradients; a CPU without kernels for the dtype also unrolls the input, one element for each
     tap.
     """
-    row, bytes_ = rows[0], BYTES_PER_ELEMENT[settings.dtype]
-    sides = [row.as_is, *(row.rewritten for row in rows)]
+    bytes_ = BYTES_PER_ELEMENT[settings.dtype]
+    sides = [rows[0].as_is, *(row.rewritten for row in rows)]
     moved = sum(least_bytes(side.cost, bytes_) for side in sides)
-    assert isinstance(row.layer, Conv)
     unrolls = settings.device == "cpu" and settings.dtype != "float32"
     spare = _SPARE * (2 if settings.backward else 1)
-    return moved * (spare + (prod(row.layer.kernel_size) if unrolls else 0))
+    return moved * (spare + (prod(_conv(rows).kernel_size) if unrolls else 0))
 
 
-def _name(row: Row) -> str:
-    return str(row.block)
+def _conv(rows: Sequence[Row]) -> Conv:
+    """The layer that the rows are ways to build."""
+    conv = rows[0].layer
+    assert isinstance(conv, Conv)
+    return conv
 
 
-def _named(row: Row) -> str:
-    assert isinstance(row.layer, Conv)
-    return row.name or described(row.layer, row.block or STANDARD)
+def _named(rows: Sequence[Row]) -> str:
+    return rows[0].name or described(_conv(rows), rows[0].block or STANDARD)
 
 
 def _check(rows: Sequence[Row], settings: Settings) -> None:
-    row = rows[0]
-    assert isinstance(row.layer, Conv)
-    dims = len(row.layer.kernel_size)
+    dims = len(_conv(rows).kernel_size)
     if dims not in CONVOLUTIONS:
         raise DscalcError(f"a measured layer must have 1, 2 or 3 spatial axes, got {dims}")
     if settings.channels_last and dims not in _CHANNELS_LAST:
@@ -267,32 +258,35 @@ def _check(rows: Sequence[Row], settings: Settings) -> None:
     needed, free = bytes_needed(rows, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
-            f"{_named(row)} needs about {amount(needed)} to be measured, but "
+            f"{_named(rows)} needs about {amount(needed)} to be measured, but "
             f"{settings.device} has {amount(free)} free; use a smaller layer or batch"
         )
 
 
 def _candidates(rows: Sequence[Row], settings: Settings) -> dict[str, Candidate]:
     """The layer as it is, as each row rewrites it, and each step of a single row."""
-    row = rows[0]
-    assert isinstance(row.layer, Conv)
-    dims = len(row.layer.kernel_size)
+    row, conv = rows[0], _conv(rows)
+    dims = len(conv.kernel_size)
     layout = _CHANNELS_LAST[dims] if settings.channels_last else torch.contiguous_format
-    features = _features(row.layer, settings, layout)
+    features = _features(conv, settings, layout)
     parts = {_AS_IS: (row.as_is.steps, features)}
-    for step in row.rewritten.steps if len(rows) == 1 and len(row.rewritten.steps) > 1 else ():
-        own = step.layer
-        assert isinstance(own, Conv)
-        same = (own.in_channels, own.input_size) == (row.layer.in_channels, row.layer.input_size)
-        parts[step.name] = (step,), features if same else _features(own, settings, layout)
-    parts |= {_name(row): (row.rewritten.steps, features) for row in rows}
+    if len(rows) == 1 and len(row.rewritten.steps) > 1:
+        for step in row.rewritten.steps:
+            own = step.layer
+            assert isinstance(own, Conv)
+            same = (own.in_channels, own.input_size) == (conv.in_channels, conv.input_size)
+            parts[step.name] = (step,), features if same else _features(own, settings, layout)
+    parts |= {str(row.block): (row.rewritten.steps, features) for row in rows}
     if settings.compile:
         torch.compiler.reset()  # else, after a few layers, torch gives up and runs them uncompiled
-    return {
-        part: Candidate(module, _compiled(module) if settings.compile else module, inputs)
-        for part, (steps, inputs) in parts.items()
-        for module in [_ready(block_module(steps, "meta"), settings, layout)]
-    }
+    candidates = {}
+    for part, (steps, inputs) in parts.items():
+        module = _ready(block_module(steps, "meta"), settings, layout)
+        call: Callable[[torch.Tensor], torch.Tensor] = module
+        if settings.compile:  # shapes are constants, and nothing falls back to eager mode
+            call = torch.compile(module, fullgraph=True, dynamic=False)
+        candidates[part] = Candidate(module, call, inputs)
+    return candidates
 
 
 def _features(conv: Conv, settings: Settings, layout: torch.memory_format) -> torch.Tensor:
@@ -315,11 +309,6 @@ def _ready(module: nn.Module, settings: Settings, layout: torch.memory_format) -
         if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             part.reset_parameters()
     return module
-
-
-def _compiled(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Shapes are constants, and nothing falls back to eager mode in silence."""
-    return torch.compile(module, fullgraph=True, dynamic=False)
 
 
 def _run(candidate: Candidate, settings: Settings) -> Callable[[], object]:
@@ -478,28 +467,25 @@ def _free_bytes(device: str, meminfo: Path = Path("/proc/meminfo")) -> int | Non
     if device == "cuda":
         free: int = torch.cuda.mem_get_info()[0]
         return free
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    return next((kB * 1024 for kB in kilobytes), None)
+    available = _told(meminfo, "MemAvailable").removesuffix("kB")
+    return int(available) * 1024 if available else None
 
 
 def _processor() -> str:
+    model = _told(Path("/proc/cpuinfo"), "model name")
+    return model or platform.processor() or platform.machine()
+
+
+def _told(file: Path, name: str) -> str:
+    """What a file of ``NAME: VALUE`` first says of a name, or nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, "") or platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _reason(error: Exception) -> str:
     """The first line that says something: before it, torch may name the compiler that raised."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and not line.endswith("raised:")), repr(error))
-
-
-def _either(names: Iterable[str]) -> str:
-    return " or ".join(names)
