@@ -456,12 +456,17 @@ class _OnlyGlobal(nullcontext[None]):
 @contextmanager
 def _surroundings(device: str) -> Iterator[None]:
     """What holds around a run; all of it is put back, random states too."""
-    state = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy else None
-    fastpath = torch.backends.mha.get_fastpath_enabled()
+    mha = torch.backends.mha
     with ExitStack() as stack:
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)
+        stack.callback(random.setstate, random.getstate())
+        random.seed(0)
+        if numpy := sys.modules.get("numpy"):
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+            numpy.random.seed(0)
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        torch.default_generator.manual_seed(0)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
@@ -470,18 +475,7 @@ def _surroundings(device: str) -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.device(device))
-        torch.default_generator.manual_seed(0)
-        random.seed(0)
-        if numpy:
-            numpy.random.seed(0)
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-            random.setstate(state)
-            if numpy:
-                numpy.random.set_state(numpy_state)
+        yield
 
 
 class _Place(NamedTuple):
