@@ -144,6 +144,14 @@ def test_what_counters_see_stops_no_model(call: Callable[[torch.Tensor], torch.T
     assert audit(model, image, verify=False, quantities=True).total == plain.total
 
 
+@pytest.mark.parametrize("kernel", [2, (2, 2)])
+def test_a_pool_of_an_image_without_a_batch_has_all_its_axes(kernel: int | tuple[int, int]) -> None:
+    found = audit(nn.AvgPool2d(kernel), (8, 4, 4), quantities=True).quantities
+    assert found is not None
+    assert found["module.avg_pool.taps"] == found["module.avg_pool.windows"] == 8 * 4 * 4
+    assert found["module.avg_pool.out"] == 8 * 2 * 2
+
+
 def test_a_network_says_what_it_lists() -> None:
     from dscalc.core.quantities import of_rows
 

@@ -163,32 +163,38 @@ def _softmax(module: nn.Softmax, features: Tensor, output: Tensor) -> Found:
     yield "softmax.rows", output.numel() // (output.shape[module.dim or 0] or 1)
 
 
-def _pool(family: str) -> Book:
+def _pool(family: str, axes: int) -> Book:
     def book(module: Any, features: Tensor, output: Tensor) -> Found:
+        given = module.kernel_size, module.stride, module.padding
+        kernel, stride, padding = (_per_axis(sizes, axes) for sizes in given)
+        yield f"{family}.in", features.numel()
+        yield f"{family}.out", output.numel()
+        yield f"{family}.taps", output.numel() * prod(kernel)
+        side = module.kernel_size  # as it was given: one number, or one an axis
+        yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
+        inside = not getattr(module, "count_include_pad", False)
+        windows = list(features.shape[:-axes])  # one image may come without the axis of the batch
+        across = zip(features.shape[-axes:], output.shape[-axes:], strict=True)
+        for lengths, *way in zip(across, kernel, stride, padding, strict=True):
+            windows.append(_windows(*lengths, *way, inside=inside))
+        yield f"{family}.windows", prod(windows)
+
+    return book
+
+
+def _per_axis(given: Any, axes: int) -> tuple[int, ...]:
+    sizes = tuple(given) if isinstance(given, tuple | list) else (given,)
+    return sizes * axes if len(sizes) == 1 else sizes
+
+
+def _adaptive_pool(family: str) -> Book:
+    def book(module: nn.Module, features: Tensor, output: Tensor) -> Found:
         yield f"{family}.in", features.numel()
         yield f"{family}.out", output.numel()
         sizes = list(zip(features.shape, output.shape, strict=True))
-        if "adaptive" in family:
-            windows = [_adaptive_windows(length, found) for length, found in sizes]
-            yield f"{family}.windows", prod(windows)
-            ratio = prod(length / found for length, found in sizes[2:])
-            yield f"{family}.mean_window", int((ratio + 1) * output.numel())
-        else:
-            given = module.kernel_size, module.stride, module.padding
-            tuples = [value for value in given if isinstance(value, tuple | list)]
-            axes = len(tuples[0]) if tuples else max(output.dim() - 2, 1)
-            kernel, stride, padding = (
-                tuple(value) if value in tuples else (value,) * axes for value in given
-            )
-            yield f"{family}.taps", output.numel() * prod(kernel)
-            side = module.kernel_size  # as it was given: one number, or one an axis
-            yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
-            inside = not getattr(module, "count_include_pad", False)
-            windows = [length for length, _ in sizes[:-axes]]
-            across = sizes[-axes:]  # one image may come without the axis of the batch
-            for (length, found), *way in zip(across, kernel, stride, padding, strict=True):
-                windows.append(_windows(length, found, *way, inside=inside))
-            yield f"{family}.windows", prod(windows)
+        yield f"{family}.windows", prod(_adaptive_windows(*lengths) for lengths in sizes)
+        ratio = prod(length / found for length, found in sizes[2:])
+        yield f"{family}.mean_window", int((ratio + 1) * output.numel())
 
     return book
 
@@ -250,13 +256,13 @@ _BY_AXES: dict[str, Book] = {
     "ConvTranspose": _convolution,
     "BatchNorm": _norm("batch_norm"),
     "InstanceNorm": _norm("instance_norm"),
-    "MaxPool": _pool("max_pool"),
-    "AvgPool": _pool("avg_pool"),
-    "AdaptiveAvgPool": _pool("adaptive_avg_pool"),
-    "AdaptiveMaxPool": _pool("adaptive_max_pool"),
+    "AdaptiveAvgPool": _adaptive_pool("adaptive_avg_pool"),
+    "AdaptiveMaxPool": _adaptive_pool("adaptive_max_pool"),
 }
 _MODULES: dict[str, Book] = {
     **{f"{name}{axes}d": book for name, book in _BY_AXES.items() for axes in (1, 2, 3)},
+    **{f"MaxPool{axes}d": _pool("max_pool", axes) for axes in (1, 2, 3)},
+    **{f"AvgPool{axes}d": _pool("avg_pool", axes) for axes in (1, 2, 3)},
     **{name: _each(family) for name, family in _ACTIVATIONS.items()},
     "SyncBatchNorm": _norm("batch_norm"),
     "LayerNorm": _norm("layer_norm"),
