@@ -25,7 +25,6 @@ from dscalc.record.fields import UNITS, Unit
 from dscalc.record.report import Report
 from dscalc.words import plural, printable
 
-Key = tuple[str, str]  # module path and kind: what a row is
 Count = Callable[[tuple[Step, ...]], Counted]
 _OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -202,8 +201,9 @@ def _without_macs(path: str, kind: str, params: int, kept: str, **seen: Any) -> 
     return Row(printable(path) or "the model", kind, Shape(), side, side, kept, **seen)
 
 
-def _by_row(traced: Trace) -> dict[Key, list[Operator]]:
-    rows: dict[Key, list[Operator]] = {}
+def _by_row(traced: Trace) -> dict[tuple[str, str], list[Operator]]:
+    """The operators of each row, which is a module path and a kind."""
+    rows: dict[tuple[str, str], list[Operator]] = {}
     for operator in traced.operators:
         rows.setdefault((operator.path, operator.kind), []).append(operator)
     return rows

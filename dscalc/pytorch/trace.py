@@ -64,11 +64,13 @@ def convolution_macs(
     return features[0] * prod(weight) * prod(met[2:])
 
 
-LEAVES: dict[str, Callable[..., int]] = {
-    **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), product_macs),
-    **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), added_product_macs),
-    **dict.fromkeys(("aten::convolution", "aten::_convolution"), convolution_macs),
-    "aten::convolution_overrideable": convolution_macs,
+_COUNTED_BY: dict[Callable[..., int], str] = {
+    product_macs: "mm bmm mv dot vdot",
+    added_product_macs: "addmm baddbmm addmv",
+    convolution_macs: "convolution _convolution convolution_overrideable",
+}
+LEAVES = {
+    f"aten::{name}": formula for formula, names in _COUNTED_BY.items() for name in names.split()
 }
 
 # ---- What a row is called: the outermost composite. ----
