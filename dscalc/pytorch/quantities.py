@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -146,16 +147,13 @@ def _linear(module: nn.Linear, features: Tensor, output: Tensor) -> Found:
     yield "linear.bias.once", module.out_features if module.bias is not None else 0
 
 
-def _norm(family: str) -> Book:
-    def book(module: nn.Module, features: Tensor, output: Tensor) -> Found:
-        affine = getattr(module, "affine", False) or getattr(module, "elementwise_affine", False)
-        yield f"{family}.{'affine' if affine else 'plain'}", features.numel()
-
-    return book
+def _norm(family: str, module: nn.Module, features: Tensor, output: Tensor) -> Found:
+    affine = getattr(module, "affine", False) or getattr(module, "elementwise_affine", False)
+    yield f"{family}.{'affine' if affine else 'plain'}", features.numel()
 
 
-def _each(family: str) -> Book:
-    return lambda module, features, output: iter([(family, output.numel())])
+def _each(family: str, module: nn.Module, features: Tensor, output: Tensor) -> Found:
+    yield family, output.numel()
 
 
 def _softmax(module: nn.Softmax, features: Tensor, output: Tensor) -> Found:
@@ -163,23 +161,20 @@ def _softmax(module: nn.Softmax, features: Tensor, output: Tensor) -> Found:
     yield "softmax.rows", output.numel() // (output.shape[module.dim or 0] or 1)
 
 
-def _pool(family: str, axes: int) -> Book:
-    def book(module: Any, features: Tensor, output: Tensor) -> Found:
-        given = module.kernel_size, module.stride, module.padding
-        kernel, stride, padding = (_per_axis(sizes, axes) for sizes in given)
-        yield f"{family}.in", features.numel()
-        yield f"{family}.out", output.numel()
-        yield f"{family}.taps", output.numel() * prod(kernel)
-        side = module.kernel_size  # as it was given: one number, or one an axis
-        yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
-        inside = not getattr(module, "count_include_pad", False)
-        windows = list(features.shape[:-axes])  # one image may come without the axis of the batch
-        across = zip(features.shape[-axes:], output.shape[-axes:], strict=True)
-        for lengths, *way in zip(across, kernel, stride, padding, strict=True):
-            windows.append(_windows(*lengths, *way, inside=inside))
-        yield f"{family}.windows", prod(windows)
-
-    return book
+def _pool(family: str, axes: int, module: Any, features: Tensor, output: Tensor) -> Found:
+    given = module.kernel_size, module.stride, module.padding
+    kernel, stride, padding = (_per_axis(sizes, axes) for sizes in given)
+    yield f"{family}.in", features.numel()
+    yield f"{family}.out", output.numel()
+    yield f"{family}.taps", output.numel() * prod(kernel)
+    side = module.kernel_size  # as it was given: one number, or one an axis
+    yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
+    inside = not getattr(module, "count_include_pad", False)
+    windows = list(features.shape[:-axes])  # one image may come without the axis of the batch
+    across = zip(features.shape[-axes:], output.shape[-axes:], strict=True)
+    for lengths, *way in zip(across, kernel, stride, padding, strict=True):
+        windows.append(_windows(*lengths, *way, inside=inside))
+    yield f"{family}.windows", prod(windows)
 
 
 def _per_axis(given: Any, axes: int) -> tuple[int, ...]:
@@ -187,16 +182,13 @@ def _per_axis(given: Any, axes: int) -> tuple[int, ...]:
     return sizes * axes if len(sizes) == 1 else sizes
 
 
-def _adaptive_pool(family: str) -> Book:
-    def book(module: nn.Module, features: Tensor, output: Tensor) -> Found:
-        yield f"{family}.in", features.numel()
-        yield f"{family}.out", output.numel()
-        sizes = list(zip(features.shape, output.shape, strict=True))
-        yield f"{family}.windows", prod(_adaptive_windows(*lengths) for lengths in sizes)
-        ratio = prod(length / found for length, found in sizes[2:])
-        yield f"{family}.mean_window", int((ratio + 1) * output.numel())
-
-    return book
+def _adaptive_pool(family: str, module: nn.Module, features: Tensor, output: Tensor) -> Found:
+    yield f"{family}.in", features.numel()
+    yield f"{family}.out", output.numel()
+    sizes = list(zip(features.shape, output.shape, strict=True))
+    yield f"{family}.windows", prod(_adaptive_windows(*lengths) for lengths in sizes)
+    ratio = prod(length / found for length, found in sizes[2:])
+    yield f"{family}.mean_window", int((ratio + 1) * output.numel())
 
 
 def _adaptive_windows(length: int, found: int) -> int:
@@ -254,20 +246,20 @@ _ACTIVATIONS = {
 _BY_AXES: dict[str, Book] = {
     "Conv": _convolution,
     "ConvTranspose": _convolution,
-    "BatchNorm": _norm("batch_norm"),
-    "InstanceNorm": _norm("instance_norm"),
-    "AdaptiveAvgPool": _adaptive_pool("adaptive_avg_pool"),
-    "AdaptiveMaxPool": _adaptive_pool("adaptive_max_pool"),
+    "BatchNorm": partial(_norm, "batch_norm"),
+    "InstanceNorm": partial(_norm, "instance_norm"),
+    "AdaptiveAvgPool": partial(_adaptive_pool, "adaptive_avg_pool"),
+    "AdaptiveMaxPool": partial(_adaptive_pool, "adaptive_max_pool"),
 }
 _MODULES: dict[str, Book] = {
     **{f"{name}{axes}d": book for name, book in _BY_AXES.items() for axes in (1, 2, 3)},
-    **{f"MaxPool{axes}d": _pool("max_pool", axes) for axes in (1, 2, 3)},
-    **{f"AvgPool{axes}d": _pool("avg_pool", axes) for axes in (1, 2, 3)},
-    **{name: _each(family) for name, family in _ACTIVATIONS.items()},
-    "SyncBatchNorm": _norm("batch_norm"),
-    "LayerNorm": _norm("layer_norm"),
-    "GroupNorm": _norm("group_norm"),
-    "RMSNorm": _norm("rms_norm"),
+    **{f"MaxPool{axes}d": partial(_pool, "max_pool", axes) for axes in (1, 2, 3)},
+    **{f"AvgPool{axes}d": partial(_pool, "avg_pool", axes) for axes in (1, 2, 3)},
+    **{name: partial(_each, family) for name, family in _ACTIVATIONS.items()},
+    "SyncBatchNorm": partial(_norm, "batch_norm"),
+    "LayerNorm": partial(_norm, "layer_norm"),
+    "GroupNorm": partial(_norm, "group_norm"),
+    "RMSNorm": partial(_norm, "rms_norm"),
     "Linear": _linear,
     "Softmax": _softmax,
     "Upsample": _upsample,
@@ -301,12 +293,11 @@ def _both_ends(name: str, elements: int, args: Any, kwargs: Any, output: Any) ->
     yield f"{name}.out", output.numel()
 
 
-def _norm_call(weight_at: int) -> Call:
-    def book(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
-        affine = _argument(args, kwargs, weight_at, "weight") is not None
-        yield f"{name}.{'affine' if affine else 'plain'}", elements
-
-    return book
+def _norm_call(
+    weight_at: int, name: str, elements: int, args: Any, kwargs: Any, output: Any
+) -> Found:
+    affine = _argument(args, kwargs, weight_at, "weight") is not None
+    yield f"{name}.{'affine' if affine else 'plain'}", elements
 
 
 def _softmax_call(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
@@ -336,10 +327,10 @@ _FUNCTIONS: dict[str, Call] = {
     "mean": _both_ends,
     "softmax": _softmax_call,
     "interpolate": _upsample_call,
-    "batch_norm": _norm_call(3),
-    "instance_norm": _norm_call(3),
-    "layer_norm": _norm_call(2),
-    "group_norm": _norm_call(2),
-    "rms_norm": _norm_call(2),
+    "batch_norm": partial(_norm_call, 3),
+    "instance_norm": partial(_norm_call, 3),
+    "layer_norm": partial(_norm_call, 2),
+    "group_norm": partial(_norm_call, 2),
+    "rms_norm": partial(_norm_call, 2),
     **dict.fromkeys(("matmul", "mm", "bmm"), _product),
 }  # fmt: skip
