@@ -488,16 +488,7 @@ class _Place(NamedTuple):
     holds: frozenset[int]  # ids of its own parameters
 
 
-class _Seen(NamedTuple):
-    """An operator that came to the mode."""
-
-    func: Any
-    name: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    tensors: list[Tensor]
-    path: str
-    weight: nn.Parameter | None
+_Origin = tuple[str, nn.Parameter | None]  # a path, and the parameter that is multiplied with
 
 
 class _Composite(NamedTuple):
@@ -581,7 +572,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._forward = path
             output = forward(*args, **kwargs)
             middle = self._torch_macs()
-            before, self._inside = self._inside, self._composite("conv", path, None)
+            before, self._inside = self._inside, self._composite("conv", (path, None))
             mine, self.operators = self.operators, found.operators
             with self._observer.paused() if self._observer else nullcontext():
                 beside = block(*args, *kwargs.values())
@@ -597,20 +588,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         name = _name(func)
         tensors = list(_tensors((*args, *kwargs.values())))
-        path, weight = self._origin(tensors)
+        origin = self._origin(tensors)
         if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
-            self._not_known(name, path, name)
+            self._not_known(name, origin, name)
             return func(*args, **kwargs)
         if has_no_macs(func):
             if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
                 # Its meta kernel is Python, and a third of an audit; its caller checks the shapes.
                 return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
             return func(*args, **kwargs)
-        seen = _Seen(func, name, args, kwargs, tensors, path, weight)
-        return self._count(seen) if name in LEAVES else self._take_apart(seen)
+        see = self._count if name in LEAVES else self._take_apart
+        return see(func, name, args, kwargs, tensors, origin)
 
-    def _origin(self, tensors: list[Tensor]) -> tuple[str, nn.Parameter | None]:
-        """The path of an operator, and the parameter that it multiplies with."""
+    def _origin(self, tensors: list[Tensor]) -> _Origin:
         # A view of a parameter, such as one third of in_proj_weight, counts as the parameter.
         origins = [self._owners.get(id(t)) or self._owners.get(id(t._base)) for t in tensors]
         owned = [origin for origin in origins if origin]
@@ -624,24 +614,23 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             path = running.path
         return path, weight if weight.dim() > 1 else None
 
-    def _composite(
-        self, kind: str, path: str, weight: nn.Parameter | None, conv: Conv | None = None
-    ) -> _Composite:
+    def _composite(self, kind: str, origin: _Origin, conv: Conv | None = None) -> _Composite:
         self._calls += 1
-        return _Composite(kind, self._calls, path, weight, conv)
+        return _Composite(kind, self._calls, *origin, conv)
 
-    def _not_known(self, name: str, path: str, kind: str) -> None:
-        self.unknown_in[path, kind.removeprefix("aten::")][name] += 1
+    def _not_known(self, name: str, origin: _Origin, kind: str) -> None:
+        self.unknown_in[origin[0], kind.removeprefix("aten::")][name] += 1
 
-    def _take_apart(self, seen: _Seen) -> Any:
-        func, name, args, kwargs, tensors, path, weight = seen
+    def _take_apart(
+        self, func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], origin: _Origin
+    ) -> Any:
         before = self._inside, self._string_padding
         kind = KINDS.get(name.removeprefix("aten::"))
         if kind and not self._inside:
             conv = _linear(args) if kind == "linear" else None
-            self._inside = self._composite(kind, path, weight, conv)
+            self._inside = self._composite(kind, origin, conv)
             if any(tensor.is_complex() for tensor in tensors):
-                self._not_known(f"{name} on complex numbers", path, kind)
+                self._not_known(f"{name} on complex numbers", origin, kind)
         if kind == "conv" and len(args) > 4 and isinstance(args[4], str):
             self._string_padding = args[4], args[0].shape
         # mkldnn would make one operator of an LSTM; without it convolutions are slow.
@@ -652,19 +641,20 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._inside, self._string_padding = before
         if output is NotImplemented:
-            self._not_known(name, path, name)
+            self._not_known(name, origin, name)
             return func(*args, **kwargs)
         return output
 
-    def _count(self, seen: _Seen) -> Any:
-        func, name, args, kwargs, tensors, path, weight = seen
+    def _count(
+        self, func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], origin: _Origin
+    ) -> Any:
         output = func(*args, **kwargs)
         if any(tensor.is_complex() for tensor in tensors):
             if not self._inside:  # then that is named
-                self._not_known(f"{name} on complex numbers", path, name)
+                self._not_known(f"{name} on complex numbers", origin, name)
             return output
         if any(tensor.layout != torch.strided for tensor in tensors):
-            self._not_known(f"{name} on sparse tensors", path, name)
+            self._not_known(f"{name} on sparse tensors", origin, name)
             return output
         shapes: list[Any] = [tuple(arg.shape) if isinstance(arg, Tensor) else arg for arg in args]
         macs = LEAVES[name](*shapes, output=tuple(output.shape))
@@ -673,7 +663,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "convolution" in name:
             conv = _convolution(*shapes, output=tuple(output.shape), asked=self._string_padding)
             kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
-        within = self._inside or self._composite(kind, path, weight)
+        within = self._inside or self._composite(kind, origin)
         if within.path in self.in_place and within.path != self._forward:
             self.functional.add(within.path)
         self.operators.append(
