@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from dscalc import words
-from dscalc.commands.options import OutputOptions, command_line
-from dscalc.commands.verdict import Verdict
+from dscalc.commands.options import CheckOptions, OutputOptions, ReportOptions, command_line
+from dscalc.commands.verdict import Verdict, named
 from dscalc.core.blocks import Block, Step
 from dscalc.core.row import Count, Counted, Row, proved
 from dscalc.errors import CrosscheckError, DscalcError
@@ -49,8 +49,7 @@ class Asked:
                 raise DscalcError(f"--plot and --output both name {output.plot}; name two files")
         if output.get_rows and not output.get:
             raise DscalcError("--rows needs --get FIELD")
-        self.block = block
-        self.baseline = baseline
+        self.command, self.block, self.output, self.baseline = command, block, output, baseline
         known = plain = partial(find, command=command, block=block, unit=output.unit)
         if baseline:
             from dscalc.record.baseline import find_of_total
@@ -74,12 +73,38 @@ class Asked:
         if self.selection:
             self.fields += self.selection.fields
 
-    def refuse_many(self, count: int, output: OutputOptions) -> None:
+    @property
+    def streamed(self) -> bool:
+        """Whether each row is written as soon as it is known; a picture needs them all."""
+        output = self.output
+        return not output.plot and (output.format in ("csv", "jsonl") or bool(output.get))
+
+    def proves(self, check: CheckOptions, by_default: bool) -> bool:
+        """Whether to cross-check: bare values only if they need it."""
+        return check.wanted(by_default and not self.get, self.fields)
+
+    def report(
+        self,
+        title: str,
+        rows: Iterable[Row] = (),
+        total: Row | None = None,
+        notes: Iterable[str] = (),
+    ) -> Report:
+        """A report of rows; those that are alternatives are given where it is written."""
+        unit = self.output.unit
+        return Report(self.command, self.block, rows, total, title=title, notes=[*notes], unit=unit)
+
+    def refuse_many(self, count: int) -> None:
         """Refuse more rows than can be held, where all of them are held at once."""
         if self.selection and self.selection.holds_all:
-            _refuse_many(count, "--sort", "add --top N")
-        elif not self.selection and not is_streamed(output):
-            _refuse_many(count, "--plot" if output.plot else output.format)
+            what, instead = "--sort", "add --top N"
+        elif self.selection or self.streamed:
+            return
+        else:
+            what = "--plot" if self.output.plot else self.output.format
+            instead = "use only -f csv or -f jsonl, or add --top N"
+        if count > _MOST_ROWS:
+            raise DscalcError(f"{what} takes at most {_MOST_ROWS:,} rows, got {count:,}; {instead}")
 
     def shown(
         self,
@@ -106,15 +131,25 @@ class Asked:
             rows = counted(self.selection.of(rows))
         for row in rows:
             if row.crosscheck == "mismatch" and not told:
-                self.verdict.crosscheck(row, report, partial(name, row))
+                self.verdict.crosscheck(row, report, name)
             if self.verdict.asserts:
-                self.verdict.check(row, partial(name, row))
+                self.verdict.check(row, name)
             yield row
 
     def conclude_selection(self, name: Callable[[Row], str]) -> None:
         """Where no row satisfies --where, the answer is no."""
         if self.selection and self.selection.none_left:
             self.verdict.fails(self.selection.why_none(name))
+
+    def write(self, report: Report) -> None:
+        """Write a report, or the fields of --get alone; and draw it where that is asked for."""
+        with _drawn(report, self.output.plot):
+            if self.get:
+                whole = None if self.output.get_rows else report.total
+                rows = report.rows if whole is None else [whole]
+                write_pieces(text.bare(rows, self.get), self.output)
+            else:
+                write(report, self.output)
 
 
 def _selection(output: OutputOptions, known: Callable[[str], Field]) -> "Selection | None":
@@ -211,22 +246,16 @@ def _drawn(report: Report, file: Path | None) -> Iterator[None]:
             yield
 
 
-def is_streamed(output: OutputOptions) -> bool:
-    """Whether each row is written as soon as it is known; a picture needs them all."""
-    return not output.plot and (output.format in ("csv", "jsonl") or bool(output.get))
-
-
 def write_alternatives(
     report: Report,
     rows: Iterator[Row],
     asked: Asked,
-    output: OutputOptions,
     name: Callable[[Row], str],
     left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Write rows that have no total; ``left_out`` counts meanwhile why some do not exist."""
-    if is_streamed(output):
-        write(replace(report, rows=rows), output, asked.get)
+    if asked.streamed:
+        asked.write(replace(report, rows=rows))
         for note in _left_out_notes(left_out):
             asked.verdict.note(note)
         asked.conclude_selection(name)
@@ -235,7 +264,7 @@ def write_alternatives(
         held = list(islice(rows, _MOST_ROWS))
         if next(rows, None):
             raise DscalcError(
-                f"more than {_MOST_ROWS:,} rows are left, too many for {output.format}; "
+                f"more than {_MOST_ROWS:,} rows are left, too many for {asked.output.format}; "
                 "narrow --where, or add --top N"
             )
         notes = _left_out_notes(left_out)
@@ -246,34 +275,29 @@ def write_alternatives(
         asked.conclude_selection(name)
         selected = [asked.selection.sentence()] if asked.selection else []
         notes = [*report.notes, *selected, *notes]
-        report = replace(report, rows=held, selected=bool(selected), notes=notes)
-        write(replace(report, checks=asked.verdict.checks), output, asked.get)
+        checks = asked.verdict.checks
+        asked.write(replace(report, rows=held, notes=notes, checks=checks, selected=bool(selected)))
 
 
-def write_with_total(report: Report, asked: Asked, output: OutputOptions) -> None:
+def write_with_total(report: Report, asked: Asked) -> None:
     """Write those rows that are asked for of all that make the total, which stays the total."""
-
-    def name(row: Row) -> str:
-        return row.name or ""
-
     if asked.baseline:
         from dscalc.record.baseline import compared
 
         report = compared(report, asked.baseline)
     whole, rows, notes = report.total, list(report.rows), report.notes
     assert whole is not None
-    asked.verdict.check(whole, each=False)
+    asked.verdict.check(whole, lambda _: "", each=False)
     if asked.selection:
         everything, rows = rows, list(asked.selection.of(rows))
-        asked.conclude_selection(name)
+        asked.conclude_selection(named)
         kept = {id(row) for row in rows}
         hidden = [row for row in everything if id(row) not in kept]
         selected = [asked.selection.sentence()] if asked.selection.leaves_out else []
-        notes = [*selected, *_hidden_notes(hidden, UNITS[output.unit][0]), *notes]
+        notes = [*selected, *_hidden_notes(hidden, UNITS[report.unit][0]), *notes]
     for row in rows:
-        asked.verdict.check(row, partial(name, row), each=True)
-    shown = replace(report, rows=rows, notes=notes, checks=asked.verdict.checks)
-    write(shown, output, asked.get)
+        asked.verdict.check(row, each=True)
+    asked.write(replace(report, rows=rows, notes=notes, checks=asked.verdict.checks))
 
 
 def _hidden_notes(rows: list[Row], label: str) -> list[str]:
@@ -295,16 +319,9 @@ def _left_out_notes(left_out: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _refuse_many(
-    count: int, what: str, instead: str = "use only -f csv or -f jsonl, or add --top N"
-) -> None:
-    if count > _MOST_ROWS:
-        raise DscalcError(f"{what} takes at most {_MOST_ROWS:,} rows, got {count:,}; {instead}")
-
-
-def counter(verdict: Verdict, verbose: bool) -> Count:
+def counter(asked: Asked) -> Count:
     """The cross-check; where it cannot count, it says so and the formulas stand alone."""
-    broken = False
+    verdict, broken = asked.verdict, False
 
     @lru_cache(maxsize=1024)  # the same layer comes again in a grid or a network
     def counted(steps: tuple[Step, ...]) -> Counted | None:
@@ -320,7 +337,7 @@ def counter(verdict: Verdict, verbose: bool) -> Count:
             return None
         try:
             found = count(steps)
-            if verbose:
+            if asked.output.verbose:
                 verdict.say(f"counted by {versions()}: {found}")
             return found
         except CrosscheckError as error:
@@ -342,17 +359,12 @@ def watched(
     return table.progress(layers, count, sys.stderr, doing)
 
 
-def write(
-    report: Report,
-    output: OutputOptions,
-    wanted: Sequence[Field] = (),
-) -> None:
-    """Write a report, or the ``wanted`` fields of it alone; and draw it where that is asked for."""
-    with _drawn(report, output.plot):
-        write_pieces(_pieces(report, output, wanted), output)
+def write(report: Report, output: ReportOptions) -> None:
+    """Write a report in its format."""
+    write_pieces(_pieces(report, output), output)
 
 
-def write_pieces(pieces: Iterable[str], output: OutputOptions) -> None:
+def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
     """Write text to stdout, or to the file, whole or not at all."""
     if output.file is None:
         sys.stdout.writelines(pieces)
@@ -364,14 +376,7 @@ def write_pieces(pieces: Iterable[str], output: OutputOptions) -> None:
         stream.writelines(pieces)
 
 
-def _pieces(
-    report: Report,
-    output: OutputOptions,
-    wanted: Sequence[Field],
-) -> Iterable[str]:
-    if wanted:
-        whole = None if output.get_rows else report.total
-        return text.bare(report.rows if whole is None else [whole], wanted)
+def _pieces(report: Report, output: ReportOptions) -> Iterable[str]:
     if output.format == "csv":
         return text.csv(report)
     if output.format == "jsonl":
@@ -383,7 +388,7 @@ def _pieces(
     return sheet_pieces(sheet.of(report), output)
 
 
-def sheet_pieces(shown: "Sheet", output: OutputOptions) -> Iterable[str]:
+def sheet_pieces(shown: "Sheet", output: ReportOptions) -> Iterable[str]:
     """A sheet in one of the formats that people read."""
     match output.format:
         case "markdown":

@@ -8,12 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import (
-    Asked,
-    torch_needed,
-    watched,
-    write_alternatives,
-)
+from dscalc.commands.answer import Asked, torch_needed, watched, write_alternatives
 from dscalc.commands.options import (
     BlockOptions,
     LayerOptions,
@@ -28,7 +23,6 @@ from dscalc.core.describe import described, titled
 from dscalc.core.row import Row, existing, layer_row
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
-from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc bench 512 512 3 14
@@ -132,8 +126,8 @@ def bench(
     block = STANDARD if several else blocks[0]
     asked = Asked("bench", block, output)
     verdict = asked.verdict
-    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
-    asked.refuse_many(layers.count * len(blocks), output)
+    layers = Grid(**vars(sizes), **layer.parsed(), **scale.parsed())
+    asked.refuse_many(layers.count * len(blocks))
     single = layers.count == 1
     if single and not several and output.plot:
         raise DscalcError(
@@ -146,7 +140,7 @@ def bench(
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds, backward)
     like = next(iter(layers))
     title = titled(like, layers.count, block, one_position=layers.one_position)
-    report = Report("bench", block, [], title=title, unit=output.unit)
+    report = asked.report(title)
     left_out: Counter[str] = Counter()
     by_name = single and "all" not in rewriting.as_.split(",")
     interrupted = False
@@ -175,5 +169,5 @@ def bench(
             interrupted = True
 
     shown = asked.shown(rows(), report, None, name)
-    write_alternatives(report, shown, asked, output, name, left_out)
+    write_alternatives(report, shown, asked, name, left_out)
     return 130 if interrupted else verdict.conclude()

@@ -4,12 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
 
-from dscalc.commands.answer import (
-    Asked,
-    counter,
-    watched,
-    write_alternatives,
-)
+from dscalc.commands.answer import Asked, counter, watched, write_alternatives
 from dscalc.commands.options import (
     CheckOptions,
     LayerOptions,
@@ -26,7 +21,6 @@ from dscalc.core.row import Row, cheapest_first
 from dscalc.core.work import worked
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
-from dscalc.record.report import Report
 
 EXAMPLES = """
   dscalc blocks 256 256 3 56
@@ -63,17 +57,15 @@ def blocks(
     if STANDARD not in chosen:
         chosen.append(STANDARD)
     asked = Asked("blocks", STANDARD, output)
-    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **layer.parsed(), **scale.parsed())
-    asked.refuse_many(layers.count * len(chosen), output)
+    layers = Grid(**vars(sizes), **layer.parsed(), **scale.parsed())
+    asked.refuse_many(layers.count * len(chosen))
     like = next(iter(layers))
     single = layers.count == 1
     if work and not single:
         raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
-    count = None
-    if check.wanted(single and not output.get, asked.fields):
-        count = counter(asked.verdict, output.verbose)
+    count = counter(asked) if asked.proves(check, by_default=single) else None
     title = titled(like, layers.count, STANDARD, one_position=layers.one_position)
-    report = Report("blocks", STANDARD, [], title=title, unit=output.unit)
+    report = asked.report(title)
     left_out: Counter[str] = Counter()
 
     def name(row: Row) -> str:
@@ -94,5 +86,5 @@ def blocks(
                 report.notes.extend(worked(row.layer, row.block or STANDARD))
             yield row
 
-    write_alternatives(report, shown(), asked, output, name, left_out)
+    write_alternatives(report, shown(), asked, name, left_out)
     return asked.verdict.conclude()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, cast
 import typer
 
 from dscalc.commands.answer import write
-from dscalc.commands.options import OutputOptions, ReportOptions
+from dscalc.commands.options import ReportOptions
 from dscalc.core.blocks import STANDARD
 from dscalc.inputs.budgets import Budget, find_budgets, read_budgets
 from dscalc.record.report import Check, Report
@@ -121,9 +121,7 @@ def check(
     for line in said:
         sys.stderr.write(f"{printable(line)}\n")
     report = Report("check", STANDARD, cast(Any, outcomes), title=_title(outcomes))
-    shown = OutputOptions()
-    shown.format, shown.file = output.format, output.file
-    write(report, shown)
+    write(report, output)
     return worst
 
 

@@ -7,13 +7,7 @@ from dataclasses import replace
 from operator import gt
 from typing import TYPE_CHECKING
 
-from dscalc.commands.answer import (
-    Asked,
-    counter,
-    watched,
-    write,
-    write_alternatives,
-)
+from dscalc.commands.answer import Asked, counter, watched, write_alternatives
 from dscalc.commands.options import (
     BlockOptions,
     CheckOptions,
@@ -67,14 +61,14 @@ def compare(
     asked = Asked("compare", block, output)
     verdict = asked.verdict
     options = layer.parsed()
-    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **options, **scale.parsed())
+    layers = Grid(**vars(sizes), **options, **scale.parsed())
     single = layers.count == 1
     if single and output.plot:
         raise DscalcError(
             "--plot needs a grid; give a list or a range, such as 32:1024:x2 for OC, or drop it"
         )
-    verify = check.wanted(single and conventions.proved and not output.get, asked.fields)
-    count = counter(verdict, output.verbose) if verify else None
+    proves = asked.proves(check, by_default=single and conventions.proved)
+    count = counter(asked) if proves else None
     like = next(iter(layers))
     title = titled(like, layers.count, block, one_position=layers.one_position)
     if work and not single:
@@ -88,7 +82,7 @@ def compare(
         lines.append(beyond_one_position(like, block, options["padding"]))
     elif single and any(map(gt, like.kernel_size, [2 * size - 1 for size in like.input_size])):
         lines.append("some taps of the filter read only padding; the order is IC OC F D")
-    report = Report("compare", block, [], title=title, unit=output.unit, notes=lines)
+    report = asked.report(title, notes=lines)
     if conventions.asked:
         from dscalc.commands.conventions import answer_layer
 
@@ -99,15 +93,13 @@ def compare(
         verdict.worse(answer_layer(layer_row(like, block), report, count, conventions, output))
         return verdict.exit_code
     if single and not asked.selection:
-        _show_layer(layer_row(like, block), report, count, asked, output)
+        _show_layer(layer_row(like, block), report, count, asked)
     else:
-        _show_grid(layers, report, count, asked, output)
+        _show_grid(layers, report, count, asked)
     return verdict.conclude()
 
 
-def _show_layer(
-    row: Row, report: Report, count: Count | None, asked: Asked, output: OutputOptions
-) -> None:
+def _show_layer(row: Row, report: Report, count: Count | None, asked: Asked) -> None:
     def shown(report: Report, *, pending: bool = False) -> "Sheet":
         from dscalc.report import sheet
 
@@ -120,6 +112,7 @@ def _show_layer(
         checks = asked.verdict.checks
         return replace(report, rows=[row], total=total([row]), checks=checks)
 
+    output = asked.output
     live = output.format == "table" and not output.file and not output.get and sys.stdout.isatty()
     with asked.verdict.held():
         if count and live:
@@ -130,13 +123,11 @@ def _show_layer(
                 replaced(shown(answer(proved(row, count))))
         else:
             found = answer(proved(row, count) if count else row)
-            write(replace(found, total=None) if asked.get else found, output, asked.get)
+            asked.write(replace(found, total=None) if asked.get else found)
 
 
-def _show_grid(
-    layers: Grid, report: Report, count: Count | None, asked: Asked, output: OutputOptions
-) -> None:
-    asked.refuse_many(layers.count, output)
+def _show_grid(layers: Grid, report: Report, count: Count | None, asked: Asked) -> None:
+    asked.refuse_many(layers.count)
     left_out: Counter[str] = Counter()
 
     def name(row: Row) -> str:
@@ -144,8 +135,8 @@ def _show_grid(
         return described(row.layer, report.block)
 
     def rows() -> Iterator[Row]:
-        shown = watched(layers, layers.count, output) if count else layers
+        shown = watched(layers, layers.count, asked.output) if count else layers
         return existing(shown, [report.block], left_out)
 
     shown = asked.shown(rows(), report, count, name)
-    write_alternatives(report, shown, asked, output, name, left_out)
+    write_alternatives(report, shown, asked, name, left_out)

@@ -24,6 +24,7 @@ from dscalc.commands.options import (
     only_option,
 )
 from dscalc.commands.since import BaselineOptions
+from dscalc.commands.verdict import named
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
@@ -139,7 +140,7 @@ def model(
     before = held_against.read(ctx, "model", block)
     asked = Asked("model", block, output, before)
     verdict = asked.verdict
-    verify = check.wanted(conventions.proved and not output.get, asked.fields)
+    verify = asked.proves(check, by_default=conventions.proved)
     levels = words.whole(depth, "--depth") if depth is not None else None
     samples = words.whole(batch, "--batch")
     arguments = words.keywords(kwargs, "--kwargs")
@@ -183,7 +184,7 @@ def model(
         with torch_defaults():
             report, *_ = traced(target)
         for row in report.rows:
-            verdict.crosscheck(row, report, partial(str, row.name))
+            verdict.crosscheck(row, report)
         for fault in report.faults:
             verdict.differs(fault)
         whole = report.total
@@ -195,7 +196,7 @@ def model(
         return report
 
     if len(targets) > 1:
-        _show_totals(targets, audited, asked, output)
+        _show_totals(targets, audited, asked)
         return verdict.conclude()
     if conventions.asked:
         from dscalc.commands.conventions import answer_model
@@ -208,13 +209,11 @@ def model(
         report = audited(targets[0])
         if levels:
             report = replace(report, rows=summed_by_path(report.rows, levels))
-        write_with_total(report, asked, output)
+        write_with_total(report, asked)
     return verdict.conclude()
 
 
-def _show_totals(
-    targets: list[str], audited: Callable[[str], Report], asked: Asked, output: OutputOptions
-) -> None:
+def _show_totals(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> None:
     """A row for each model, of its totals; one that has no answer hides no other."""
 
     def rows() -> Iterator[Row]:
@@ -227,10 +226,6 @@ def _show_totals(
             assert whole is not None
             yield whole._replace(name=target, kind="model")
 
-    def name(row: Row) -> str:
-        return row.name or ""
-
-    title = f"{len(targets):,} models"
-    report = Report("model", asked.block, [], title=title, unit=output.unit)
-    shown = asked.shown(rows(), report, None, name, told=True)
-    write_alternatives(report, shown, asked, output, name)
+    report = asked.report(f"{len(targets):,} models")
+    shown = asked.shown(rows(), report, None, named, told=True)
+    write_alternatives(report, shown, asked, named)

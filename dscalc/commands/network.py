@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dscalc import words
-from dscalc.commands.answer import (
-    Asked,
-    counter,
-    watched,
-    write_alternatives,
-    write_with_total,
-)
+from dscalc.commands.answer import Asked, counter, watched, write_alternatives, write_with_total
 from dscalc.commands.options import (
     CheckOptions,
     ConventionOptions,
@@ -40,7 +34,6 @@ from dscalc.inputs.network import (
     source_text,
     titled,
 )
-from dscalc.record.report import Report
 from dscalc.words import Size
 
 if TYPE_CHECKING:  # few runs have one
@@ -168,15 +161,14 @@ def network(
         ctx, "network", block, partial(_layers, variants[0])
     )
     asked = Asked("network", block, output, before)
-    count = None
-    if check.wanted(conventions.proved and not output.get and not several, asked.fields):
-        count = counter(asked.verdict, output.verbose)
+    proves = asked.proves(check, by_default=conventions.proved and not several)
+    count = counter(asked) if proves else None
     if several:
-        _show_totals(sources, variants, asked, count, output)
+        _show_totals(sources, variants, asked, count)
     else:
         [variant] = variants
         load = partial(load_network, sources[0], **variant)
-        _show_rows(sources[0], load, asked, count, output, conventions)
+        _show_rows(sources[0], load, asked, count, conventions)
     return asked.verdict.conclude()
 
 
@@ -194,29 +186,26 @@ def _show_rows(
     load: "partial[list[Row]]",
     asked: Asked,
     count: Count | None,
-    output: OutputOptions,
     conventions: ConventionOptions,
 ) -> None:
     rows = load()
-    asked.refuse_many(len(rows), output)
+    asked.refuse_many(len(rows))
     with asked.verdict.held():
         if count:
-            rows = [proved(row, count) for row in watched(rows, len(rows), output)]
+            rows = [proved(row, count) for row in watched(rows, len(rows), asked.output)]
         rows, sums = with_shares(rows), total(rows)
-        report = Report(
-            "network", asked.block, rows, sums, title=titled(source, rows, load.keywords),
-            notes=_notes(rows, asked.block), unit=output.unit,
-        )  # fmt: skip
+        title = titled(source, rows, load.keywords)
+        report = asked.report(title, rows, sums, _notes(rows, asked.block))
         if conventions.asked:
             from dscalc.commands.conventions import SIZES, answer_rows
 
             sizes = SIZES if source != "-" else ()  # which can be read once
             sized = ((size, load(input_size=size)) for size in sizes)
-            asked.verdict.worse(answer_rows(report, conventions, output, sized))
+            asked.verdict.worse(answer_rows(report, conventions, asked.output, sized))
             return
         for row in rows:
-            asked.verdict.crosscheck(row, report, partial(str, row.name))
-        write_with_total(report, asked, output)
+            asked.verdict.crosscheck(row, report)
+        write_with_total(report, asked)
 
 
 def _show_totals(
@@ -224,10 +213,9 @@ def _show_totals(
     variants: list[dict[str, Any]],
     asked: Asked,
     count: Count | None,
-    output: OutputOptions,
 ) -> None:
     """A row for each network at each scale, of its totals."""
-    asked.refuse_many(len(sources) * len(variants), output)
+    asked.refuse_many(len(sources) * len(variants))
 
     def rows() -> Iterator[Row]:
         for source in sources:
@@ -249,8 +237,8 @@ def _show_totals(
         return f"{row.name}, {width}{words.times(row.layer.input_size)}"
 
     title = f"{len(sources) * len(variants):,} networks"
-    report = Report("network", asked.block, [], title=title, unit=output.unit)
-    write_alternatives(report, asked.shown(rows(), report, None, name), asked, output, name)
+    report = asked.report(title)
+    write_alternatives(report, asked.shown(rows(), report, None, name), asked, name)
 
 
 def _shipped(baseline: Path | None, options: dict[str, Any]) -> "Baseline | None":

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.row import Row
@@ -15,6 +16,11 @@ if TYPE_CHECKING:  # few runs assert anything
     from dscalc.checks.assertion import Assertion
 
 _MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
+
+
+def named(row: Row) -> str:
+    """What a row is called; the only layer is not."""
+    return row.name or ""
 
 
 class Verdict:
@@ -75,7 +81,7 @@ class Verdict:
         if self._failed["error"] <= _MOST_LINES:
             self.say(f"error: {reason}")
 
-    def crosscheck(self, row: Row, report: Report, name: Callable[[], str] = str) -> None:
+    def crosscheck(self, row: Row, report: Report, name: Callable[[Row], str] = named) -> None:
         """Say where the counts of a row differ from its formulas."""
         if row.crosscheck != "mismatch":
             return
@@ -86,14 +92,16 @@ class Verdict:
             and field.formula
             and (expected := field.formula(row)) != (found := field.read(row))
         ]
-        self._fail("mismatch", name, "; ".join(differences) or "a step differs")
+        self._fail("mismatch", "; ".join(differences) or "a step differs", partial(name, row))
 
     @property
     def asserts(self) -> bool:
         """Whether there is anything to check."""
         return bool(self._checks)
 
-    def check(self, row: Row, name: Callable[[], str] = str, *, each: bool | None = None) -> None:
+    def check(
+        self, row: Row, name: Callable[[Row], str] = named, *, each: bool | None = None
+    ) -> None:
         """Say which assertions a row fails: all, those of each row, or those of the total."""
         for assertion, check in self._checks.items():
             if each is not None and assertion.each is not each:
@@ -111,9 +119,10 @@ class Verdict:
                     reason = f"{assertion.field.name} is {exact(value)}"
                     if assertion.of_baseline:
                         reason += f"; baseline is {exact(assertion.field.read(self._baseline))}"
-                    self._fail(assertion.text, name, reason)
+                    self._fail(assertion.text, reason, partial(name, row))
             if _decides(check, holds, value):
-                check, self._deciding[assertion] = check._replace(value=value), name
+                check = check._replace(value=value)
+                self._deciding[assertion] = partial(name, row)
             self._checks[assertion] = check._replace(
                 holds=check.holds and holds,
                 rows=check.rows + 1,
@@ -122,7 +131,7 @@ class Verdict:
 
     def differs(self, reason: str) -> None:
         """A cross-check differs."""
-        self._fail("mismatch", str, reason)
+        self._fail("mismatch", reason)
 
     def worse(self, code: int) -> None:
         """Another exit code, if that is worse."""
@@ -146,8 +155,8 @@ class Verdict:
                 self.note(f"holds: {check.assertion}{rows}")
         return self.exit_code
 
-    def _fail(self, kind: str, name: Callable[[], str], reason: str) -> None:
-        self.exit_code = max(self.exit_code, 1)
+    def _fail(self, kind: str, reason: str, name: Callable[[], str] = str) -> None:
+        self.worse(1)
         self._failed[kind] += 1
         if self._failed[kind] <= _MOST_LINES:
             self.note(": ".join(part for part in ("failed", kind, name(), reason) if part))
