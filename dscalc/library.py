@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from dscalc.core.conv import Conv
     from dscalc.core.patterns import Patterns
-    from dscalc.core.row import Count, Row
+    from dscalc.core.row import Row
     from dscalc.core.scale import Multiplier
     from dscalc.record.report import Report
     from dscalc.words import Padding, Size
@@ -199,5 +199,4 @@ def _proved(rows: "list[Row]", verify: bool) -> "list[Row]":
     from dscalc.core.row import proved
     from dscalc.pytorch.crosscheck import count
 
-    counting: Count = count
-    return [proved(row, counting) for row in rows]
+    return [proved(row, count) for row in rows]

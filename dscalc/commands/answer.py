@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dscalc import words
 from dscalc.commands.options import CheckOptions, OutputOptions, ReportOptions, command_line
@@ -83,16 +83,9 @@ class Asked:
         """Whether to cross-check: bare values only if they need it."""
         return check.wanted(by_default and not self.get, self.fields)
 
-    def report(
-        self,
-        title: str,
-        rows: Iterable[Row] = (),
-        total: Row | None = None,
-        notes: Iterable[str] = (),
-    ) -> Report:
+    def report(self, title: str, rows: Iterable[Row] = (), **more: Any) -> Report:
         """A report of rows; those that are alternatives are given where it is written."""
-        unit = self.output.unit
-        return Report(self.command, self.block, rows, total, title=title, notes=[*notes], unit=unit)
+        return Report(self.command, self.block, rows, title=title, unit=self.output.unit, **more)
 
     def refuse_many(self, count: int) -> None:
         """Refuse more rows than can be held, where all of them are held at once."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -32,6 +33,9 @@ EXAMPLES = """
 """
 
 
+_measure = partial(typer.Option, rich_help_panel="Measurement")
+
+
 @dataclass(eq=False, repr=False)
 class SeveralBlocksOptions(BlockOptions):
     """What the layer is rewritten as, which may be several."""
@@ -41,7 +45,6 @@ class SeveralBlocksOptions(BlockOptions):
         as_option(
             help="Block that replaces the standard convolution, several such as "
             "separable,grouped:8, or all.",
-            rich_help_panel="Layer",
         ),
     ] = "separable"
 
@@ -61,53 +64,37 @@ def bench(
     output: OutputOptions,
     device: Annotated[
         Literal["cpu", "cuda", "mps"],
-        typer.Option("--device", help="Device to run on.", rich_help_panel="Measurement"),
+        _measure("--device", help="Device to run on."),
     ] = "cpu",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        typer.Option(
-            "--dtype", help="Type of weights and feature maps.", rich_help_panel="Measurement"
-        ),
+        _measure("--dtype", help="Type of weights and feature maps."),
     ] = "float32",
     threads: Annotated[
         str | None,
-        typer.Option(
-            "--threads",
-            metavar="N",
-            help="Threads on the CPU. Default: as many as torch uses.",
-            rich_help_panel="Measurement",
+        _measure(
+            "--threads", metavar="N", help="Threads on the CPU. Default: as many as torch uses."
         ),
     ] = None,
     channels_last: Annotated[
         bool,
-        typer.Option(
-            "--channels-last", help="Use the channels-last layout.", rich_help_panel="Measurement"
-        ),
+        _measure("--channels-last", help="Use the channels-last layout."),
     ] = False,
     compile_: Annotated[
         bool,
-        typer.Option(
-            "--compile",
-            help="Compile the modules with torch.compile first.",
-            rich_help_panel="Measurement",
-        ),
+        _measure("--compile", help="Compile the modules with torch.compile first."),
     ] = False,
     backward: Annotated[
         bool,
-        typer.Option(
-            "--backward",
-            help="Time forward and backward together.",
-            rich_help_panel="Measurement",
-        ),
+        _measure("--backward", help="Time forward and backward together."),
     ] = False,
     min_run_time: Annotated[
         str,
-        typer.Option(
+        _measure(
             "--min-run-time",
             metavar="SECONDS",
             help="Minimum seconds to time each candidate; up to 3 times as long if it is not yet "
             "decided which is faster.",
-            rich_help_panel="Measurement",
         ),
     ] = "1",
 ) -> int:

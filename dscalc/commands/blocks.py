@@ -42,7 +42,6 @@ def blocks(
             "--only",
             metavar="BLOCK,...",
             help="Only these blocks, such as separable,grouped:8,bottleneck.",
-            rich_help_panel="Layer",
         ),
     ] = None,
     work: Work = False,

@@ -1,6 +1,7 @@
 """``dscalc check``: every budget of a project, in one run."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from fractions import Fraction
@@ -60,20 +61,13 @@ class Outcome(NamedTuple):
         """What became of an assertion of a budget."""
         if check.value is None:
             return cls(budget, check.assertion, limit=check.limit, error=check.sentence)
-        symbol = check.assertion.split()[1]
-        # They are read from JSON; so written, a float is the decimal that it was meant as.
-        value, limit = (Fraction(str(number)) for number in (check.value, check.limit))
-        room = limit - value if symbol[0] == "<" else value - limit
-        left = room.numerator if room.denominator == 1 else float(room)
-        return cls(
-            budget,
-            check.assertion,
-            check.holds,
-            check.value,
-            check.limit,
-            left if symbol[0] in "<>" else None,
-            check.row,
-        )
+        symbol, left = check.assertion.split()[1], None
+        if symbol[0] in "<>":
+            # They are read from JSON; so written, a float is the decimal that it was meant as.
+            value, limit = (Fraction(str(number)) for number in (check.value, check.limit))
+            room = limit - value if symbol[0] == "<" else value - limit
+            left = room.numerator if room.denominator == 1 else float(room)
+        return cls(budget, check.assertion, check.holds, check.value, check.limit, left, check.row)
 
     @property
     def sentence(self) -> str:
@@ -179,9 +173,8 @@ def _report(text: str) -> dict[str, Any] | None:
 
 
 def _title(outcomes: list[Outcome]) -> str:
-    holding = sum(outcome.holds is True for outcome in outcomes)
-    failing = sum(outcome.holds is False for outcome in outcomes)
-    unknown = len(outcomes) - holding - failing
+    count = Counter(outcome.holds for outcome in outcomes)
+    holding, failing, unknown = count[True], count[False], count[None]
     parts = [f"{holding:,} {'holds' if holding == 1 else 'hold'}"]
     if failing:
         parts.append(f"{failing:,} {'fails' if failing == 1 else 'fail'}")

@@ -1,6 +1,7 @@
 """What --explain, --peers and --cite answer in place of the report."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dscalc.checks.conventions import Source, explain, read_number
@@ -40,9 +41,7 @@ def answer_layer(
         )
         for what, steps in built.items()
     ]
-    report = Report(
-        "compare", report.block, [row], total([row]), title=report.title, unit=report.unit
-    )
+    report = replace(report, rows=[row], total=total([row]), notes=[])
     return answer(report, options, output, sources)
 
 

@@ -38,6 +38,8 @@ EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224 --baseline main.json
 """
 
+_option = partial(typer.Option, rich_help_panel="Model")
+
 
 def model(
     targets: Annotated[
@@ -55,52 +57,41 @@ def model(
     ctx: typer.Context,
     inputs: Annotated[
         list[str],
-        typer.Option(
+        _option(
             "--input",
             metavar="[NAME=]CxHxW[:DTYPE]",
             help="Shape of an input, without the batch: 3x224x224, by keyword mask=1x32, with a "
             "dtype ids=77:int64, or one number per sample t=:int64. Repeatable.",
-            rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006  # typer copies it
     inputs_: Annotated[
         str | None,
-        typer.Option(
+        _option(
             "--inputs",
             metavar="MODULE:ATTR",
             help="Inputs of any other kind: a value, or a callable that returns one. A tuple is "
             "passed by position, a dict by keyword.",
-            rich_help_panel="Model",
         ),
     ] = None,
     kwargs: Annotated[
         str,
-        typer.Option(
-            "--kwargs",
-            metavar="JSON",
-            help="Keyword arguments for the callable.",
-            rich_help_panel="Model",
-        ),
+        _option("--kwargs", metavar="JSON", help="Keyword arguments for the callable."),
     ] = "{}",
     batch: Annotated[
         str,
-        typer.Option("-b", "--batch", metavar="N", help="Batch size.", rich_help_panel="Model"),
+        _option("-b", "--batch", metavar="N", help="Batch size."),
     ] = "1",
     dtype: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "int64"] | None,
-        typer.Option(
+        _option(
             "--dtype",
             help="Type of the inputs; a float type also converts the model. Default: float32 "
             "inputs, and the model unchanged.",
-            rich_help_panel="Model",
         ),
     ] = None,
     as_: Annotated[
         str,
-        as_option(
-            help="Block that replaces convolutions.",
-            rich_help_panel="Model",
-        ),
+        as_option(help="Block that replaces convolutions.", rich_help_panel="Model"),
     ] = "separable",
     only: Annotated[
         list[str],
@@ -118,12 +109,7 @@ def model(
     ] = [],  # noqa: B006
     depth: Annotated[
         str | None,
-        typer.Option(
-            "--depth",
-            metavar="N",
-            help="Sum rows by the first N parts of the module path.",
-            rich_help_panel="Model",
-        ),
+        _option("--depth", metavar="N", help="Sum rows by the first N parts of the module path."),
     ] = None,
 ) -> int:
     """Audit a torch model: what does each operator cost, and what would a replacement save?

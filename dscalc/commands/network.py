@@ -18,6 +18,7 @@ from dscalc.commands.options import (
     ScaleOptions,
     as_option,
     except_option,
+    layer_option,
     only_option,
 )
 from dscalc.commands.since import BaselineOptions, options_given
@@ -79,11 +80,10 @@ def network(
     ctx: typer.Context,
     input_size: Annotated[
         str | None,
-        typer.Option(
+        layer_option(
             "--input-size",
             metavar="N|HxW,...",
             help="Input size of the first row. Several sizes: one row of totals each.",
-            rich_help_panel="Layer",
         ),
     ] = None,
     as_: Annotated[
@@ -91,26 +91,19 @@ def network(
         as_option(
             help="Block that replaces convolutions; standard replaces each block by the plain "
             "convolution that it stands for.",
-            rich_help_panel="Layer",
         ),
     ] = "standard",
     only: Annotated[
         list[str],
-        only_option(
-            help="Replace only rows whose name matches GLOB. Repeatable.", rich_help_panel="Layer"
-        ),
+        only_option(help="Replace only rows whose name matches GLOB. Repeatable."),
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
         list[str],
-        except_option(
-            help="Do not replace rows whose name matches GLOB. Repeatable.", rich_help_panel="Layer"
-        ),
+        except_option(help="Do not replace rows whose name matches GLOB. Repeatable."),
     ] = [],  # noqa: B006
     bias: Annotated[
         bool,
-        typer.Option(
-            "--bias/--no-bias", help="Add a bias to rows that do not say.", rich_help_panel="Layer"
-        ),
+        layer_option("--bias/--no-bias", help="Add a bias to rows that do not say."),
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the network file and exit.")] = False,
     list_: Annotated[
@@ -195,7 +188,7 @@ def _show_rows(
             rows = [proved(row, count) for row in watched(rows, len(rows), asked.output)]
         rows, sums = with_shares(rows), total(rows)
         title = titled(source, rows, load.keywords)
-        report = asked.report(title, rows, sums, _notes(rows, asked.block))
+        report = asked.report(title, rows, total=sums, notes=_notes(rows, asked.block))
         if conventions.asked:
             from dscalc.commands.conventions import SIZES, answer_rows
 
@@ -209,10 +202,7 @@ def _show_rows(
 
 
 def _show_totals(
-    sources: list[str],
-    variants: list[dict[str, Any]],
-    asked: Asked,
-    count: Count | None,
+    sources: list[str], variants: list[dict[str, Any]], asked: Asked, count: Count | None
 ) -> None:
     """A row for each network at each scale, of its totals."""
     asked.refuse_many(len(sources) * len(variants))

@@ -27,7 +27,7 @@ _FORMATS: dict[str, Format] = {
     ".txt": _TABLE,
 }  # fmt: skip
 
-_layer = partial(typer.Option, rich_help_panel="Layer")
+layer_option = partial(typer.Option, rich_help_panel="Layer")
 _output = partial(typer.Option, rich_help_panel="Output")
 _rows = partial(typer.Option, rich_help_panel="Rows")
 
@@ -66,10 +66,10 @@ def _block_names(ctx: typer.Context, incomplete: str) -> list[str]:
     return [before + name for name in names if name.startswith(last)]
 
 
-blocks_option = partial(typer.Option, autocompletion=_block_names)
+blocks_option = partial(layer_option, autocompletion=_block_names)
 as_option = partial(blocks_option, "--as", metavar="BLOCK")
-only_option = partial(typer.Option, "--only", metavar="GLOB")
-except_option = partial(typer.Option, "--except", metavar="GLOB")
+only_option = partial(layer_option, "--only", metavar="GLOB")
+except_option = partial(layer_option, "--except", metavar="GLOB")
 
 Work = Annotated[
     bool,
@@ -99,11 +99,11 @@ class LayerOptions:
     """What every layer of a grid has in common."""
 
     stride: Annotated[
-        str, _layer("-s", "--stride", metavar="N|HxW", help="Step of the filter.")
+        str, layer_option("-s", "--stride", metavar="N|HxW", help="Step of the filter.")
     ] = "1"
     padding: Annotated[
         str,
-        _layer(
+        layer_option(
             "-p",
             "--padding",
             metavar="same|valid|N|HxW",
@@ -111,14 +111,15 @@ class LayerOptions:
         ),
     ] = "same"
     dilation: Annotated[
-        str, _layer("--dilation", metavar="N|HxW", help="Distance between taps of the filter.")
+        str,
+        layer_option("--dilation", metavar="N|HxW", help="Distance between taps of the filter."),
     ] = "1"
     groups: Annotated[
-        str, _layer("--groups", metavar="G", help="Groups of the standard convolution.")
+        str, layer_option("--groups", metavar="G", help="Groups of the standard convolution.")
     ] = "1"
-    bias: Annotated[bool, _layer("--bias/--no-bias", help="Add a bias to every convolution.")] = (
-        False
-    )
+    bias: Annotated[
+        bool, layer_option("--bias/--no-bias", help="Add a bias to every convolution.")
+    ] = False
 
     def parsed(self) -> dict[str, Any]:
         """The options of a `Conv`."""
@@ -140,12 +141,11 @@ class BlockOptions:
         as_option(
             help="Block that replaces the standard convolution: separable is depthwise separable, "
             "spatial is Fx1, then 1xF.",
-            rich_help_panel="Layer",
         ),
     ] = "separable"
     depth_multiplier: Annotated[
         str | None,
-        _layer(
+        layer_option(
             "-m",
             "--depth-multiplier",
             metavar="N",
@@ -154,7 +154,7 @@ class BlockOptions:
     ] = None
     depthwise_bias: Annotated[
         bool | None,
-        _layer(
+        layer_option(
             "--depthwise-bias/--no-depthwise-bias",
             help="Add a bias to the depthwise step. Default: the same as --bias.",
         ),
@@ -187,11 +187,11 @@ class ScaleOptions:
     """What scales a layer or a whole network."""
 
     batch: Annotated[
-        str, _layer("-b", "--batch", metavar="N", help="Batch size; multiplies the MACs.")
+        str, layer_option("-b", "--batch", metavar="N", help="Batch size; multiplies the MACs.")
     ] = "1"
     dims: Annotated[
         Literal["1", "2", "3"] | None,
-        _layer(
+        layer_option(
             "--dims",
             metavar="1|2|3",
             help="Number of axes. Default: as many as F or D is written with (3x3x3), else 2.",
@@ -199,7 +199,7 @@ class ScaleOptions:
     ] = None
     width_multiplier: Annotated[
         str,
-        _layer(
+        layer_option(
             "--width-multiplier",
             metavar="ALPHA",
             help="Channels become floor(ALPHA * channels), as in MobileNet.",
@@ -207,7 +207,7 @@ class ScaleOptions:
     ] = "1"
     resolution_multiplier: Annotated[
         str,
-        _layer(
+        layer_option(
             "--resolution-multiplier",
             metavar="RHO",
             help="D becomes round(RHO * D), as in MobileNet.",
@@ -218,7 +218,12 @@ class ScaleOptions:
         """The arguments for each combination of the multipliers that are listed."""
         widths, resolutions = self.width_multiplier, self.resolution_multiplier
         return [
-            self._parsed(width, resolution)
+            {
+                "batch_size": words.whole(self.batch, "--batch"),
+                "dims": int(self.dims) if self.dims else None,
+                "width_multiplier": words.multiplier(width, "--width-multiplier"),
+                "resolution_multiplier": words.multiplier(resolution, "--resolution-multiplier"),
+            }
             for width, resolution in product(widths.split(","), resolutions.split(","))
         ]
 
@@ -237,15 +242,8 @@ class ScaleOptions:
                     f"{name} takes a list only in dscalc network, got {words.shown(text)}; "
                     "list the channels or sizes instead"
                 )
-        return self._parsed(self.width_multiplier, self.resolution_multiplier)
-
-    def _parsed(self, width: str, resolution: str) -> dict[str, Any]:
-        return {
-            "batch_size": words.whole(self.batch, "--batch"),
-            "dims": int(self.dims) if self.dims else None,
-            "width_multiplier": words.multiplier(width, "--width-multiplier"),
-            "resolution_multiplier": words.multiplier(resolution, "--resolution-multiplier"),
-        }
+        [only] = self.variants()
+        return only
 
 
 @dataclass(init=False, eq=False, repr=False)

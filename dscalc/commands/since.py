@@ -1,7 +1,7 @@
 """``--baseline FILE``: the earlier report that ``network`` and ``model`` are held against."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +15,6 @@ from dscalc.record.fields import Command
 
 if TYPE_CHECKING:  # few runs have one
     from dscalc.record.baseline import Baseline
-
-_NO_PART_OF_IT = {"show", "list_"}  # options that change no total
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -67,33 +65,31 @@ class BaselineOptions:
 
 def options_given(ctx: typer.Context) -> list[str]:
     """The options of a command line that are not as they are by default."""
-    return [
-        max(parameter.opts, key=len)
-        for parameter in ctx.command.params
-        if parameter.param_type_name == "option"
-        and (value := ctx.params.get(parameter.name or "")) not in (None, [], ())
-        and value != parameter.get_default(ctx)
-    ]
+    given = [parameter for parameter, _ in _given(ctx)]
+    return [max(one.opts, key=len) for one in given if one.param_type_name == "option"]
+
+
+def _given(ctx: typer.Context) -> Iterator[tuple[Any, Any]]:
+    """The parameters that are not as they are by default, and their values."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if value not in (None, [], ()) and value != parameter.get_default(ctx):
+            yield parameter, value
 
 
 def _question(ctx: typer.Context) -> str:
     """The command line that asks the same again, without how the answer is shown and checked."""
     said = [*ctx.command_path.split()]
-    for parameter in ctx.command.params:
-        value = ctx.params.get(parameter.name or "")
-        shown = getattr(parameter, "rich_help_panel", None) in ("Output", "Rows")
-        if shown or parameter.name in _NO_PART_OF_IT or value == parameter.get_default(ctx):
-            continue
-        said += _spelled(parameter, value)
+    for parameter, value in _given(ctx):
+        if getattr(parameter, "rich_help_panel", None) not in ("Output", "Rows"):
+            said += _spelled(parameter, value)
     return shlex.join(said)
 
 
 def _spelled(parameter: Any, value: Any) -> list[str]:
-    if value in (None, [], ()):
-        return []
-    if parameter.param_type_name == "argument":
-        return [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]
     if isinstance(value, bool):
         return [parameter.opts[0] if value else parameter.secondary_opts[0]]
-    each = value if isinstance(value, list | tuple) else [value]
-    return [word for part in each for word in (max(parameter.opts, key=len), str(part))]
+    each = [str(part) for part in (value if isinstance(value, list | tuple) else [value])]
+    if parameter.param_type_name == "argument":
+        return each
+    return [word for part in each for word in (max(parameter.opts, key=len), part)]
