@@ -30,12 +30,10 @@ class Axis:
 
     def __init__(self, text: str, name: str, dims: int | None = None) -> None:
         self.name, self.dims = name, dims
-        if "," in text and (
-            thousands := re.fullmatch(r"\s*([0-9]{1,3})((?:,0[0-9]{2})+)\s*", text)
-        ):
+        if "," in text and re.fullmatch(r"\s*[0-9]{1,3}(,0[0-9]{2})+\s*", text):
             number = text.strip().replace(",", "")
             raise DscalcError(
-                f"{name} {thousands[0].strip()} is a list of numbers; write {number} for one number"
+                f"{name} {text.strip()} is a list of numbers; write {number} for one number"
             )
         self._pieces = [self._piece(piece) for piece in text.split(",")]
         self.count = sum(_length(piece) for piece in self._pieces)
@@ -50,18 +48,15 @@ class Axis:
         return [self._sized(piece[end]) for piece in self._pieces for end in (0, -1)]
 
     def _piece(self, text: str) -> Sequence[Size]:
+        if ":" not in text and self.dims is not None:
+            return (self._sized(words.size(text, self.name)),)
         if ":" not in text:
-            if "x" in text and self.dims is None and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
+            if "x" in text and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
                 raise DscalcError(
                     f"{self.name} is a number of channels, got {words.shown(text)}; the order is "
                     "IC OC F D, and sizes are F and D"
                 )
-            value = (
-                words.whole(text, self.name) if self.dims is None else words.size(text, self.name)
-            )
-            if self.dims is not None:
-                self._sized(value)
-            return (value,)
+            return (words.whole(text, self.name),)
         first, last, *steps = map(str.strip, text.split(":"))
         start, stop = words.whole(first, self.name), words.whole(last, self.name)
         step = steps[0] if steps else "1"

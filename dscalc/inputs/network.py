@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,7 +91,7 @@ class _Map:
     size: tuple[int, ...]
 
 
-def shipped() -> Cells:
+def shipped() -> dict[str, str]:
     """The networks that come with dscalc: name -> what it is and its source."""
     titles = {}
     for path in sorted(_SHIPPED.glob("*.csv")):
@@ -234,8 +235,7 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
     named: dict[str, int] = {}
     for number, (line, cells) in enumerate(read_cells(stream, problems, _KNOWN), 1):
         if number > _MOST_LAYERS:
-            problems.add(line, f"a network has at most {_MOST_LAYERS:,} layers")
-            problems.raise_any()
+            problems.stop(line, f"a network has at most {_MOST_LAYERS:,} layers")
         name = words.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
         entry = _Entry(line, name)  # so that the rows which it feeds are known
         if cells:  # or else the reader has said why not
@@ -272,54 +272,55 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
         raise DscalcError(
             "the name input stands for the network's input; give the row another name"
         )
-    pools_all = kind == "pool" and cells.get("kernel_size") == "global"
     block = Block.parse(spelled, "kind") if kind in BLOCKS else None
     if block is None and ":" in spelled:
         raise DscalcError(f"kind {kind} takes no number, got {words.shown(spelled)}")
     if block and "depth_multiplier" in cells:
         number = words.whole(cells["depth_multiplier"], "depth_multiplier")
         block = block._replace(numbers=(number,))
+    if kind == "pool":
+        cells.setdefault("padding", "valid")
+        if cells["kernel_size"] == "global":
+            del cells["kernel_size"]
+    said = {
+        column: read(cells[column], column) for column, read in _READERS.items() if column in cells
+    }
+    fed_by = words.printable(cells["from"]).split("+") if "from" in cells else []
+    return _Entry(line, name, kind, block, tuple(map(str.strip, fed_by)), **said)
 
-    def whole(column: str) -> int | None:
-        return words.whole(cells[column], column) if column in cells else None
 
-    def size(column: str, least: int = 1) -> Size | None:
-        return words.size(cells[column], column, least) if column in cells else None
+def _one_of(known: Mapping[str, Any]) -> Callable[[str, str], Any]:
+    """A reader of a column that holds one of some words, each of which stands for a value."""
 
-    def choice(column: str, *known: str) -> str:
-        word = cells.get(column, "").lower()  # a spreadsheet writes TRUE
-        if word not in ("", *known):
-            raise DscalcError(
-                f"{column} must be {' or '.join(known)}, got {words.shown(cells[column])}"
-            )
-        return word
+    def read(text: str, column: str) -> Any:
+        word = text.lower()  # a spreadsheet writes TRUE
+        if word not in known:
+            raise DscalcError(f"{column} must be {' or '.join(known)}, got {words.shown(text)}")
+        return known[word]
 
-    bias = choice("bias", "true", "false")
-    norm = choice("norm", "each", "first", "last", "true", "false")
-    sources = words.printable(cells.get("from", ""))
-    return _Entry(
-        line,
-        name,
-        kind,
-        block,
-        tuple(part.strip() for part in sources.split("+")) if sources else (),
-        whole("in_channels"),
-        size("input_size"),
-        whole("repeat") or 1,
-        whole("out_channels"),
-        whole("expansion"),
-        choice("rounding", "8", "8+"),
-        None if pools_all else size("kernel_size"),
-        size("stride"),
-        words.padding(cells.get("padding", "valid" if kind == "pool" else "same"), "padding"),
-        size("output_padding", least=0) or 0,
-        size("scale") or 2,
-        size("dilation") or 1,
-        whole("groups") or 1,
-        whole("depth_multiplier") or 1,
-        bias == "true" if bias else None,
-        {"true": "each", "false": ""}.get(norm, norm),
-    )
+    return read
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {  # in the order in which errors are said
+    "bias": _one_of({"true": True, "false": False}),
+    "norm": _one_of(
+        {"each": "each", "first": "first", "last": "last", "true": "each", "false": ""}
+    ),
+    "in_channels": words.whole,
+    "input_size": words.size,
+    "repeat": words.whole,
+    "out_channels": words.whole,
+    "expansion": words.whole,
+    "rounding": _one_of({"8": "8", "8+": "8+"}),
+    "kernel_size": words.size,
+    "stride": words.size,
+    "padding": words.padding,
+    "output_padding": partial(words.size, least=0),
+    "scale": words.size,
+    "dilation": words.size,
+    "groups": words.whole,
+    "depth_multiplier": words.whole,
+}
 
 
 def _connected(
@@ -347,7 +348,6 @@ def _connected(
                 fed = None
             if fed and not first:
                 check(entry, fed, "", sizes_hold)
-            before = outputs[entry.name] = None  # until it is known
             for copy in range(1, entry.repeat + 1):
                 if not fed:
                     break
@@ -461,13 +461,9 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
             output_size = Conv(1, 1, entry.kernel_size, size, stride, entry.padding).output_size
         return _kept(name, entry.kind, Shape(channels, channels, size, output_size))
     assert entry.kernel_size is not None
-    depthwise = entry.kind == "depthwise"
-    out_channels = channels * entry.depth_multiplier
-    if not depthwise:
-        out_channels = _scaled(entry, channels, scale.width)
     fields: dict[str, Any] = {
         "in_channels": channels,
-        "out_channels": out_channels,
+        "out_channels": _scaled(entry, channels, scale.width),
         "kernel_size": entry.kernel_size,
         "input_size": size,
         "stride": entry.stride or 1,
@@ -527,6 +523,8 @@ def _kept(name: str, kind: str, shape: Conv | Shape, part: Conv | Norm | None = 
 
 def _scaled(row: _Entry, in_channels: int, width: Fraction) -> int:
     """The output channels of a row under a width multiplier."""
+    if row.kind == "depthwise":
+        return row.depth_multiplier * in_channels
     if row.expansion:
         return row.expansion * in_channels
     assert row.out_channels is not None

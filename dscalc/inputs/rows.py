@@ -36,15 +36,15 @@ def read_cells(
         skipped, first = skipped + 1, next(lines, "")
     lines = chain(["\n"] * (skipped - 1), [first], lines)
     if first.strip() == "{":
-        problems.add(
+        problems.stop(
             skipped,
             "it is one JSON object over many lines, like a report of dscalc; "
             "write one object per line, one for each layer",
         )
-        problems.raise_any()
     if first.lstrip().startswith("["):
-        problems.add(skipped, "it begins like a JSON array; write one JSON object per line instead")
-        problems.raise_any()
+        problems.stop(
+            skipped, "it begins like a JSON array; write one JSON object per line instead"
+        )
     if first.lstrip().startswith("{"):
         yield from _json_cells(lines, problems)
     else:
@@ -61,11 +61,13 @@ class Problems:
     def add(self, line: int, reason: object) -> None:
         """Note what is wrong with a line; stop reading where there is too much of it."""
         self.found.append((line, f"{self.file}:{line}: {words.printable(str(reason))}"))
-        if len(self.found) >= _MOST_ERRORS:
-            self.found.append(
-                (line, f"{self.file}:{line}: too many errors; dscalc stopped reading here")
-            )
-            self.raise_any()
+        if len(self.found) == _MOST_ERRORS:
+            self.stop(line, "too many errors; dscalc stopped reading here")
+
+    def stop(self, line: int, reason: str) -> None:
+        """Note what makes all that follows unreadable, and raise a FileError."""
+        self.add(line, reason)
+        self.raise_any()
 
     def raise_any(self) -> None:
         """Raise a FileError if anything is wrong."""
@@ -80,8 +82,7 @@ def _lines(stream: BinaryIO, problems: Problems) -> Iterator[str]:
     while line := stream.readline(_LONGEST_LINE):
         number += 1
         if len(line) == _LONGEST_LINE:
-            problems.add(number, f"the line is longer than {_LONGEST_LINE:,} bytes")
-            problems.raise_any()
+            problems.stop(number, f"the line is longer than {_LONGEST_LINE:,} bytes")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
@@ -136,8 +137,7 @@ def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int,
                     f"each line must be one JSON object, got {words.shown(line.strip())}"
                 )
             if _OF_A_REPORT in values:
-                problems.add(number, _A_REPORT)
-                problems.raise_any()
+                problems.stop(number, _A_REPORT)
             cells = {name: _as_cell(name, value) for name, value in values.items()}
         except json.JSONDecodeError as error:
             problems.add(number, f"malformed JSON: {error.msg} at column {error.colno}")
@@ -178,11 +178,9 @@ def _check_columns(
     header: list[str], line: int, problems: Problems, columns: Collection[str]
 ) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        problems.add(line, "there is only one column; separate columns with commas")
-        problems.raise_any()
+        problems.stop(line, "there is only one column; separate columns with commas")
     if _OF_A_REPORT in header:
-        problems.add(line, _A_REPORT)
-        problems.raise_any()
+        problems.stop(line, _A_REPORT)
     for number, column in enumerate(header):
         if column in header[:number]:
             problems.add(line, f"the column {words.shown(column)} is given twice")
