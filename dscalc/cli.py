@@ -128,32 +128,31 @@ def _explained(error: Exception, args: list[str]) -> str:
     if isinstance(error, DscalcError):
         reason = str(error)
     elif _is_usage(error):
-        reason = error.format_message()  # type: ignore[attr-defined]
-        reason = reason.replace("Value error, ", "")  # pydantic's words, since typer 0.29
-        option = getattr(error, "option_name", "")
-        if option[1:2].isdigit():  # a negative number, of which the parser took one digit
-            negative = next(arg for arg in args if arg.startswith(option))
-            reason = f"IC, OC, F and D must be at least 1, got {negative}"
-        else:
-            command = error.ctx.command_path if error.ctx else "dscalc"  # type: ignore[attr-defined]
-            reason = f"{reason[0].lower()}{reason[1:].rstrip('.')}"
-            if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
-                reason += "; a layer is IC OC F [D], such as 3 64 3 224"
-            if reason.startswith("no such command") and not reason.endswith("?"):
-                reason += f"; {_meant(args[0])}"
-            near = re.fullmatch(r"(.*)\. did you mean '(.*)'\?", reason, re.I)
-            if near:
-                reason = f"{near[1]}; did you mean {near[2]}?"
-            if reason.startswith("no such option"):
-                reason = _no_option(option, reason)
-            if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
-                reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
-            reason += (
-                f" See {command} --help" if reason.endswith("?") else f"; see {command} --help"
-            )
+        reason = _usage(error, args)
     else:
         reason = f"{type(error).__name__}: {error}; this is a bug in dscalc; -v shows where"
     return f"error: {printable(reason)}\n"
+
+
+def _usage(error: Any, args: list[str]) -> str:
+    """What the parser says, in the words of dscalc."""
+    option = getattr(error, "option_name", "")
+    if option[1:2].isdigit():  # a negative number, of which the parser took one digit
+        negative = next(arg for arg in args if arg.startswith(option))
+        return f"IC, OC, F and D must be at least 1, got {negative}"
+    said = error.format_message()
+    reason = f"{said[0].lower()}{said[1:].rstrip('.')}"
+    command = error.ctx.command_path if error.ctx else "dscalc"
+    if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
+        reason += "; a layer is IC OC F [D], such as 3 64 3 224"
+    if reason.startswith("no such command") and not reason.endswith("?"):
+        reason += f"; {_meant(args[0])}"
+    reason = re.sub(r"\. did you mean '(.*)'\?$", r"; did you mean \1?", reason, flags=re.I)
+    if reason.startswith("no such option"):
+        reason = _no_option(option, reason)
+    if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
+        reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
+    return f"{reason}{' See' if reason.endswith('?') else '; see'} {command} --help"
 
 
 def _no_option(option: str, reason: str) -> str:
