@@ -78,11 +78,11 @@ class _Scale:
     """What applies to a network as a whole."""
 
     input_size: Size | None
-    width: Fraction
-    resolution: Fraction
     dims: int
     batch_size: int
     bias: bool  # of rows that say nothing
+    width: Fraction = Fraction(1)
+    resolution: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ def _scaled_rows(
     only: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> list[Row]:
-    as_written = _Scale(input_size, Fraction(1), Fraction(1), dims, batch_size, bias)
-    rows = _connected(entries, as_written, block, problems, _check_said)
+    as_written = _Scale(input_size, dims, batch_size, bias)
+    check = partial(_check_said, sizes_hold=input_size is None)
+    rows = _connected(entries, as_written, block, problems, check)
     problems.raise_any()
     scale = replace(
         as_written,
@@ -328,7 +329,7 @@ def _connected(
     scale: _Scale,
     block: Block,
     problems: Problems,
-    check: Callable[[_Entry, _Map, str, bool], None],
+    check: Callable[[_Entry, _Map, str], None],
 ) -> list[Row]:
     """Feed each row from its sources; ``check`` holds what it says of its input against that.
 
@@ -337,7 +338,6 @@ def _connected(
     rows: list[Row] = []
     outputs: dict[str, _Map | None] = {}
     before: _Map | None = None
-    sizes_hold = scale.input_size is None
     for entry in entries:
         try:
             first = entry is entries[0]
@@ -347,12 +347,12 @@ def _connected(
             if not entry.kind:
                 fed = None
             if fed and not first:
-                check(entry, fed, "", sizes_hold)
+                check(entry, fed, "")
             for copy in range(1, entry.repeat + 1):
                 if not fed:
                     break
                 if copy == 2:
-                    check(entry, fed, " of its second copy", sizes_hold)
+                    check(entry, fed, " of its second copy")
                 if len(rows) >= _MOST_LAYERS:
                     raise DscalcError(f"a network has at most {_MOST_LAYERS:,} layers")
                 name = entry.name if entry.repeat == 1 else f"{entry.name}/{copy}"
@@ -420,7 +420,7 @@ def _network_input(row: _Entry, scale: _Scale) -> _Map:
     return _Map(row.in_channels, size)
 
 
-def _check_said(row: _Entry, fed: _Map, which: str, sizes_hold: bool) -> None:
+def _check_said(row: _Entry, fed: _Map, which: str, *, sizes_hold: bool) -> None:
     """Hold what a row says of its input against what feeds it; sizes where they are the file's."""
     if sizes_hold or row.kind != "linear":
         channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
@@ -461,23 +461,15 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
             output_size = Conv(1, 1, entry.kernel_size, size, stride, entry.padding).output_size
         return _kept(name, entry.kind, Shape(channels, channels, size, output_size))
     assert entry.kernel_size is not None
-    fields: dict[str, Any] = {
-        "in_channels": channels,
-        "out_channels": _scaled(entry, channels, scale.width),
-        "kernel_size": entry.kernel_size,
-        "input_size": size,
-        "stride": entry.stride or 1,
-        "padding": entry.padding,
-        "dilation": entry.dilation,
-        "groups": entry.groups,
-        "bias": bias,
-        "batch_size": scale.batch_size,
-    }
-    conv: Conv
+    made: Callable[..., Conv] = Conv
     if entry.kind == "transposed":
-        conv = TransposedConv(**fields, output_padding=entry.output_padding)
-    else:
-        conv = Conv(**fields)
+        made = partial(TransposedConv, output_padding=entry.output_padding)
+    conv = made(
+        in_channels=channels, out_channels=_scaled(entry, channels, scale.width),
+        kernel_size=entry.kernel_size, input_size=size, stride=entry.stride or 1,
+        padding=entry.padding, dilation=entry.dilation, groups=entry.groups, bias=bias,
+        batch_size=scale.batch_size,
+    )  # fmt: skip
     return _filtering(entry, name, conv, block)
 
 
