@@ -354,7 +354,13 @@ def watched(
 
 def write(report: Report, output: ReportOptions) -> None:
     """Write a report in its format."""
-    write_pieces(_pieces(report, output), output)
+    plain = {"csv": text.csv, "jsonl": text.jsonl, "json": text.json}.get(output.format)
+    if plain:
+        write_pieces(plain(report), output)
+        return
+    from dscalc.report import sheet
+
+    write_pieces(sheet_pieces(sheet.of(report), output), output)
 
 
 def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
@@ -369,34 +375,16 @@ def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
         stream.writelines(pieces)
 
 
-def _pieces(report: Report, output: ReportOptions) -> Iterable[str]:
-    if output.format == "csv":
-        return text.csv(report)
-    if output.format == "jsonl":
-        return text.jsonl(report)
-    if output.format == "json":
-        return text.json(report)
-    from dscalc.report import sheet
-
-    return sheet_pieces(sheet.of(report), output)
-
-
 def sheet_pieces(shown: "Sheet", output: ReportOptions) -> Iterable[str]:
     """A sheet in one of the formats that people read."""
-    match output.format:
-        case "markdown":
-            if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
-                from dscalc.report.sheet import in_ascii
+    if output.format == "markdown":
+        if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
+            from dscalc.report.sheet import in_ascii
 
-                shown = in_ascii(shown)
-            return text.markdown(shown)
-        case "table":
-            from dscalc.report import table
+            shown = in_ascii(shown)
+        return text.markdown(shown)
+    from dscalc.report import table
 
-            return table.render(shown, None if output.file else sys.stdout)
-        case "svg":
-            from dscalc.report import table
-
-            return table.svg(shown, command_line())
-        case _:  # the machine formats are written from the report
-            raise AssertionError(output.format)
+    if output.format == "table":
+        return table.render(shown, None if output.file else sys.stdout)
+    return table.svg(shown, command_line())

@@ -32,7 +32,6 @@ EXAMPLES = """
   dscalc bench 32,64,128 128 3 56 --as separable,grouped:8 -o times.csv
 """
 
-
 _measure = partial(typer.Option, rich_help_panel="Measurement")
 
 
@@ -63,8 +62,7 @@ def bench(
     scale: ScaleOptions,
     output: OutputOptions,
     device: Annotated[
-        Literal["cpu", "cuda", "mps"],
-        _measure("--device", help="Device to run on."),
+        Literal["cpu", "cuda", "mps"], _measure("--device", help="Device to run on.")
     ] = "cpu",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
@@ -77,16 +75,13 @@ def bench(
         ),
     ] = None,
     channels_last: Annotated[
-        bool,
-        _measure("--channels-last", help="Use the channels-last layout."),
+        bool, _measure("--channels-last", help="Use the channels-last layout.")
     ] = False,
     compile_: Annotated[
-        bool,
-        _measure("--compile", help="Compile the modules with torch.compile first."),
+        bool, _measure("--compile", help="Compile the modules with torch.compile first.")
     ] = False,
     backward: Annotated[
-        bool,
-        _measure("--backward", help="Time forward and backward together."),
+        bool, _measure("--backward", help="Time forward and backward together.")
     ] = False,
     min_run_time: Annotated[
         str,

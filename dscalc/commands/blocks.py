@@ -52,9 +52,8 @@ def blocks(
     lists and ranges as in dscalc compare; each layer then has one row for each block.
     """
     names = only.split(",") if only is not None else list(DEFAULTS)
-    chosen = list(dict.fromkeys(Block.parse(name, "--only") for name in names))
-    if STANDARD not in chosen:
-        chosen.append(STANDARD)
+    parsed = [Block.parse(name, "--only") for name in names]
+    chosen = list(dict.fromkeys([*parsed, STANDARD]))
     asked = Asked("blocks", STANDARD, output)
     layers = Grid(**vars(sizes), **layer.parsed(), **scale.parsed())
     asked.refuse_many(layers.count * len(chosen))

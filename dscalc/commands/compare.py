@@ -2,10 +2,8 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from operator import gt
-from typing import TYPE_CHECKING
 
 from dscalc.commands.answer import Asked, counter, watched, write_alternatives
 from dscalc.commands.options import (
@@ -25,9 +23,6 @@ from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
 from dscalc.record.report import Report
-
-if TYPE_CHECKING:  # a sheet is made only where one is shown
-    from dscalc.report.sheet import Sheet
 
 EXAMPLES = """
   dscalc 3 64 3 224
@@ -100,12 +95,6 @@ def compare(
 
 
 def _show_layer(row: Row, report: Report, count: Count | None, asked: Asked) -> None:
-    def shown(report: Report, *, pending: bool = False) -> "Sheet":
-        from dscalc.report import sheet
-
-        [row] = report.rows
-        return sheet.one_layer(report, row, pending=pending)
-
     def answer(row: Row) -> Report:
         asked.verdict.crosscheck(row, report)
         asked.verdict.check(row)
@@ -116,11 +105,12 @@ def _show_layer(row: Row, report: Report, count: Count | None, asked: Asked) -> 
     live = output.format == "table" and not output.file and not output.get and sys.stdout.isatty()
     with asked.verdict.held():
         if count and live:
-            from dscalc.report import table
+            from dscalc.report import sheet, table
 
-            first = replace(report, rows=[row])
-            with table.live(shown(first, pending=True), sys.stdout) as replaced:
-                replaced(shown(answer(proved(row, count))))
+            first = sheet.one_layer(replace(report, rows=[row]), row, pending=True)
+            with table.live(first, sys.stdout) as replaced:
+                row = proved(row, count)
+                replaced(sheet.one_layer(answer(row), row))
         else:
             found = answer(proved(row, count) if count else row)
             asked.write(replace(found, total=None) if asked.get else found)
@@ -134,9 +124,6 @@ def _show_grid(layers: Grid, report: Report, count: Count | None, asked: Asked) 
         assert isinstance(row.layer, Conv)
         return described(row.layer, report.block)
 
-    def rows() -> Iterator[Row]:
-        shown = watched(layers, layers.count, asked.output) if count else layers
-        return existing(shown, [report.block], left_out)
-
-    shown = asked.shown(rows(), report, count, name)
-    write_alternatives(report, shown, asked, name, left_out)
+    grid = watched(layers, layers.count, asked.output) if count else layers
+    rows = existing(grid, [report.block], left_out)
+    write_alternatives(report, asked.shown(rows, report, count, name), asked, name, left_out)

@@ -74,13 +74,9 @@ def model(
         ),
     ] = None,
     kwargs: Annotated[
-        str,
-        _option("--kwargs", metavar="JSON", help="Keyword arguments for the callable."),
+        str, _option("--kwargs", metavar="JSON", help="Keyword arguments for the callable.")
     ] = "{}",
-    batch: Annotated[
-        str,
-        _option("-b", "--batch", metavar="N", help="Batch size."),
-    ] = "1",
+    batch: Annotated[str, _option("-b", "--batch", metavar="N", help="Batch size.")] = "1",
     dtype: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "int64"] | None,
         _option(
@@ -90,8 +86,7 @@ def model(
         ),
     ] = None,
     as_: Annotated[
-        str,
-        as_option(help="Block that replaces convolutions.", rich_help_panel="Model"),
+        str, as_option(help="Block that replaces convolutions.", rich_help_panel="Model")
     ] = "separable",
     only: Annotated[
         list[str],

@@ -94,16 +94,13 @@ def network(
         ),
     ] = "standard",
     only: Annotated[
-        list[str],
-        only_option(help="Replace only rows whose name matches GLOB. Repeatable."),
+        list[str], only_option(help="Replace only rows whose name matches GLOB. Repeatable.")
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
-        list[str],
-        except_option(help="Do not replace rows whose name matches GLOB. Repeatable."),
+        list[str], except_option(help="Do not replace rows whose name matches GLOB. Repeatable.")
     ] = [],  # noqa: B006
     bias: Annotated[
-        bool,
-        layer_option("--bias/--no-bias", help="Add a bias to rows that do not say."),
+        bool, layer_option("--bias/--no-bias", help="Add a bias to rows that do not say.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the network file and exit.")] = False,
     list_: Annotated[
