@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dscalc import words
 from dscalc.errors import DscalcError, FileError
-from dscalc.inputs.rows import suggestion
+from dscalc.inputs.rows import unknown
 
 _KEYS = ("name", "run", "assert", "assert-each", "baseline")
 _ELSEWHERE = (
@@ -57,9 +57,7 @@ def read_budgets(file: Path) -> list[Budget]:
     """
     tables, others = _tables(file)
     name = words.printable(str(file))
-    problems = [
-        f"{name}: unknown key {words.shown(key)}; {suggestion(key, ['check'])}" for key in others
-    ]
+    problems = [f"{name}: {unknown('key', key, ['check'])}" for key in others]
     if not tables and not problems:
         raise DscalcError(
             f"{name} has no [[check]] or [[tool.dscalc.check]]; add one with {_EXAMPLE}"
@@ -106,7 +104,7 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
     """All that is wrong with a budget."""
     for key, value in table.items():
         if key not in _KEYS:
-            yield f"unknown key {words.shown(key)}; {suggestion(key, _KEYS)}"
+            yield unknown("key", key, _KEYS)
         elif key in ("assert", "assert-each"):
             if not all(isinstance(text, str) for text in _listed(value)):
                 yield f"{key} must be a string or a list of strings, got {value!r}"

@@ -20,7 +20,7 @@ from dscalc.core.row import Row, Shape, Side, rewriting, side
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.inputs.rows import Cells, Problems, read_cells, suggestion
+from dscalc.inputs.rows import Cells, Problems, read_cells, suggestion, unknown
 from dscalc.words import Padding, Size, times
 
 _SHIPPED = Path(__file__).parent / "networks"
@@ -259,10 +259,10 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
     if not kind:
         raise DscalcError(f"kind is missing; choose from {', '.join(_COLUMNS)}")
     if kind not in _COLUMNS:
-        raise DscalcError(f"unknown kind {words.shown(kind)}; {suggestion(kind, _COLUMNS)}")
+        raise DscalcError(unknown("kind", kind, _COLUMNS))
     for column in cells:
         if column not in _KNOWN:
-            raise DscalcError(f"unknown field {words.shown(column)}; {suggestion(column, _KNOWN)}")
+            raise DscalcError(unknown("field", column, _KNOWN))
         if column not in _COLUMNS[kind]:
             raise DscalcError(f"{column} has no meaning for kind {kind}; leave it empty")
     if "out_channels" in _COLUMNS[kind] and ("out_channels" in cells) == ("expansion" in cells):

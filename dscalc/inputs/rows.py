@@ -185,12 +185,15 @@ def _check_columns(
         if column in header[:number]:
             problems.add(line, f"the column {words.shown(column)} is given twice")
         elif column not in columns:
-            problems.add(
-                line, f"unknown column {words.shown(column)}; {suggestion(column, columns)}"
-            )
+            problems.add(line, unknown("column", column, columns))
     if "kind" not in header:
         problems.add(line, "there is no column kind; the first row must name the columns")
     problems.raise_any()
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """That a word is none of those that are known."""
+    return f"unknown {what} {words.shown(word)}; {suggestion(word, known)}"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
