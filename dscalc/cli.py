@@ -140,7 +140,7 @@ def _usage(error: Any, args: list[str]) -> str:
     if option[1:2].isdigit():  # a negative number, of which the parser took one digit
         negative = next(arg for arg in args if arg.startswith(option))
         return f"IC, OC, F and D must be at least 1, got {negative}"
-    said = error.format_message()
+    said = error.format_message().replace("Value error, ", "")  # pydantic's words, since typer 0.29
     reason = f"{said[0].lower()}{said[1:].rstrip('.')}"
     command = error.ctx.command_path if error.ctx else "dscalc"
     if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
