@@ -7,13 +7,13 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path as File
 from typing import Any, NamedTuple, cast, get_args
 
 from dscalc import words
 from dscalc.core.blocks import Block, Step
-from dscalc.core.changes import Change, Noun, changes, count
+from dscalc.core.changes import NOUNS, Change, Noun, changes, count
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
 from dscalc.core.row import Crosscheck, Row, Shape, Side, with_shares
@@ -71,15 +71,15 @@ def read_baseline(
         DscalcError: it cannot be read, is no report, or not one of this command and block; it says
             which command writes the right one.
     """
-    advice = _Advice(file, question or f"dscalc {command} ... --as {block}")
+    advice = partial(_advice, file, question or f"dscalc {command} ... --as {block}")
+    name, report = words.printable(file), None
     try:
         content = File(file).read_bytes()
     except FileNotFoundError:
-        raise DscalcError(f"there is no baseline {words.printable(file)}; {advice}") from None
+        raise DscalcError(f"there is no baseline {name}; {advice()}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DscalcError(f"cannot read the baseline {words.printable(file)}: {reason}") from None
-    name, report = words.printable(file), None
+        raise DscalcError(f"cannot read the baseline {name}: {reason}") from None
     try:
         report = _report(content)
         if report is None and otherwise:
@@ -88,29 +88,22 @@ def read_baseline(
         return Baseline(name, *_checked(report, command, block))
     except DscalcError as error:
         ours = report.get("command") == command if report else b'"schema"' in content[:200]
-        advice = advice._replace(over=ours)
-        raise DscalcError(f"the baseline {name} {words.printable(str(error))}; {advice}") from None
+        reason = words.printable(str(error))
+        raise DscalcError(f"the baseline {name} {reason}; {advice(over=ours)}") from None
 
 
-class _Advice(NamedTuple):
+def _advice(file: str, question: str, *, over: bool = False) -> str:
     """The command that writes a baseline; over no file that is something else."""
-
-    file: str
-    question: str
-    over: bool = False
-
-    def __str__(self) -> str:
-        path = File(self.file)
-        target = path
-        if path.exists() and not (self.over and path.suffix.lower() == ".json"):
-            target = path.with_suffix(".json")
-            if target.exists() or not path.is_file():
-                target = File("baseline.json")
-        json = "" if target.suffix.lower() == ".json" else "-f json "
-        written = f"write one with: {self.question} {json}-o {shlex.quote(str(target))}"
-        return words.printable(
-            written if target == path else f"{written}; then give --baseline {target}"
-        )
+    path = target = File(file)
+    if path.exists() and not (over and path.suffix.lower() == ".json"):
+        target = path.with_suffix(".json")
+        if target.exists() or not path.is_file():
+            target = File("baseline.json")
+    json = "" if target.suffix.lower() == ".json" else "-f json "
+    written = f"write one with: {question} {json}-o {shlex.quote(str(target))}"
+    return words.printable(
+        written if target == path else f"{written}; then give --baseline {target}"
+    )
 
 
 def _report(content: bytes) -> dict[str, Any] | None:
@@ -163,8 +156,8 @@ def _checked(
     ]
     found = summed(row.as_is.cost for row in read)
     macs = found.macs if total.unknown else total.as_is.cost.macs  # then none to compare with
-    if (found.macs, found.params) != (macs, total.as_is.cost.params):
-        params = total.as_is.cost.params
+    params = total.as_is.cost.params
+    if (found.macs, found.params) != (macs, params):
         raise DscalcError(
             f"has a total of {macs:,} MACs and {params:,} params, but its rows add up to "
             f"{found.macs:,} and {found.params:,}; drop options that select rows, such as --top"
@@ -253,10 +246,10 @@ class _Written:
         return words.printable(value)
 
     def _crosscheck(self) -> Crosscheck:
-        for known in get_args(Crosscheck):
-            if self._values.get("crosscheck") == known:
-                return cast(Crosscheck, known)
-        raise self._wrong("crosscheck")
+        value = self._values.get("crosscheck")
+        if value not in get_args(Crosscheck):
+            raise self._wrong("crosscheck")
+        return cast(Crosscheck, value)
 
     def _wrong(self, name: str) -> DscalcError:
         value = f"is {self._values[name]!r:.60}" if name in self._values else "is missing"
@@ -272,21 +265,15 @@ def compared(report: Report, baseline: Baseline) -> Report:
 @lru_cache
 def change_fields(unit: Unit) -> tuple[Field, ...]:
     """What each change says."""
-    label, scale = UNITS[unit]
 
-    def counted(side: str, noun: Noun, by: int) -> Callable[[Change], int | None]:
-        def read(change: Change) -> int | None:
-            number = count(getattr(change, side), noun)
+    def scaled(
+        noun: Noun, by: int, read: Callable[[Change, Noun], int | None]
+    ) -> Callable[[Change], int | None]:
+        def read_scaled(change: Change) -> int | None:
+            number = read(change, noun)
             return None if number is None else number * by
 
-        return read
-
-    def difference(noun: Noun, by: int) -> Callable[[Change], int | None]:
-        def read(change: Change) -> int | None:
-            number = change.difference(noun)
-            return None if number is None else number * by
-
-        return read
+        return read_scaled
 
     found = [
         Field("change", "", str, "added, removed, dearer, cheaper, renamed or same", Path("kind")),
@@ -297,20 +284,18 @@ def change_fields(unit: Unit) -> tuple[Field, ...]:
             lambda change: change.before and change.before.name,
         ),
     ]  # fmt: skip
-    nouns: list[tuple[Noun, str, str, int]] = [
-        ("macs", unit, label, scale),
-        ("params", "params", "params", 1),
-    ]
-    for noun, name, shown, by in nouns:
+    for noun in NOUNS:
+        name, (label, scale) = (unit, UNITS[unit]) if noun == "macs" else (noun, (noun, 1))
+        now = scaled(noun, scale, lambda change, noun: count(change.after, noun))
+        before = scaled(noun, scale, lambda change, noun: count(change.before, noun))
+        difference = scaled(noun, scale, Change.difference)
         found += [
+            Field(name, label, int, f"{label} now; 0 if it was removed", now),
             Field(
-                name, shown, int, f"{shown} now; 0 if it was removed", counted("after", noun, by)
+                f"baseline_{name}", label, int, f"{label} in the baseline; 0 if it was added",
+                before,
             ),
-            Field(
-                f"baseline_{name}", shown, int, f"{shown} in the baseline; 0 if it was added",
-                counted("before", noun, by),
-            ),
-            Field(f"{name}_difference", shown, int, "now - in the baseline", difference(noun, by)),
+            Field(f"{name}_difference", label, int, "now - in the baseline", difference),
         ]  # fmt: skip
     return tuple(found)
 
