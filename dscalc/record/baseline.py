@@ -26,13 +26,11 @@ from dscalc.record.fields import (
     Path,
     Unit,
     count_names,
-    fields,
     find,
     proof_name,
 )
 from dscalc.record.report import SCHEMA, Report
 
-_LAYER = "layer."
 _MOST = 10**300  # so that no ratio of two counts is too large for a float
 
 
@@ -187,7 +185,7 @@ class _Written:
         return Row(
             self._word("name"),
             self._word("kind"),
-            Shape(**self._layer()),
+            Shape(*map(self._size, Shape._fields)),
             self._side("", ()),
             self._side(self._block.name, self._block.step_names),
             self._word("kept"),
@@ -197,14 +195,6 @@ class _Written:
             unknown=("some operators",) if unknown else (),
             torch_macs=torch_macs,
         )
-
-    def _layer(self) -> dict[str, Any]:
-        """The sizes, by the names of `Conv`."""
-        return {
-            field.read.path.removeprefix(_LAYER): self._size(field.name)
-            for field in fields(self._command, self._block, self._unit)
-            if isinstance(field.read, Path) and field.read.path.startswith(_LAYER)
-        }
 
     def _side(self, name: str, step_names: tuple[str, ...]) -> Side:
         cost = self._cost(name)
