@@ -6,9 +6,9 @@ from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
-from matplotlib import rc_context, rcdefaults
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -49,9 +49,14 @@ def draw(report: Report, path: Path, kind: str) -> None:
     Raises:
         DscalcError: there is more in the report than a picture can show.
     """
-    with rc_context():
+    metadata: dict[str, str | None] = {"Title": report.title}
+    metadata |= {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    with rc_context(), warnings.catch_warnings():
         rcdefaults()  # a reader's own style may be white on nothing
-        _save(_drawn(report), report.title, path, kind)
+        rcParams["svg.hashsalt"] = "dscalc"  # makes the same file of the same records
+        # A name may have a letter that the font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        _drawn(report).savefig(path, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
 
 
 def _drawn(report: Report) -> Figure:
@@ -97,7 +102,9 @@ def _grid(report: Report) -> Figure:
         if limit := block.limit(row.layer):
             limits.setdefault(kernel, {})[x] = limit[1]
             symbols.add(limit[0])
-    figure, axes = _figure(7, 4.5)
+    rest = [axis for axis in _AXES if axis not in (across, *named)]
+    title = ", ".join(_fixed(axis, rows) for axis in rest)
+    figure, axes = _figure(4.5, _AXES[across], f"MACs, {block.name} / standard", title)
     places = _draw_lines(axes, lines, [getattr(row.layer, across) for row in rows])
     style: dict[str, Any] = {"linestyle": "--"}
     if not _are_lengths(places):
@@ -112,15 +119,10 @@ def _grid(report: Report) -> Figure:
             label="_" if number else f"{limit_name} for large OC",
             **style,
         )
-    rest = [axis for axis in _AXES if axis not in (across, *named)]
-    _title(figure, ", ".join(_fixed(axis, rows) for axis in rest))
-    axes.set_xlabel(_AXES[across])
-    axes.set_ylabel(f"MACs, {block.name} / standard")
     ratios = [
         float(ratio) for line in (*lines.values(), *limits.values()) for ratio in line.values()
     ]
     _scale_y(axes, ratios)
-    axes.grid(color="0.9")
     _legend(figure, axes, len(lines))
     return figure
 
@@ -138,12 +140,10 @@ def _varying(rows: Sequence[Row]) -> list[str]:
 
 def _matter(rows: Sequence[Row], across: str) -> list[str]:
     """The other axes that vary and change the ratio; F and OC even if they do not."""
-    named: list[str] = []
-    for axis in ("kernel_size", "out_channels", "in_channels", "input_size"):
-        values = {getattr(row.layer, axis) for row in rows}
-        if axis == across or len(values) == 1:
-            continue
-        if axis in ("kernel_size", "out_channels") or _is_open(rows, [across, *named]):
+    varies = [axis for axis in _varying(rows) if axis != across]
+    named: list[str] = [axis for axis in ("kernel_size", "out_channels") if axis in varies]
+    for axis in ("in_channels", "input_size"):
+        if axis in varies and _is_open(rows, [across, *named]):
             named.append(axis)
     return named
 
@@ -187,17 +187,17 @@ def _points(report: Report, side: str, names: Sequence[str], series: Sequence[st
     Points of one of the ``series`` have a mark of their own, and a legend.
     """
     label, scale = UNITS[report.unit]
-    figure, axes = _figure(7, 5)
+    figure, axes = _figure(5, "params", label, report.title)
     rows = list(report.rows)
     costs: list[Cost] = [getattr(row, side).cost for row in rows]
     points = [(cost.params, cost.macs * scale) for cost in costs]
     seen: set[str | None] = set()
     for row, (x, y) in zip(rows, points, strict=True):
-        inside = "white" if row.block == STANDARD and side == "rewritten" else None
         number = series.index(row.name or "") if series else 0
         color = _shade(number, len(series))
+        inside = "white" if row.block == STANDARD and side == "rewritten" else color
         axes.plot(
-            x, y, _MARKERS[number], color=color, markerfacecolor=inside or color,
+            x, y, _MARKERS[number], color=color, markerfacecolor=inside,
             label="_" if row.name in seen else row.name,
         )  # fmt: skip
         seen.add(row.name)
@@ -211,10 +211,6 @@ def _points(report: Report, side: str, names: Sequence[str], series: Sequence[st
         axes.set_ylim(0, 1.1 * max(y for _, y in points) or None)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.yaxis.set_major_formatter(EngFormatter())
-    axes.set_xlabel("params")
-    axes.set_ylabel(label)
-    _title(figure, report.title)
-    axes.grid(color="0.9")
     if series:
         axes.legend(frameon=False, fontsize="small")
     _label(figure, axes, points, names)
@@ -292,14 +288,10 @@ def _totals(report: Report) -> Figure:
     for row in rows:
         parts = [row.name or "", *(f"{name} {across[name](row)}" for name in rest)]
         lines.setdefault(", ".join(parts), {})[across[axis](row)] = row.as_is.cost.macs * scale
-    figure, axes = _figure(7, 4.5)
+    figure, axes = _figure(4.5, axis, label, report.title)
     _draw_lines(axes, lines, [across[axis](row) for row in rows])
-    axes.set_xlabel(axis)
-    axes.set_ylabel(label)
     _scale_y(axes, [y for line in lines.values() for y in line.values()])
     axes.yaxis.set_major_formatter(EngFormatter())
-    _title(figure, report.title)
-    axes.grid(color="0.9")
     _legend(figure, axes, len(lines))
     return figure
 
@@ -376,7 +368,7 @@ def _bars(
     names = [_in_lines(name) for name, *_ in counted]
     heights = [max(1, 0.6 * len(name)) for name in names]
     places = [end - height / 2 for end, height in zip(accumulate(heights), heights, strict=True)]
-    figure, axes = _figure(7, 1.5 + 0.28 * sum(heights))
+    figure, axes = _figure(1.5 + 0.28 * sum(heights), label, "layer", title, grid="x")
     for shift, at, side, color in ((-0.2, 1, sides[0], _LIGHT), (0.2, 2, sides[1], _DARK)):
         axes.barh(
             [place + shift for place in places], [bar[at] * scale for bar in counted], 0.4,
@@ -386,10 +378,6 @@ def _bars(
         tick.label1.set_parse_math(False)
     axes.set_ylim(sum(heights) + 0.1, -0.1)
     axes.xaxis.set_major_formatter(EngFormatter())
-    axes.set_xlabel(label)
-    axes.set_ylabel("layer")
-    _title(figure, title)
-    axes.grid(axis="x", color="0.9")
     figure.legend(loc="outside lower right", ncols=2, frameon=False)
     return figure
 
@@ -406,19 +394,23 @@ def _benchmarks(report: Report) -> Figure:
     across = _widest(rows)
     reductions = [float(1 / row.mac_ratio) for row in rows if row.mac_ratio]
     by_macs = max(reductions) > _APART * min(reductions)
-    figure, axes = _figure(7, 5)
+    varies = _varying(rows)
+    named = [axis for axis in varies if by_macs or axis != across]
+    fixed = [_fixed(axis, rows) for axis in _AXES if varies and axis not in varies]
+    figure, axes = _figure(
+        5, f"MAC reduction, standard / {name}" if by_macs else _AXES[across],
+        f"speed-up, standard / {name} time", ", ".join([report.title, *fixed]), _where(rows[0]),
+    )  # fmt: skip
     if by_macs:
         xs = reductions
     else:
         places = _places(list(dict.fromkeys(getattr(row.layer, across) for row in rows)), axes)
         xs = [places[getattr(row.layer, across)] for row in rows]
-    varies = _varying(rows)
-    named = [axis for axis in varies if by_macs or axis != across]
     shown: set[str] = set()
     seen, points, labels, whiskers = [1.0], [], [], []
     for x, row in zip(xs, rows, strict=True):
         assert row.measured is not None
-        speedup, here = row.measured.speedup, row.measured.environment
+        speedup = row.measured.speedup
         y = speedup.median
         low, high = speedup.low or y, speedup.high or y
         seen += [low, high] if speedup.decided else [y]  # a whisker that tells little may be cut
@@ -449,27 +441,33 @@ def _benchmarks(report: Report) -> Figure:
         steps = [most * 2 ** (-step / 8) for step in range(100)]
         axes.plot(steps, steps, linestyle="--", color="0.4", linewidth=1,
                   label="speed-up = MAC reduction", scalex=False, scaley=False)  # fmt: skip
-        axes.set_xlabel(f"MAC reduction, standard / {name}")
-    else:
-        axes.set_xlabel(_AXES[across])
     axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
-    axes.set_ylabel(f"speed-up, standard / {name} time")
-    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
-    passes = ", forward and backward" if here.backward else ""
-    fixed = [_fixed(axis, rows) for axis in _AXES if varies and axis not in varies]
-    title = ", ".join([report.title, *fixed])
-    _title(figure, title, f"{here.device_name}{threads}, {here.dtype}{passes}")
-    axes.grid(color="0.9")
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     _label(figure, axes, points, labels, whiskers)
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
+def _where(row: Row) -> str:
+    """What the times of a row were taken on."""
+    assert row.measured is not None
+    here = row.measured.environment
+    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
+    passes = ", forward and backward" if here.backward else ""
+    return f"{here.device_name}{threads}, {here.dtype}{passes}"
+
+
+def _figure(
+    height: float, xlabel: str, ylabel: str, *title: str, grid: Literal["both", "x"] = "both"
+) -> tuple[Figure, Axes]:
+    """Without anything in it; the title is above everything, in as many lines as it takes."""
+    figure = Figure(figsize=(7, height), layout="constrained", facecolor="white")
+    lines = [part for line in title for part in wrap(line, 84)]
+    suptitle = figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
+    suptitle.set_parse_math(False)
+    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="0.9")
     return figure, axes
 
 
@@ -479,13 +477,6 @@ def _legend(figure: Figure, axes: Axes, lines: int) -> None:
         figure.legend(loc="outside lower left", ncols=2, frameon=False)
     else:
         axes.legend(frameon=False)
-
-
-def _title(figure: Figure, *lines: str) -> None:
-    """Above everything, in as many lines as it takes."""
-    wrapped = [part for line in lines for part in wrap(line, 84)]
-    title = figure.suptitle("\n".join(wrapped), x=0.01, ha="left", fontsize="medium")
-    title.set_parse_math(False)
 
 
 def _in_lines(name: str) -> list[str]:
@@ -510,11 +501,10 @@ def _scale_y(axes: Axes, values: Sequence[float], *, log: bool = False) -> None:
 
 def _places(values: list[Value], axes: Axes) -> dict[Value, float]:
     """Where each value goes on the x axis, and the axis to match."""
-    lengths = [_length(value) for value in values]
-    if not _are_lengths(values):
+    numbers = [length for value in values if (length := _length(value)) is not None]
+    if len(numbers) < len(values):
         axes.set_xticks(range(len(values)), [_shown(value) for value in values])
         return {value: place for place, value in enumerate(values)}
-    numbers = [length for length in lengths if length is not None]
     if max(numbers) > 16 * min(numbers):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
@@ -557,13 +547,3 @@ def _fixed(axis: str, rows: Sequence[Row]) -> str:
 
 def _short(axis: str) -> str:
     return _AXES[axis].rpartition("(")[2].rstrip(")")
-
-
-def _save(figure: Figure, title: str, path: Path, kind: str) -> None:
-    metadata: dict[str, str | None] = {"Title": title}
-    metadata |= {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    with rc_context({"svg.hashsalt": "dscalc"}), warnings.catch_warnings():
-        # The salt makes the same file of the same records; a name may have a letter that the font
-        # lacks.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(path, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
