@@ -13,15 +13,7 @@ Padding = Literal["same", "valid"] | Size
 _MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)"
-_SUFFIXES = {
-    "": Fraction(1),
-    "K": Fraction(10**3),
-    "M": Fraction(10**6),
-    "G": Fraction(10**9),
-    "T": Fraction(10**12),
-    "P": Fraction(10**15),
-    "%": Fraction(1, 100),
-}
+THOUSANDS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}  # powers of 1000, by their letter
 
 
 def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
@@ -103,7 +95,8 @@ def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fr
     try:
         if not match:
             raise ValueError
-        value = Fraction(match[1]) * _SUFFIXES[match[2].upper()]
+        value = Fraction(match[1])
+        value *= Fraction(1, 100) if match[2] == "%" else 1000 ** THOUSANDS[match[2].upper()]
     except (ValueError, ZeroDivisionError):
         raise DscalcError(f"{name} must be a number such as {such_as}, got {shown(text)}") from None
     if max(abs(value.numerator), value.denominator) > 10**_MOST_DIGITS:

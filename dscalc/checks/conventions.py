@@ -114,9 +114,7 @@ _MODULES_BY_OUTPUT = (
 )
 _SOFTMAX = "softmax (3 per element - 1 per row)"
 _UPSAMPLING_11 = _term("bilinear upsampling (11 per output)", "11 module.upsample.bilinear.out")
-_OLD_POOLS = _term(
-    "average pools", "module.avg_pool.out", "module.adaptive_avg_pool.mean_window"
-)  # fmt: skip
+_OLD_POOLS = _term("average pools", "module.avg_pool.out", "module.adaptive_avg_pool.mean_window")
 
 MACS = Convention("MACs alone", (*_KNOWN_TO_OTHERS, _VECTORS))
 PARAMETERS = "params, not MACs"
@@ -383,7 +381,7 @@ class Number(NamedTuple):
         return 2 if self.digits >= 5 else 1 if self.digits == 4 else 0
 
 
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "B": 3, "T": 4, "P": 5}  # B is billions in papers
+_UNITS = words.THOUSANDS | {"B": 3}  # billions in papers
 
 
 def read_number(text: str, name: str) -> Number:
@@ -488,26 +486,20 @@ class _Free(NamedTuple):
     value: int
 
 
-class _Variant(NamedTuple):
-    """A model whose published figure is that of another structure than most implement."""
-
-    macs: int
-    by: str
-    words: str
-    added: int
-
-
-_VARIANTS = (
+# Models whose published figure is that of another structure than most implement: by the MACs that
+# most have, whose it is and what is different.
+_VARIANTS = {
     # He et al., 2016 (arXiv 1512.03385), Table 1: 3.8 G.
-    _Variant(
-        4_089_184_256, "ResNet-50 of its paper", "by the stride in the first 1x1, not in the 3x3",
-        -231_211_008,
+    4_089_184_256: (
+        "ResNet-50 of its paper",
+        ("by the stride in the first 1x1, not in the 3x3", -231_211_008),
     ),
     # github.com/tensorflow/models, research/slim/nets/mobilenet/README.md: 314 M.
-    _Variant(
-        300_774_272, "MobileNetV2 of TF-slim", "of a 1x1, 32 -> 32, in the first block", 12_845_056
+    300_774_272: (
+        "MobileNetV2 of TF-slim",
+        ("of a 1x1, 32 -> 32, in the first block", 12_845_056),
     ),
-)  # fmt: skip
+}
 _ACTIVATIONS = (
     "relu|relu6|gelu|silu|hardswish|hardsigmoid|sigmoid|leaky_relu|prelu|elu|tanh|mish|hardtanh"
 )
@@ -576,10 +568,9 @@ def _named(source: Source, number: Number) -> Iterator[Candidate]:
                 per_mac=entry.per_mac, published=entry is MACS,
                 left_out=tuple((what, macs) for what, macs in lost if macs > 0),
             )  # fmt: skip
-    for variant in _VARIANTS:
-        if variant.macs == _macs(source):
-            summands = [*alone, (variant.words, variant.added)]
-            yield _candidate(source, summands, variant.by, published=True)
+    if variant := _VARIANTS.get(_macs(source)):
+        by, different = variant
+        yield _candidate(source, [*alone, different], by, published=True)
     if source.params:
         yield _candidate(source, [("params", source.params)], PARAMETERS)
 
@@ -589,9 +580,7 @@ def _candidate(
 ) -> Candidate:
     count = sum(value for _, value in summands)
     cost += source.conventions
-    return Candidate(
-        Fraction(count), count, tuple(summands), source.what, by, cost=cost, **more
-    )  # fmt: skip
+    return Candidate(Fraction(count), count, tuple(summands), source.what, by, cost=cost, **more)
 
 
 def _macs(source: Source) -> int:
@@ -615,7 +604,9 @@ def _candidates(source: Source, number: Number, unit: Unit, most: int) -> Iterat
     for found in (*_named(source, number), *_mixtures(source, most)):
         each = [found]
         if found.per_mac == 1 and found.by != PARAMETERS:
-            each.append(_doubled(found, free=unit == "flops"))
+            cost = found.cost + (unit == "macs")
+            value, total = 2 * found.value, 2 * found.total
+            each.append(found._replace(value=value, total=total, doubled=True, cost=cost))
         for one in each:
             if one.cost <= most:
                 yield one
@@ -623,12 +614,6 @@ def _candidates(source: Source, number: Number, unit: Unit, most: int) -> Iterat
                 value = one.value * Fraction(1000, 1024) ** number.thousands
                 said = (*one.conventions, "1024 for 1000")
                 yield one._replace(value=value, conventions=said, cost=one.cost + 1)
-
-
-def _doubled(found: Candidate, *, free: bool) -> Candidate:
-    return found._replace(
-        value=2 * found.value, total=2 * found.total, doubled=True, cost=found.cost + (not free),
-    )  # fmt: skip
 
 
 # ---- The answer. ----

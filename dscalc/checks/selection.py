@@ -34,7 +34,7 @@ class Selection:
         top: int | None = None,
     ) -> None:
         self._where, self._key, self._reverse, self._top = where, key, reverse, top
-        self._nearest: tuple[tuple[int, Fraction], Row] | None = None
+        self._nearest: tuple[tuple[int, Fraction], Row, list[Assertion]] | None = None
         self._kept = False
 
     @property
@@ -67,7 +67,7 @@ class Selection:
             if None not in distances:
                 near = len(failed), max(filter(None, distances), default=Fraction(0))
                 if self._nearest is None or near < self._nearest[0]:
-                    self._nearest = near, row
+                    self._nearest = near, row, failed
         return not failed
 
     @property
@@ -94,8 +94,7 @@ class Selection:
         reason = f"no row has {' and '.join(condition.text for condition in self._where)}"
         if self._nearest is None:
             return reason
-        row = self._nearest[1]
-        failed = [condition for condition in self._where if not _satisfies(condition, row)]
+        _, row, failed = self._nearest
         has = dict.fromkeys(f"{c.field.name} is {exact(c.field.read(row))}" for c in failed)
         return f"{reason}; nearest: {name(row)}: {', '.join(has)}"
 
