@@ -1,5 +1,6 @@
 """Other people's numbers, as people read them: sheets, sentences, and the same as plain data."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -48,12 +49,11 @@ def explained(report: Report, found: Explanation) -> Sheet:
 
 def _grouped(answers: Sequence[Answer]) -> list[list[Answer]]:
     """Counters that count alike are one explanation."""
-    groups: dict[Any, list[Answer]] = {}
+    groups: dict[Candidate, list[Answer]] = {}
     for answer in answers:
-        one = answer.candidate
-        alike = one
-        if one.by:
-            alike = one._replace(summands=(), by="", per_mac=1, left_out=(), published=False)
+        alike = answer.candidate
+        if alike.by:
+            alike = alike._replace(summands=(), by="", per_mac=1, left_out=(), published=False)
         groups.setdefault(alike, []).append(answer)
     return list(groups.values())
 
@@ -225,9 +225,8 @@ def peers_data(quantities: Quantities) -> dict[str, Any]:
 
 
 def _differences(summands: Sequence[Summand], ours: dict[str, int], per_mac: int) -> list[Summand]:
-    theirs = dict(summands)
-    both = {what: theirs.get(what, 0) - per_mac * macs for what, macs in ours.items()}
-    both |= {what: value for what, value in theirs.items() if what not in ours}
+    both = Counter({what: -per_mac * macs for what, macs in ours.items()})
+    both.update(dict(summands))
     return [(what, value) for what, value in both.items() if value]
 
 

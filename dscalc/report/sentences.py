@@ -15,6 +15,10 @@ from dscalc.errors import DscalcError
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
 MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
+_MEANINGS = {
+    "exact": f"{SAME} fvcore and torch count exactly this on the real modules",
+    "mismatch": f"{DIFFERENT} fvcore or torch count something else on the real modules",
+}
 _NEAR = 2  # times the least time: near enough to be held back by that limit
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
 _UNIT = {
@@ -27,12 +31,7 @@ CONVENTION = {unit: f"{what}; adding a bias is not counted" for unit, what in _U
 def crosschecked(rows: Iterable[Row]) -> list[str]:
     """What the marks mean."""
     checks = {row.crosscheck for row in rows}
-    notes = []
-    if "exact" in checks:
-        notes.append(f"{SAME} fvcore and torch count exactly this on the real modules")
-    if "mismatch" in checks:
-        notes.append(f"{DIFFERENT} fvcore or torch count something else on the real modules")
-    return notes
+    return [meaning for check, meaning in _MEANINGS.items() if check in checks]
 
 
 def ratio_in_full(row: Row, conv: Conv, block: Block) -> str:
@@ -70,16 +69,16 @@ def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
 
 def layer_options(row: Row, conv: Conv, block: Block, unit: str) -> list[str]:
     """What pages often take for granted, and which option or command answers as they do."""
-    sides = ("standard", row.as_is), (block.name, row.rewritten)
-    convs = {
-        name: [s.layer for s in side.steps if isinstance(s.layer, Conv)] for name, side in sides
-    }
-    biased = any(conv.bias for found in convs.values() for conv in found)
+    convs = [
+        [step.layer for step in side.steps if isinstance(step.layer, Conv)]
+        for side in (row.as_is, row.rewritten)
+    ]
+    biased = any(conv.bias for side in convs for conv in side)
     options = []
     if unpadded := _unpadded(conv):
         options.append(f"-p valid gives {words.times(unpadded)}")
     if not biased:
-        standard, rewritten = (sum(conv.out_channels for conv in found) for found in convs.values())
+        standard, rewritten = (sum(conv.out_channels for conv in side) for side in convs)
         options.append(
             f"--bias adds {standard:,} {words.plural('param', standard)} to standard, "
             f"{rewritten:,} to {block.name}"
@@ -125,12 +124,17 @@ def measured(row: Row) -> Iterator[str]:
     """
     times = row.measured
     assert times is not None
-    assert row.mac_ratio is not None
-    saved = 1 / row.mac_ratio
-    macs = _compared(saved, "fewer MACs", "more MACs", "about as many MACs")
-    surprising = _sign(saved) * {"faster": 1, "slower": -1}.get(times.speedup.verdict, 0) < 0
+    ratio = row.mac_ratio
+    assert ratio is not None
+    if _short(max(ratio, 1 / ratio)) == "1":  # three digits cannot tell
+        macs, surprise = "about as many MACs", ""
+    elif ratio < 1:
+        macs, surprise = f"{_short(1 / ratio)}x fewer MACs", "slower"
+    else:
+        macs, surprise = f"{_short(ratio)}x more MACs", "faster"
+    but = ", but" if times.speedup.verdict == surprise else ","
     what = " forward and backward" if times.environment.backward else ""
-    yield f"{macs}{', but' if surprising else ','} {decided(times.speedup)}{what}"
+    yield f"{macs}{but} {decided(times.speedup)}{what}"
     if not times.speedup.decided:
         yield _undecided(times.speedup)
     elif not times.noisy and (limited := _limited(row, times)):
@@ -190,18 +194,6 @@ def _limited(row: Row, times: Measurement) -> str:
         f"{least:,.1f} us, so it is at most {_short(times.most_speedup(costs[1]))}x faster "
         "on this machine"
     )
-
-
-def _compared(ratio: Fraction | float, more: str, less: str, even: str) -> str:
-    sign = _sign(ratio)
-    return f"{_short(ratio**sign)}x {more if sign > 0 else less}" if sign else even
-
-
-def _sign(ratio: Fraction | float) -> int:
-    """1 for more than one, -1 for less, 0 where three digits cannot tell."""
-    if _short(max(ratio, 1 / ratio)) == "1":
-        return 0
-    return 1 if ratio > 1 else -1
 
 
 def _short(value: Fraction | float) -> str:

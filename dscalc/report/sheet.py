@@ -237,17 +237,14 @@ def _network(report: Report, rows: Sequence[Row]) -> Sheet:
         for row in shown
     ]
     notes = []
-    if all(row.kept for row in rows) or not total.mac_ratio or not total.param_ratio:
-        pass  # there is nothing to compare
-    elif report.block == STANDARD:
-        ratio = 1 / total.mac_ratio
-        notes.append(f"as it is / standard = {ratio} = {float(ratio):.6g}")
-        saved = saving(ratio, 1 / total.param_ratio, label, "as it is")
-        notes.append(f"{saved} than as plain convolutions" if ratio < 1 else saved)
-    else:
-        ratio = total.mac_ratio
-        notes.append(f"{name} / as it is = {ratio} = {float(ratio):.6g}")
-        notes.append(saving(ratio, total.param_ratio, label, name))
+    if not all(row.kept for row in rows) and total.mac_ratio and total.param_ratio:
+        ratio, param_ratio, new, old = total.mac_ratio, total.param_ratio, name, "as it is"
+        if report.block == STANDARD:  # what it saves as it is, then
+            ratio, param_ratio, new, old = 1 / ratio, 1 / param_ratio, old, new
+        saved = saving(ratio, param_ratio, label, new)
+        if report.block == STANDARD and ratio < 1:
+            saved += " than as plain convolutions"
+        notes += [f"{new} / {old} = {ratio} = {float(ratio):.6g}", saved]
     notes += [*report.notes, *crosschecked(rows), CONVENTION[report.unit]]
     last = len(header) - 1
     spare = (last, 2, last - 1, last - 2, 1)
@@ -299,13 +296,15 @@ def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[st
         most += ", ..." if len(kinds) > 3 else ""
         noun = plural("row", len(without))
         yield f"{len(without):,} more {noun} without {label}: {params:,} params ({most})"
-    before, after = whole.as_is.cost, whole.rewritten.cost
-    known = "" if whole.unknown else f"{before.macs * scale:,} {label}, "
-    yield f"the model: {known}{before.params:,} params"
-    if before == after:
+
+    def costs(cost: Cost) -> str:
+        macs = "" if whole.unknown else f"{cost.macs * scale:,} {label}, "
+        return f"{macs}{cost.params:,} params"
+
+    yield f"the model: {costs(whole.as_is.cost)}"
+    if whole.as_is.cost == whole.rewritten.cost:
         return
-    known = "" if whole.unknown else f"{after.macs * scale:,} {label}, "
-    yield f"with {report.block.name} convolutions: {known}{after.params:,} params"
+    yield f"with {report.block.name} convolutions: {costs(whole.rewritten.cost)}"
     if whole.mac_ratio and whole.param_ratio and not whole.unknown:
         yield saving(whole.mac_ratio, whole.param_ratio, label, report.block.name)
 

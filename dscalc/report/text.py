@@ -116,7 +116,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     int: str,
     str: str,
     float: repr,
-    tuple: lambda value: _size(value),
+    tuple: _size,
     list: lambda steps: "; ".join(
         f"{step['name']} {times(step['kernel_size'])} "
         f"{step['in_channels']} -> {step['out_channels']}"
