@@ -104,17 +104,20 @@ def _app(args: list[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback(epilog=f"{_EXAMPLES}\n{_EXIT_CODES}")(_group)
-    first = args[0] if args else ""
-    if first in _SUMMARIES:
-        wanted = [first]
-    else:
-        wanted = ["compare"] if first[:1].isdigit() else list(_SUMMARIES)
-    for name in wanted:
+    for name in [_command(args)] if _command(args) else _SUMMARIES:
         module = import_module(f"dscalc.commands.{name}")
         epilog = f"\b\nExamples:{module.EXAMPLES}\n{_EXIT_CODES}"
         register = app.command(cls=SectionedCommand, epilog=epilog, short_help=_SUMMARIES[name])
         register(grouped(getattr(module, name)))
     return app
+
+
+def _command(args: list[str]) -> str:
+    """The command asked for, if that is plain."""
+    first = args[0] if args else ""
+    if first in _SUMMARIES:
+        return first
+    return "compare" if first[:1].isdigit() else ""
 
 
 def _is_usage(error: Exception) -> bool:
@@ -142,20 +145,22 @@ def _usage(error: Any, args: list[str]) -> str:
         return f"IC, OC, F and D must be at least 1, got {negative}"
     said = error.format_message().replace("Value error, ", "")  # pydantic's words, since typer 0.29
     reason = f"{said[0].lower()}{said[1:].rstrip('.')}"
-    command = error.ctx.command_path if error.ctx else "dscalc"
+    command = error.ctx.command_path if error.ctx else f"dscalc {_command(args)}".strip()
     if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
         reason += "; a layer is IC OC F [D], such as 3 64 3 224"
     if reason.startswith("no such command") and not reason.endswith("?"):
         reason += f"; {_meant(args[0])}"
-    reason = re.sub(r"\. did you mean '(.*)'\?$", r"; did you mean \1?", reason, flags=re.I)
+    if near := re.fullmatch(r"(.*)\. did you mean '(.*)'\?", reason, re.I):
+        names = near[2].replace("', '", " or ")
+        reason = f"{near[1]}; did you mean {names}?"
     if reason.startswith("no such option"):
-        reason = _no_option(option, reason)
+        reason = _no_option(option, error.possibilities or [])
     if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
         reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
     return f"{reason}{' See' if reason.endswith('?') else '; see'} {command} --help"
 
 
-def _no_option(option: str, reason: str) -> str:
+def _no_option(option: str, possible: list[str]) -> str:
     """Which commands have an option that this one has not; else which ones are near."""
     commands: Any = typer.main.get_command(_app([]))
     having = [
@@ -169,7 +174,11 @@ def _no_option(option: str, reason: str) -> str:
         last = having.pop()
         named = f"{', '.join(having)} and {last} have it" if having else f"{last} has it"
         return f"no such option here: {option}; {named}"
-    return re.sub(r" \(Possible options: (.*)\)$", r"; did you mean \1?", reason)
+    from difflib import get_close_matches  # which few runs need
+
+    near = get_close_matches(option, possible, n=2, cutoff=0.7) or possible
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no such option: {option}{hint}"
 
 
 def _meant(word: str) -> str:

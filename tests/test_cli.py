@@ -412,7 +412,10 @@ BAD_INPUT = [
         "--padding must be same, valid (none) or a size of 0 or more, such as 1 or",
     ),
     ("compute 3 64 3 224", "no such command 'compute'; did you mean compare? See dscalc --help"),
-    ("3 64 3 224 --strid 2", "no such option: --strid; did you mean --sort, --stride? See dscalc"),
+    ("bloch", "no such command 'bloch'; did you mean blocks or bench? See dscalc --help"),
+    ("model x --inp 3", "no such option: --inp; did you mean --input or --inputs? See dscalc mod"),
+    ("model x --as", "option '--as' requires an argument; see dscalc model --help"),
+    ("3 64 3 224 --strid 2", "no such option: --strid; did you mean --stride? See dscalc"),
     ("3 64 3 224 --peers", "no such option here: --peers; dscalc model has it; see dscalc compare"),
     (
         "bench 3 64 3 224 --cite",
@@ -424,7 +427,7 @@ BAD_INPUT = [
     ("unet.py:UNet", "no such command 'unet.py:UNet'; did you mean dscalc model unet.py:UNet? See"),
     ("3 64 3 224 --strides 2", "no such option: --strides"),
     ("3 64 3 224 -f xml", "invalid value for '-f' / '--format': 'xml'"),
-    ("3 64 3 224 -s", "option '-s' requires an argument"),
+    ("3 64 3 224 -s", "option '-s' requires an argument; see dscalc compare --help"),
     ("3 64 3 224 -f json -o /", "cannot write /: it is a directory"),
     ("3 64 3 224 -o /missing/x.txt", "cannot write /missing/x.txt: No such file"),
     (

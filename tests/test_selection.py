@@ -230,6 +230,14 @@ def test_one_network_from_stdin_at_several_sizes(run, monkeypatch):
             "--sort takes at most 10,000 rows, got",
         ),
         ("1:20000 1 3 3 --where in_channels>1", "more than 10,000 rows are left, too many for tab"),
+        (
+            "1:20000 1 3 3 --where in_channels>1 --plot x.svg -f csv",
+            "more than 10,000 rows are left, too many for --plot; narrow --where, or add",
+        ),
+        (
+            "1:20000 1 3 3 --top 15000",
+            "more than 10,000 rows are left, too many for table; give a sm",
+        ),
         ("3 64 3 8 --width-multiplier 1,2", "--width-multiplier takes a list only in dscalc netw"),
         ("3 64 3 8 --where mac_ratio<baseline", "--where cannot use baseline, got "),
         ("network vgg16 --assert-each macs<=baseline", "--assert-each cannot use baseline, "),

@@ -79,6 +79,11 @@ class Asked:
         output = self.output
         return not output.plot and (output.format in ("csv", "jsonl") or bool(output.get))
 
+    @property
+    def holder(self) -> str:
+        """What has to hold all rows at once, where they are not streamed."""
+        return "--plot" if self.output.plot else self.output.format
+
     def proves(self, check: CheckOptions, by_default: bool) -> bool:
         """Whether to cross-check: bare values only if they need it."""
         return check.wanted(by_default and not self.get, self.fields)
@@ -94,7 +99,7 @@ class Asked:
         elif self.selection or self.streamed:
             return
         else:
-            what = "--plot" if self.output.plot else self.output.format
+            what = self.holder
             instead = "use only -f csv or -f jsonl, or add --top N"
         if count > _MOST_ROWS:
             raise DscalcError(f"{what} takes at most {_MOST_ROWS:,} rows, got {count:,}; {instead}")
@@ -256,9 +261,11 @@ def write_alternatives(
     with asked.verdict.held():
         held = list(islice(rows, _MOST_ROWS))
         if next(rows, None):
+            fix = "narrow --where, or add --top N"
+            if asked.output.top is not None:
+                fix = "give a smaller --top"
             raise DscalcError(
-                f"more than {_MOST_ROWS:,} rows are left, too many for {asked.output.format}; "
-                "narrow --where, or add --top N"
+                f"more than {_MOST_ROWS:,} rows are left, too many for {asked.holder}; {fix}"
             )
         notes = _left_out_notes(left_out)
         if not held and notes:
