@@ -349,6 +349,13 @@ def test_names_of_layers_are_drawn_literally(run, tmp_path):
     assert {"<b>&amp;[red]", "_hidden", r"\x1b[31m", r"$\foo$"} <= set(words(path))
 
 
+def test_names_of_networks_are_drawn_in_letters_that_the_font_lacks_too(run, tmp_path):
+    network = tmp_path / "畳.csv"
+    network.write_text("kind,in_channels,out_channels,kernel_size,input_size\nconv,3,8,3,9\n")
+    result = run(f"network {network} mobilenet_v1 --plot {tmp_path / 'picture.png'}")
+    assert (result.code, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("kind", BEGINS)
 def test_a_network_without_macs_has_a_picture_too(kind, run, tmp_path):
     network, path = tmp_path / "net.csv", tmp_path / f"picture.{kind}"
