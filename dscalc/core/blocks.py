@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dscalc import words
 from dscalc.core.conv import Conv
-from dscalc.core.cost import Cost
+from dscalc.core.cost import Cost, made
 from dscalc.errors import DscalcError
 
 Steps = Mapping[str, Conv]
@@ -347,7 +347,7 @@ class Block(NamedTuple):
                 name: layer.like(bias=chosen.get(name, layer.bias))
                 for name, layer in layers.items()
             }
-        return tuple([Step(name, layer, layer.cost) for name, layer in layers.items()])
+        return tuple([made(Step, (name, layer, layer.cost)) for name, layer in layers.items()])
 
     def closed_form(self, conv: Conv) -> tuple[str, str, Fraction] | None:
         """The ratio of MACs to the standard convolution, in symbols, in numbers, and its value.

@@ -11,7 +11,7 @@ from math import prod
 from operator import index
 from typing import Any, Literal
 
-from dscalc.core.cost import Cost
+from dscalc.core.cost import Cost, made
 from dscalc.errors import DscalcError
 from dscalc.words import Padding, Size, times
 
@@ -249,14 +249,13 @@ class Conv:
     @property
     def cost(self) -> Cost:
         """What it costs, by formula."""
-        return Cost(
-            conv_macs(
-                self.in_channels, self.out_channels, self.kernel_size, self.positions,
-                self.groups, self.batch_size,
-            ),
-            conv_params(
-                self.in_channels, self.out_channels, self.kernel_size, self.groups, self.bias
-            ),
-            self.batch_size * self.out_channels * prod(self.output_size),
-            self.batch_size * self.in_channels * prod(self.input_size),
+        macs = conv_macs(
+            self.in_channels, self.out_channels, self.kernel_size, self.positions,
+            self.groups, self.batch_size,
         )  # fmt: skip
+        params = conv_params(
+            self.in_channels, self.out_channels, self.kernel_size, self.groups, self.bias
+        )
+        activations = self.batch_size * self.out_channels * prod(self.output_size)
+        inputs = self.batch_size * self.in_channels * prod(self.input_size)
+        return made(Cost, (macs, params, activations, inputs))

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+made = tuple.__new__  # a NamedTuple of all its fields, in half the time that its own call takes
+
 
 class Cost(NamedTuple):  # which is made sooner than a dataclass, five times for each row
     """Exact counts of a layer or of many; the counts of many are their sums.
@@ -22,11 +24,14 @@ class Cost(NamedTuple):  # which is made sooner than a dataclass, five times for
     inputs: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
-        return Cost(
-            self.macs + other.macs,
-            self.params + other.params,
-            self.activations + other.activations,
-            self.inputs + other.inputs,
+        return made(
+            Cost,
+            (
+                self.macs + other.macs,
+                self.params + other.params,
+                self.activations + other.activations,
+                self.inputs + other.inputs,
+            ),
         )
 
 

@@ -6,7 +6,6 @@ lists in JSON and HxW elsewhere.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from operator import truediv
 from typing import TYPE_CHECKING, Any
 
@@ -45,20 +44,9 @@ def jsonl(report: Report) -> Iterator[str]:
 
 def csv(report: Report) -> Iterator[str]:
     """A header, which names the fields, and one line a row; or a change, since a baseline."""
-    from csv import writer
-
-    quoted = writer(_Returned(), lineterminator="\n").writerow
-
-    def word(text: str | None) -> str:
-        if not text or text.isalnum():
-            return text or ""
-        bare = text.isprintable() and "," not in text and '"' not in text
-        return text if bare else quoted([text])[:-1]
-
     rows, known = _told(report)
     yield ",".join(field.name for field in known) + "\n"
-    flag = _FLAGS.__getitem__
-    read = reading(known, _cell, ratio=truediv, word=word, size=_size, plain=plain, flag=flag)
+    read = reading(known, _cell, ratio=truediv, **_SPELLED)
     line = ",".join(["%s"] * len(known)) + "\n"
     for row in rows:
         yield line % read(row)
@@ -79,17 +67,17 @@ def _cell(field: Field) -> str:
         return "word({})"
     if field.type in (tuple, object):
         return "size({})"
-    if field.type in (int, float) or (type(field.read) is Expression and field.type is Fraction):
-        return "'' if (number := {}) is None else number"
-    return "word(plain({}))"
+    number = "'' if (number := {}) is None else "
+    if type(field.read) is Expression and field.type is Fraction:
+        return f"{number}fraction(number)" if field.unit == "ratio" else f"{number}number"
+    return f"{number}number" if field.type in (int, float) else "word(plain({}))"
 
 
-_FLAGS = {None: "", True: "true", False: "false"}
+def _word(text: str | None) -> str:
+    from csv import writer
 
-
-@lru_cache(maxsize=256)  # a long grid writes few sizes many times
-def _size(value: str | tuple[int, ...] | None) -> str:
-    return value if isinstance(value, str) else times(value)
+    line = writer(_Returned(), lineterminator="\n").writerow([text]) if text else "\n"
+    return line[:-1]
 
 
 class _Returned:
@@ -97,6 +85,24 @@ class _Returned:
 
     def write(self, line: str) -> str:
         return line
+
+
+def _size(value: str | tuple[int, ...] | None) -> str:
+    return value if isinstance(value, str) else times(value)
+
+
+class _Spelling(dict[Any, str]):
+    """What was made of each value: a long grid writes few words, sizes and ratios many times."""
+
+    def __init__(self, spell: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __missing__(self, value: Any) -> str:
+        if len(self) >= _MOST_SPELLED:
+            self.clear()
+        text = self[value] = self._spell(value)
+        return text
 
 
 def bare(rows: Iterable[Row], wanted: Sequence[Field]) -> Iterator[str]:
@@ -112,7 +118,7 @@ def plain(value: Value) -> str:
 
 _PLAIN: dict[type, Callable[[Any], str]] = {
     type(None): lambda _: "",
-    bool: _FLAGS.__getitem__,
+    bool: lambda value: "true" if value else "false",
     int: str,
     str: str,
     float: repr,
@@ -123,6 +129,14 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
         for step in steps
     ),
     Fraction: lambda value: repr(value.numerator / value.denominator),  # as float() does, sooner
+}
+_MOST_SPELLED = 5000
+_SPELLED: dict[str, Callable[[Any], str]] = {  # in a cell; one for each type, for 1 is True
+    "flag": _Spelling(plain).__getitem__,
+    "word": _Spelling(_word).__getitem__,
+    "size": _Spelling(_size).__getitem__,
+    "fraction": _Spelling(repr).__getitem__,
+    "plain": plain,
 }
 
 
