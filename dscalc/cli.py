@@ -104,7 +104,8 @@ def _app(args: list[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback(epilog=f"{_EXAMPLES}\n{_EXIT_CODES}")(_group)
-    for name in [_command(args)] if _command(args) else _SUMMARIES:
+    command = _command(args)
+    for name in [command] if command else _SUMMARIES:
         module = import_module(f"dscalc.commands.{name}")
         epilog = f"\b\nExamples:{module.EXAMPLES}\n{_EXIT_CODES}"
         register = app.command(cls=SectionedCommand, epilog=epilog, short_help=_SUMMARIES[name])

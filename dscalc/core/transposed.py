@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dscalc.core.conv import Conv, per_axis
+from dscalc.core.conv import Conv, per_axis, span
 from dscalc.errors import DscalcError
 from dscalc.words import Padding, Size, times
 
@@ -45,10 +45,10 @@ class TransposedConv(Conv):
         )  # fmt: skip
         axes = len(self.kernel_size)
         added = per_axis("output_padding", output_padding, axes, least=0)
-        spans = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        spans = span(self.kernel_size, self.dilation)
         cut = (0,) * axes
         if padding == "same":  # 2 * cut - added is span - stride
-            over = [span - step for span, step in zip(spans, self.stride, strict=True)]
+            over = [reach - step for reach, step in zip(spans, self.stride, strict=True)]
             cut = tuple([max(0, -(-zeros // 2)) for zeros in over])
             added = tuple([2 * zeros - both for zeros, both in zip(cut, over, strict=True)])
         elif padding != "valid":
@@ -65,8 +65,8 @@ class TransposedConv(Conv):
                 f"output_padding must be smaller than the stride or the dilation, got {zeros}"
             )
         output_size = tuple(
-            (length - 1) * step - 2 * zeros + span + more
-            for length, step, zeros, span, more in zip(
+            (length - 1) * step - 2 * zeros + reach + more
+            for length, step, zeros, reach, more in zip(
                 self.input_size, self.stride, cut, spans, added, strict=True
             )
         )

@@ -157,7 +157,7 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
         found += _step(step, block.name, unit)
     found += _RATIOS
     label, scale = UNITS[unit]
-    saved = Expression(f"(before.macs - after.macs) * {scale}")
+    saved = Expression(_scaled("(before.macs - after.macs)", scale))
     found.append(Field(f"saved_{unit}", label, int, "as it is - rewritten", saved))
     if bench:
         found += _times(named, name, block.step_names)
@@ -173,9 +173,9 @@ def fields(command: Command, block: Block, unit: Unit = "macs") -> tuple[Field, 
             else _if_known(field)
             for field in found
         ]
-        label, scale = UNITS[unit]
         doc = f"{label} as torch's FlopCounterMode counts them; of the total"
-        macs = Expression(f"None if row.torch_macs is None else row.torch_macs * {scale}")
+        count = _scaled("row.torch_macs", scale)
+        macs = Expression(f"None if row.torch_macs is None else {count}")
         found.append(Field(proof_name("torch", "", unit), label, int, doc, macs, macs))
     return tuple(found)
 

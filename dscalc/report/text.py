@@ -74,9 +74,11 @@ def _cell(field: Field) -> str:
 
 
 def _word(text: str | None) -> str:
+    if not text or (text.isprintable() and "," not in text and '"' not in text):
+        return text or ""
     from csv import writer
 
-    line = writer(_Returned(), lineterminator="\n").writerow([text]) if text else "\n"
+    line: str = writer(_Returned(), lineterminator="\n").writerow([text])
     return line[:-1]
 
 
