@@ -17,7 +17,7 @@ from dscalc._version import __version__
 from dscalc.commands.options import COMMAND_LINE, SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
-from dscalc.words import printable
+from dscalc.show import printable
 
 _SUMMARIES = {
     "compare": "Compare one layer, or a grid of layers, with its replacement.",
@@ -27,6 +27,7 @@ _SUMMARIES = {
     "bench": "Time a layer and its replacement on this machine.",
     "check": "Check every budget of a project in one run.",
 }
+_MODULES = {"blocks": "dscalc.commands.list_blocks", "bench": "dscalc.bench.command"}
 _EXAMPLES = """\b
 Examples:
   dscalc 3 64 3 224
@@ -106,7 +107,7 @@ def _app(args: list[str]) -> typer.Typer:
     app.callback(epilog=f"{_EXAMPLES}\n{_EXIT_CODES}")(_group)
     command = _command(args)
     for name in [command] if command else _SUMMARIES:
-        module = import_module(f"dscalc.commands.{name}")
+        module = import_module(_MODULES.get(name, f"dscalc.commands.{name}"))
         epilog = f"\b\nExamples:{module.EXAMPLES}\n{_EXIT_CODES}"
         register = app.command(cls=SectionedCommand, epilog=epilog, short_help=_SUMMARIES[name])
         register(grouped(getattr(module, name)))
@@ -184,7 +185,7 @@ def _no_option(option: str, possible: list[str]) -> str:
 
 def _meant(word: str) -> str:
     """What a first word that is no command was probably meant as."""
-    from dscalc.inputs.network import shipped
+    from dscalc.inputs.network_file import shipped
 
     if word in shipped() or word.endswith((".csv", ".jsonl")):
         return f"did you mean dscalc network {word}?"

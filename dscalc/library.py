@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dscalc.core.patterns import Patterns
     from dscalc.core.row import Row
     from dscalc.core.scale import Multiplier
-    from dscalc.record.report import Report
-    from dscalc.words import Padding, Size
+    from dscalc.parse import Padding, Size
+    from dscalc.report.report import Report
 
 
 def compare(
@@ -52,7 +52,7 @@ def compare(
     """
     from dscalc.core.describe import described
     from dscalc.core.row import layer_row, total
-    from dscalc.record.report import Report
+    from dscalc.report.report import Report
 
     block = _block(block, standard="what the layer is compared with")
     conv = _layer(
@@ -91,7 +91,7 @@ def blocks(
 
     from dscalc.core.describe import described
     from dscalc.core.row import cheapest_first
-    from dscalc.record.report import Report
+    from dscalc.report.report import Report
 
     conv = _layer(in_channels, out_channels, kernel_size, input_size, **options)
     left_out: Counter[str] = Counter()
@@ -172,8 +172,8 @@ def network(
         CrosscheckError: torch refuses modules of these sizes.
     """
     from dscalc.core.row import total, with_shares
-    from dscalc.inputs.network import load_network, titled
-    from dscalc.record.report import Report
+    from dscalc.inputs.network_file import load_network, titled
+    from dscalc.report.report import Report
 
     source, block = fspath(source), _block(block)
     scale: dict[str, Any] = {

@@ -110,7 +110,7 @@ def timed(monkeypatch):
     Keeps the rows that come and their settings, and raises what ``raising`` holds for a number of
     input channels. ``spread`` is how wide the interval of the speed-up is.
     """
-    from dscalc.pytorch import timing  # imports torch
+    from dscalc.bench import timing  # imports torch
 
     timed = SimpleNamespace(rows=[], settings=[], raising={}, spread=1.01)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from dscalc import Conv, Cost, DscalcError, Row
 from dscalc.checks.assertion import Assertion
 from dscalc.core.blocks import SEPARABLE, STANDARD
+from dscalc.core.fields import fields, find
 from dscalc.core.row import Shape, Side, layer_row, total
-from dscalc.record.fields import fields, find
 
 PAPER = layer_row(Conv(512, 512, 3, 14), SEPARABLE)
 known = partial(find, command="compare", block=SEPARABLE)

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dscalc.core import conv as formulas
 from dscalc.core.row import summed_by_path
 from dscalc.errors import DscalcError
-from dscalc.pytorch import audit, to_separable
+from dscalc.pytorch import audit, operators, to_separable
 from dscalc.pytorch import trace as tracing
 from dscalc.pytorch.modules import BlockModule
 
@@ -888,9 +888,9 @@ def test_a_wrong_count_of_one_layer_is_a_mismatch_there_alone(monkeypatch):
 
 @pytest.mark.parametrize("leaf", ["convolution", "addmm", "mm"])
 def test_a_wrong_leaf_formula_is_a_mismatch(leaf, monkeypatch):
-    right = tracing.LEAVES[f"aten::{leaf}"]
+    right = operators.LEAVES[f"aten::{leaf}"]
     wrong = lambda *shapes, **named: right(*shapes, **named) + 1  # noqa: E731
-    monkeypatch.setitem(tracing.LEAVES, f"aten::{leaf}", wrong)
+    monkeypatch.setitem(operators.LEAVES, f"aten::{leaf}", wrong)
     rows, faults = faulty(audit(planted(), IMAGE))
     assert rows >= {"convolution": {"stem", "body"}, "addmm": {"head"}, "mm": set()}[leaf]
     assert faults[0].startswith("torch's FlopCounterMode gives 6,330 MACs for the model, but the ")

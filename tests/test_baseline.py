@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from strategies import rewrites
 
 from dscalc import Block, Cost, DscalcError, Row, network
+from dscalc.baseline.changes import changes
+from dscalc.baseline.earlier import Baseline, change_fields, compared, find_of_total, read_baseline
 from dscalc.checks.assertion import Assertion
-from dscalc.core.changes import changes
+from dscalc.core.fields import find, values
 from dscalc.core.row import Shape, Side, layer_row, total, with_shares
-from dscalc.inputs.network import shipped
-from dscalc.record.baseline import Baseline, change_fields, compared, find_of_total, read_baseline
-from dscalc.record.fields import find, values
-from dscalc.record.report import Report
+from dscalc.inputs.network_file import shipped
 from dscalc.report import text
+from dscalc.report.report import Report
 
 HEADER = "name,kind,in_channels,out_channels,kernel_size,input_size\n"
 BEFORE = "stem,conv,3,32,3,64\nbody,conv,,64,3,\nhead,conv,,10,1,\n"

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from dscalc import Conv, DscalcError
+from dscalc.bench import timing
 from dscalc.core.blocks import Block
 from dscalc.core.row import layer_row
-from dscalc.pytorch import timing
 
 LAYER = "512 512 3 14"
 GRID = "2,4 8 3 14"
@@ -171,8 +171,8 @@ def test_points_have_whiskers_and_are_hollow_where_not_decided(timed):
     from times import took
 
     from dscalc.core.blocks import SEPARABLE
-    from dscalc.record.report import Report
     from dscalc.report.plot import _benchmarks
+    from dscalc.report.report import Report
 
     rows = [layer_row(Conv(64, 64, 3, d), SEPARABLE) for d in (14, 28)]
     given = [took(rows[0], 4.0, 2.0, spread=1.1), took(rows[1], 1.0, 1.0, spread=1.5)]
@@ -188,8 +188,8 @@ def test_noisy_points_are_diamonds_and_wide_spans_have_logarithmic_axes(timed):
     from times import took
 
     from dscalc.core.blocks import SEPARABLE
-    from dscalc.record.report import Report
     from dscalc.report.plot import _benchmarks
+    from dscalc.report.report import Report
 
     rows = [layer_row(Conv(64, 64, f, 14), SEPARABLE) for f in (1, 9)]
     given = [took(rows[0], 4.0, 2.0, iqr=1.0), took(rows[1], 1.0, 1.0)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dscalc.checks.budgets import Budget
 from dscalc.commands.check import _checked as checked
-from dscalc.inputs.budgets import Budget
 
 BUDGETS = """
 [[check]]

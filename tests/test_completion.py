@@ -4,7 +4,7 @@ import pytest
 
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
-from dscalc.record.fields import fields
+from dscalc.core.fields import fields
 
 
 @pytest.fixture

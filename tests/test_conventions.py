@@ -16,8 +16,12 @@ from hypothesis import strategies as st
 from layers import Calling
 from torch import nn
 
-from dscalc.checks import conventions
-from dscalc.checks.conventions import (
+from dscalc.cli import main
+from dscalc.core.fields import Unit
+from dscalc.errors import DscalcError
+from dscalc.inputs.network_file import load_network
+from dscalc.peers import conventions
+from dscalc.peers.conventions import (
     MACS,
     TABLE,
     Answer,
@@ -27,20 +31,17 @@ from dscalc.checks.conventions import (
     explain,
     read_number,
 )
-from dscalc.cli import main
-from dscalc.core.quantities import Quantities
-from dscalc.errors import DscalcError
-from dscalc.inputs.network import load_network
-from dscalc.pytorch import audit, quantities
-from dscalc.record.fields import Unit
-from dscalc.report.conventions import peers_data
+from dscalc.peers.observer import Observer
+from dscalc.peers.quantities import Quantities
+from dscalc.peers.view import peers_data
+from dscalc.pytorch import audit
 
 ENTRIES = {entry.name: entry for entry in TABLE}
 
 
 def seen(model: nn.Module, size: int = 224) -> tuple[Quantities, int]:
     """The quantities of a model, and its parameters."""
-    found = audit(model, (1, 3, size, size), verify=False, quantities=True).quantities
+    found = audit(model, (1, 3, size, size), verify=False, observe=Observer).extra
     assert found is not None
     return found, sum(parameter.numel() for parameter in model.parameters())
 
@@ -116,11 +117,11 @@ def test_known_models_to_the_digit(
 
 def test_quantities_are_seen_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS["encoder"]()
-    monkeypatch.setattr(quantities.Observer, "__torch_function__", None)
+    monkeypatch.setattr(Observer, "__torch_function__", None)
     report = audit(model, IMAGE, verify=False)
-    assert report.quantities is None
+    assert report.extra is None
     with pytest.raises(DscalcError, match="cannot run"):
-        audit(model, IMAGE, verify=False, quantities=True)
+        audit(model, IMAGE, verify=False, observe=Observer)
 
 
 @pytest.mark.parametrize(
@@ -141,19 +142,19 @@ def test_what_counters_see_stops_no_model(call: Callable[[torch.Tensor], torch.T
     model = Calling(lambda m, x: call(m.conv(x)), conv=nn.Conv2d(3, 8, 1))
     image = 1, 3, 8, 8
     plain = audit(model, image, verify=False)
-    assert audit(model, image, verify=False, quantities=True).total == plain.total
+    assert audit(model, image, verify=False, observe=Observer).total == plain.total
 
 
 @pytest.mark.parametrize("kernel", [2, (2, 2)])
 def test_a_pool_of_an_image_without_a_batch_has_all_its_axes(kernel: int | tuple[int, int]) -> None:
-    found = audit(nn.AvgPool2d(kernel), (8, 4, 4), quantities=True).quantities
+    found = audit(nn.AvgPool2d(kernel), (8, 4, 4), observe=Observer).extra
     assert found is not None
     assert found["module.avg_pool.taps"] == found["module.avg_pool.windows"] == 8 * 4 * 4
     assert found["module.avg_pool.out"] == 8 * 2 * 2
 
 
 def test_a_network_says_what_it_lists() -> None:
-    from dscalc.core.quantities import of_rows
+    from dscalc.peers.quantities import of_rows
 
     found = of_rows(load_network("mobilenet_v2"))
     assert printed_by("ptflops 0.7.5 (aten)", found) == 300_774_272

@@ -25,7 +25,7 @@ from write_docs import (
     workplace,
 )
 
-from dscalc.inputs.network import _COLUMNS, _KNOWN
+from dscalc.inputs.network_file import _COLUMNS, _KNOWN
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS = doctest.REPORT_NDIFF

@@ -15,11 +15,11 @@ import pytest
 
 import dscalc
 from dscalc.core.blocks import SEPARABLE, STANDARD
+from dscalc.core.fields import fields
 from dscalc.core.row import layer_row
 from dscalc.inputs.grid import Grid
-from dscalc.record.fields import fields
-from dscalc.record.report import Report
 from dscalc.report import text
+from dscalc.report.report import Report
 
 ONE = "3 64 3 224"
 GRID = "3,16 8:32:x2 3x5 14 --bias --stride 2"

@@ -16,15 +16,14 @@ from strategies import geometries, per_axis, sizes
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dscalc import Conv, DscalcError
-from dscalc import words as small
+from dscalc import Conv, DscalcError, parse, show
 from dscalc.checks.assertion import Assertion
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+from dscalc.core.fields import fields, find
 from dscalc.core.row import Row, layer_row, total
 from dscalc.errors import FileError
 from dscalc.inputs.grid import Axis, Grid
-from dscalc.inputs.network import read_network, shipped
-from dscalc.record.fields import fields, find
+from dscalc.inputs.network_file import read_network, shipped
 
 COLUMNS = (
     *("name", "kind", "in_channels", "out_channels", "kernel_size", "stride", "padding"),
@@ -253,7 +252,7 @@ numerals = st.text("0123456789.eE+-/KMGTPkmgtp% ", max_size=12)
 
 @pytest.mark.parametrize(
     "function",
-    [small.whole, small.size, small.shape, small.padding, small.number, small.keywords],
+    [parse.whole, parse.size, parse.shape, parse.padding, parse.number, parse.keywords],
     ids=lambda function: function.__name__,
 )
 @given(text=st.one_of(axes, numerals, st.text(max_size=20)))
@@ -263,10 +262,10 @@ def test_any_text_is_read_or_refused(function, text):
 
 @given(st.text())
 def test_any_text_is_printed_literally_and_on_one_line(text):
-    for printed in (small.printable(text), small.shown(text)):
+    for printed in (show.printable(text), show.shown(text)):
         assert printed.isprintable()
     if text.isprintable():
-        assert small.printable(text) == text
+        assert show.printable(text) == text
 
 
 LAYER = layer_row(Conv(3, 64, 3, 224), SEPARABLE)

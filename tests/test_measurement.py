@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscalc.core.measurement import Speedup, Time, Turn, sign_interval
+from dscalc.bench.measurement import Speedup, Time, Turn, sign_interval
 
 RECORDED = json.loads((Path(__file__).parent / "data/times.json").read_text("utf-8"))
 

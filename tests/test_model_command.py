@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from dscalc.core.blocks import SEPARABLE
-from dscalc.pytorch import trace as tracing
-from dscalc.record.fields import fields
+from dscalc.core.fields import fields
+from dscalc.pytorch import operators
 from dscalc.report.table import _told_apart
 
 AUDIT = import_module("dscalc.pytorch.audit")  # the package exports a function of this name
@@ -587,7 +587,7 @@ def test_asking_for_what_is_not_known_names_the_operator(field, model):
 
 def test_an_operator_dropped_from_those_without_macs_is_named(model, monkeypatch):
     for name in ("native_batch_norm", "_native_batch_norm_legit_no_training"):
-        monkeypatch.delitem(tracing.NO_MACS, f"aten::{name}")
+        monkeypatch.delitem(operators.NO_MACS, f"aten::{name}")
     result = model(f"{FULL} --get macs")
     assert result.code == 2
     assert re.fullmatch(r"macs is not known: no formula for aten::\w*batch_norm\w*", result.error)
@@ -760,12 +760,12 @@ def test_without_torch_there_is_one_line(model, monkeypatch):
 @pytest.fixture
 def fault(monkeypatch):
     """One MAC too few for each convolution of 16 channels to 16, by a wrong leaf formula."""
-    right = tracing.LEAVES["aten::convolution"]
+    right = operators.LEAVES["aten::convolution"]
 
     def wrong(features, weight, *rest, output):
         return right(features, weight, *rest, output=output) - (tuple(weight) == (16, 16, 3, 3))
 
-    monkeypatch.setitem(tracing.LEAVES, "aten::convolution", wrong)
+    monkeypatch.setitem(operators.LEAVES, "aten::convolution", wrong)
 
 
 @pytest.mark.usefixtures("fault")

@@ -15,10 +15,10 @@ import pytest
 
 from dscalc import Block, compare, network, scaled_channels
 from dscalc.core.blocks import SEPARABLE
+from dscalc.core.fields import fields
 from dscalc.errors import FileError
-from dscalc.inputs.network import load_network, read_network, shipped
+from dscalc.inputs.network_file import load_network, read_network, shipped
 from dscalc.pytorch import crosscheck
-from dscalc.record.fields import fields
 
 # The package also exports the function of this name.
 THE_MODULE = import_module("dscalc.pytorch.crosscheck")

@@ -13,7 +13,7 @@ from published import with_stride_in_first_1x1
 
 import dscalc
 from dscalc import Block, Conv, DscalcError
-from dscalc.inputs.network import read_network, shipped
+from dscalc.inputs.network_file import read_network, shipped
 from dscalc.pytorch import crosscheck
 
 FACTS = json.loads((Path(__file__).parent / "data/published_networks.json").read_text("utf-8"))

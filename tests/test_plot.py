@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import dscalc.report
-from dscalc.inputs.network import load_network
+from dscalc.inputs.network_file import load_network
 
 GRID = "64 32:1024:x2 3,5,7 14"
 NETWORK = "network mobilenet_v1 --no-verify"

@@ -5,8 +5,8 @@ from published import agreement, figures, read
 
 from dscalc import Block, Conv
 from dscalc.core.blocks import SEPARABLE
+from dscalc.core.fields import fields, values
 from dscalc.core.row import layer_row
-from dscalc.record.fields import fields, values
 
 LAYERS = figures("layers")
 

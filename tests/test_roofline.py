@@ -11,10 +11,10 @@ from times import HERE, took
 
 from dscalc import Conv
 from dscalc.core.blocks import SEPARABLE, STANDARD
+from dscalc.core.fields import find
 from dscalc.core.roofline import Limits, intensity, least_bytes
 from dscalc.core.row import layer_row
 from dscalc.pytorch.modules import block_module
-from dscalc.record.fields import find
 
 TEXTBOOK = layer_row(Conv(3, 64, 3, 224), SEPARABLE)
 DEEP = layer_row(Conv(512, 512, 3, 14), SEPARABLE)

@@ -9,8 +9,8 @@ from strategies import rewrites
 
 from dscalc import Block, Conv, Cost, DscalcError, Row, compare
 from dscalc.core.blocks import SEPARABLE, Step
+from dscalc.core.fields import fields, find, values
 from dscalc.core.row import layer_row, proved, side, total, with_shares
-from dscalc.record.fields import fields, find, values
 
 TEXTBOOK = layer_row(Conv(3, 64, 3, 224), SEPARABLE, "conv1")
 DEEP = layer_row(Conv(512, 512, 3, 14), SEPARABLE)

@@ -12,8 +12,8 @@ from dscalc import Conv
 from dscalc.checks.assertion import Assertion
 from dscalc.checks.selection import Selection
 from dscalc.core.blocks import SEPARABLE
+from dscalc.core.fields import find
 from dscalc.core.row import layer_row
-from dscalc.record.fields import find
 
 HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 # Fields and their formulas, of a 3x3 layer on an 8x8 map.

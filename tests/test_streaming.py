@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 from measuring import Measured
 
-from dscalc.inputs.network import load_network
+from dscalc.inputs.network_file import load_network
 
 # The package also exports the function of this name.
 THE_MODULE = import_module("dscalc.pytorch.crosscheck")

@@ -18,8 +18,8 @@ import pytest
 from dscalc.core.blocks import SEPARABLE
 from dscalc.core.row import layer_row
 from dscalc.inputs.grid import Grid
-from dscalc.record.report import Report
 from dscalc.report import sentences, sheet, table
+from dscalc.report.report import Report
 
 LAYER = "3 64 3 224"
 GRID = "32 32:128:x2 3,5 14"

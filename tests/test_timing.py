@@ -10,14 +10,14 @@ from times import HERE, took
 from torch import nn
 
 from dscalc import Conv, DscalcError
+from dscalc.bench import timing
+from dscalc.bench.measurement import Turn
+from dscalc.bench.timing import Settings, bytes_needed, environment, measured, take_turns
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 from dscalc.core.describe import described
-from dscalc.core.measurement import Turn
+from dscalc.core.fields import find
 from dscalc.core.roofline import Limits
 from dscalc.core.row import layer_row
-from dscalc.pytorch import timing
-from dscalc.pytorch.timing import Settings, bytes_needed, environment, measured, take_turns
-from dscalc.record.fields import find
 from dscalc.report.sentences import measured as sentences
 
 PARTS = ["as it is", "depthwise", "pointwise", "separable"]

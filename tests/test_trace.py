@@ -18,14 +18,9 @@ from torch.utils.flop_counter import flop_registry
 from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.pytorch.trace import (
-    LEAVES,
-    NO_MACS,
-    copied_to,
-    has_no_macs,
-    trace,
-    trace_either,
-)
+from dscalc.peers.observer import Observer
+from dscalc.pytorch.operators import LEAVES, NO_MACS, has_no_macs
+from dscalc.pytorch.trace import copied_to, trace, trace_either
 
 
 class Hidden(torch.autograd.Function):
@@ -346,8 +341,8 @@ def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
     block = nn.Sequential()
     block.add_module("depthwise", nn.Conv2d(3, 3, 3, padding=1, groups=3, device="meta"))
     block.add_module("pointwise", nn.Conv2d(3, 4, 1, device="meta"))
-    found = trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block}, quantities=True)
-    plain = trace(twin, (IMAGE,), {}, quantities=True)
+    found = trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block}, observe=Observer)
+    plain = trace(twin, (IMAGE,), {}, observe=Observer)
     ran = found.blocks["0"]
     assert [(op.path, op.kind, op.step, op.macs) for op in ran.operators] == [
         ("0", "conv", "depthwise", 64 * 27),
@@ -355,7 +350,7 @@ def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
     ]
     assert (ran.torch_macs, ran.instead_of) == (64 * (27 + 12), MACS_3_4)
     assert [op.macs for op in found.operators] == [op.macs for op in plain.operators]
-    assert (found.torch_macs, found.quantities) == (plain.torch_macs, plain.quantities)
+    assert (found.torch_macs, found.observed) == (plain.torch_macs, plain.observed)
     assert "forward" not in vars(twin[0])
 
 

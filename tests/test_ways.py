@@ -20,7 +20,7 @@ from dscalc.core.row import layer_row
 from dscalc.core.transposed import TransposedConv
 from dscalc.core.work import worked
 from dscalc.inputs.grid import Grid
-from dscalc.inputs.network import load_network
+from dscalc.inputs.network_file import load_network
 
 
 def cost_of(conv, block):

@@ -1,6 +1,6 @@
 """Invented times of a row."""
 
-from dscalc.core.measurement import Environment, Measurement, Speedup, Time
+from dscalc.bench.measurement import Environment, Measurement, Speedup, Time
 from dscalc.core.roofline import Limits
 
 HERE = Environment("cpu", "Some CPU", "2.13.0", 2, "float32", False, False)

@@ -295,7 +295,7 @@ def known_as(name: str) -> tuple[nn.Module, Tensor]:
 
 def compared(names: list[str]) -> Iterator[str]:
     """What counters print for models, and what the table of conventions makes of them."""
-    from dscalc.checks.conventions import TABLE
+    from dscalc.peers.conventions import TABLE
 
     only = next((name.partition("=")[2] for name in names if name.startswith("--counter=")), "")
     for name in names:

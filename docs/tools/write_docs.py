@@ -36,12 +36,12 @@ import architectures
 from looks import LOOKS
 from published import right_number, slips, with_stride_in_first_1x1
 
-from dscalc.checks.conventions import TABLE
+from dscalc.baseline.earlier import change_fields
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE
-from dscalc.inputs.network import _ALWAYS, _COLUMNS
-from dscalc.record.baseline import change_fields
-from dscalc.record.fields import DEFAULT, Command, Field, fields
+from dscalc.core.fields import DEFAULT, Command, Field, fields
+from dscalc.inputs.network_file import _ALWAYS, _COLUMNS
+from dscalc.peers.conventions import TABLE
 
 IMAGES = ROOT / "docs/images"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

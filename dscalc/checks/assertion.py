@@ -6,10 +6,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-from dscalc import words
+from dscalc import parse, show
+from dscalc.core.fields import Field
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.record.fields import Field
 
 _HOLDS = {
     "<": operator.lt,
@@ -52,20 +52,20 @@ class Assertion(NamedTuple):
         if not match:
             raise DscalcError(
                 f"{what} must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
-                f"with < <= == != >= or >, got {words.shown(text)}"
+                f"with < <= == != >= or >, got {show.shown(text)}"
             )
         name, symbol, right = match.groups()
         field = find(name)
         if not field.is_number:
-            raise DscalcError(f"cannot check {words.shown(text)}: {name} is not a number")
-        side = f"the right side of {words.shown(text)}"
+            raise DscalcError(f"cannot check {show.shown(text)}: {name} is not a number")
+        side = f"the right side of {show.shown(text)}"
         of_baseline = re.fullmatch(r"(?:(.*)\*)?\s*baseline\s*", right, re.DOTALL)
         if "baseline" in right and not of_baseline:
             raise DscalcError(f"{side} must be baseline or NUMBER * baseline")
         factor = right
         if of_baseline:
             factor = "1" if of_baseline[1] is None else of_baseline[1].strip()
-        number = words.number(factor, side)
+        number = parse.number(factor, side)
         return cls(field, symbol, number, f"{name} {symbol} {right.strip()}", bool(of_baseline))
 
     def holds(self, row: Row, baseline: Row | None = None) -> bool:
@@ -117,7 +117,7 @@ class Assertion(NamedTuple):
             DscalcError: it reads a baseline.
         """
         if self.of_baseline:
-            raise DscalcError(f"{option} cannot use baseline, got {words.shown(self.text)}")
+            raise DscalcError(f"{option} cannot use baseline, got {show.shown(self.text)}")
         return self
 
     def distance(self, row: Row) -> Fraction | None:

@@ -9,10 +9,10 @@ from math import prod
 from typing import Any
 
 from dscalc.checks.assertion import Assertion
+from dscalc.core.fields import Field, Value
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.record.fields import Field, Value
-from dscalc.words import exact, plural
+from dscalc.show import exact, plural
 
 
 class Selection:

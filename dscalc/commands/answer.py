@@ -11,21 +11,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dscalc import words
+from dscalc import parse
 from dscalc.commands.options import CheckOptions, OutputOptions, ReportOptions, command_line
 from dscalc.commands.verdict import Verdict, named
 from dscalc.core.blocks import Block, Step
+from dscalc.core.fields import UNITS, Command, Field, find
 from dscalc.core.row import Count, Counted, Row, proved
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.fields import UNITS, Command, Field, find
-from dscalc.record.report import Report
 from dscalc.report import text
 from dscalc.report.file import replacing, to_stdout
-from dscalc.words import plural
+from dscalc.report.report import Report
+from dscalc.show import plural
 
 if TYPE_CHECKING:  # few runs need them
+    from dscalc.baseline.earlier import Baseline
     from dscalc.checks.selection import Selection
-    from dscalc.record.baseline import Baseline
     from dscalc.report.sheet import Sheet
 
 _MOST_ROWS = 10_000  # of a format that holds all rows at once
@@ -52,7 +52,7 @@ class Asked:
         self.command, self.block, self.output, self.baseline = command, block, output, baseline
         known = plain = partial(find, command=command, block=block, unit=output.unit)
         if baseline:
-            from dscalc.record.baseline import find_of_total
+            from dscalc.baseline.earlier import find_of_total
 
             known = partial(find_of_total, baseline, command=command, block=block, unit=output.unit)
         self.get = [(plain if output.get_rows else known)(name) for name in output.get]
@@ -165,7 +165,7 @@ def _selection(output: OutputOptions, known: Callable[[str], Field]) -> "Selecti
         ],
         known(output.sort) if output.sort is not None else None,
         reverse=output.reverse,
-        top=words.whole(output.top, "--top") if output.top is not None else None,
+        top=parse.whole(output.top, "--top") if output.top is not None else None,
     )
 
 
@@ -282,7 +282,7 @@ def write_alternatives(
 def write_with_total(report: Report, asked: Asked) -> None:
     """Write those rows that are asked for of all that make the total, which stays the total."""
     if asked.baseline:
-        from dscalc.record.baseline import compared
+        from dscalc.baseline.earlier import compared
 
         report = compared(report, asked.baseline)
     whole, rows, notes = report.total, list(report.rows), report.notes

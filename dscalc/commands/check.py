@@ -11,12 +11,12 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import typer
 
+from dscalc.checks.budgets import Budget, find_budgets, read_budgets
 from dscalc.commands.answer import write
 from dscalc.commands.options import ReportOptions
 from dscalc.core.blocks import STANDARD
-from dscalc.inputs.budgets import Budget, find_budgets, read_budgets
-from dscalc.record.report import Check, Report
-from dscalc.words import exact, plural, printable
+from dscalc.report.report import Check, Report
+from dscalc.show import exact, plural, printable
 
 EXAMPLES = """
   dscalc check

@@ -22,7 +22,7 @@ from dscalc.core.describe import beyond_one_position, described, titled
 from dscalc.core.row import Count, Row, existing, layer_row, proved, total
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
-from dscalc.record.report import Report
+from dscalc.report.report import Report
 
 EXAMPLES = """
   dscalc 3 64 3 224
@@ -79,7 +79,7 @@ def compare(
         lines.append("some taps of the filter read only padding; the order is IC OC F D")
     report = asked.report(title, notes=lines)
     if conventions.asked:
-        from dscalc.commands.conventions import answer_layer
+        from dscalc.peers.command import answer_layer
 
         if not single:
             raise DscalcError(

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dscalc import words
+from dscalc import parse
+from dscalc.baseline.command import BaselineOptions
 from dscalc.commands.answer import (
     Asked,
     torch_needed,
@@ -23,12 +24,11 @@ from dscalc.commands.options import (
     except_option,
     only_option,
 )
-from dscalc.commands.since import BaselineOptions
 from dscalc.commands.verdict import named
 from dscalc.core.blocks import Block
 from dscalc.core.row import Row, summed_by_path
 from dscalc.errors import CrosscheckError, DscalcError
-from dscalc.record.report import Report
+from dscalc.report.report import Report
 
 EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224
@@ -122,9 +122,9 @@ def model(
     asked = Asked("model", block, output, before)
     verdict = asked.verdict
     verify = asked.proves(check, by_default=conventions.proved)
-    levels = words.whole(depth, "--depth") if depth is not None else None
-    samples = words.whole(batch, "--batch")
-    arguments = words.keywords(kwargs, "--kwargs")
+    levels = parse.whole(depth, "--depth") if depth is not None else None
+    samples = parse.whole(batch, "--batch")
+    arguments = parse.keywords(kwargs, "--kwargs")
     if inputs_ and (inputs or samples > 1):
         raise DscalcError(
             f"--inputs gives every input as it is; drop {'--input' if inputs else '--batch'}"
@@ -139,6 +139,12 @@ def model(
         from dscalc.pytorch.inputs import check_inputs, inputs_from, read_inputs
         from dscalc.pytorch.load import load_model, torch_defaults, user_code
 
+        observe: type[Any] | None = None
+        if conventions.asked:
+            from dscalc.peers.observer import Observer
+
+            observe = Observer
+
     def traced(target: str) -> tuple[Report, Any, Any]:
         """What a model costs, the model, and its inputs."""
         with working(output, f"counting {target}"):
@@ -148,7 +154,7 @@ def model(
             count = partial(
                 audit, loaded, *given.args, block=block, only=only or None,
                 exclude=exclude or None, named=given.kwargs,
-                quantities=bool(conventions.asked), unit=output.unit,
+                observe=observe, unit=output.unit,
                 rebuild=partial(load_model, target, arguments, dtype, meta=False),
             )  # fmt: skip
             with user_code(target):  # which may print
@@ -180,7 +186,7 @@ def model(
         _show_totals(targets, audited, asked)
         return verdict.conclude()
     if conventions.asked:
-        from dscalc.commands.conventions import answer_model
+        from dscalc.peers.command import answer_model
 
         with verdict.held(), torch_defaults():
             report, loaded, given = traced(targets[0])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dscalc import words
+from dscalc import parse, show
+from dscalc.baseline.command import BaselineOptions, options_given
 from dscalc.commands.answer import Asked, counter, watched, write_alternatives, write_with_total
 from dscalc.commands.options import (
     CheckOptions,
@@ -21,12 +22,11 @@ from dscalc.commands.options import (
     layer_option,
     only_option,
 )
-from dscalc.commands.since import BaselineOptions, options_given
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.row import Count, Row, Shape, proved, total, with_shares
 from dscalc.errors import DscalcError, FileError
 from dscalc.inputs.grid import Axis
-from dscalc.inputs.network import (
+from dscalc.inputs.network_file import (
     load_network,
     load_scaled,
     read_network,
@@ -35,10 +35,10 @@ from dscalc.inputs.network import (
     source_text,
     titled,
 )
-from dscalc.words import Size
+from dscalc.parse import Size
 
 if TYPE_CHECKING:  # few runs have one
-    from dscalc.record.baseline import Baseline
+    from dscalc.baseline.earlier import Baseline
 
 EXAMPLES = """
   dscalc network mobilenet_v1
@@ -167,7 +167,7 @@ def _sizes(text: str) -> list[Size]:
     sizes: list[Size] = []
     for piece in text.split(","):
         one = ":" not in piece
-        sizes += [words.size(piece, "--input-size")] if one else Axis(piece, "--input-size")
+        sizes += [parse.size(piece, "--input-size")] if one else Axis(piece, "--input-size")
     return sizes
 
 
@@ -187,7 +187,7 @@ def _show_rows(
         title = titled(source, rows, load.keywords)
         report = asked.report(title, rows, total=sums, notes=_notes(rows, asked.block))
         if conventions.asked:
-            from dscalc.commands.conventions import SIZES, answer_rows
+            from dscalc.peers.command import SIZES, answer_rows
 
             sizes = SIZES if source != "-" else ()  # which can be read once
             sized = ((size, load(input_size=size)) for size in sizes)
@@ -221,7 +221,7 @@ def _show_totals(
         width = ""
         if len({options["width_multiplier"] for options in variants}) > 1:
             width = f"width {row.width_multiplier}, "
-        return f"{row.name}, {width}{words.times(row.layer.input_size)}"
+        return f"{row.name}, {width}{show.times(row.layer.input_size)}"
 
     title = f"{len(sources) * len(variants):,} networks"
     report = asked.report(title)
@@ -232,7 +232,7 @@ def _shipped(baseline: Path | None, options: dict[str, Any]) -> "Baseline | None
     """A network that ships with dscalc as what another one is held against."""
     if baseline is None or str(baseline) not in shipped() or baseline.exists():
         return None
-    from dscalc.record.baseline import Baseline
+    from dscalc.baseline.earlier import Baseline
 
     rows = with_shares(load_network(str(baseline), **options))
     return Baseline(str(baseline), rows, total(rows))

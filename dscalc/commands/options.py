@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from dscalc import words
+from dscalc import parse, show
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
+from dscalc.core.fields import DEFAULT, Field, Unit
+from dscalc.core.fields import fields as fields_of
 from dscalc.errors import DscalcError
-from dscalc.record.fields import DEFAULT, Field, Unit
-from dscalc.record.fields import fields as fields_of
 
 COMMAND_LINE: ContextVar[Sequence[str]] = ContextVar("COMMAND_LINE", default=())
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
@@ -124,10 +124,10 @@ class LayerOptions:
     def parsed(self) -> dict[str, Any]:
         """The options of a `Conv`."""
         return {
-            "stride": words.size(self.stride, "--stride"),
-            "padding": words.padding(self.padding, "--padding"),
-            "dilation": words.size(self.dilation, "--dilation"),
-            "groups": words.whole(self.groups, "--groups"),
+            "stride": parse.size(self.stride, "--stride"),
+            "padding": parse.padding(self.padding, "--padding"),
+            "dilation": parse.size(self.dilation, "--dilation"),
+            "groups": parse.whole(self.groups, "--groups"),
             "bias": self.bias,
         }
 
@@ -164,12 +164,12 @@ class BlockOptions:
         """What the layer is rewritten as."""
         if self.as_ == "all" or "," in self.as_:
             raise DscalcError(
-                f"--as takes one block, got {words.shown(self.as_)}; "
+                f"--as takes one block, got {show.shown(self.as_)}; "
                 "dscalc blocks sets several side by side"
             )
         block = Block.parse(self.as_, "--as", standard="what the layer is compared with")
         if self.depth_multiplier is not None:
-            multiplier = words.whole(self.depth_multiplier, "--depth-multiplier")
+            multiplier = parse.whole(self.depth_multiplier, "--depth-multiplier")
             if self.as_ != str(SEPARABLE):
                 raise DscalcError(
                     f"--depth-multiplier is short for --as separable:{multiplier}; drop one of them"
@@ -219,10 +219,10 @@ class ScaleOptions:
         widths, resolutions = self.width_multiplier, self.resolution_multiplier
         return [
             {
-                "batch_size": words.whole(self.batch, "--batch"),
+                "batch_size": parse.whole(self.batch, "--batch"),
                 "dims": int(self.dims) if self.dims else None,
-                "width_multiplier": words.multiplier(width, "--width-multiplier"),
-                "resolution_multiplier": words.multiplier(resolution, "--resolution-multiplier"),
+                "width_multiplier": parse.multiplier(width, "--width-multiplier"),
+                "resolution_multiplier": parse.multiplier(resolution, "--resolution-multiplier"),
             }
             for width, resolution in product(widths.split(","), resolutions.split(","))
         ]
@@ -239,7 +239,7 @@ class ScaleOptions:
         ):
             if "," in text:
                 raise DscalcError(
-                    f"{name} takes a list only in dscalc network, got {words.shown(text)}; "
+                    f"{name} takes a list only in dscalc network, got {show.shown(text)}; "
                     "list the channels or sizes instead"
                 )
         [only] = self.variants()
@@ -332,10 +332,10 @@ class ConventionOptions:
         if others:
             raise DscalcError(f"{first} prints its own answer; drop {' and '.join(others)}")
         if self.explain is not None:
-            from dscalc.checks.conventions import read_number
+            from dscalc.peers.conventions import read_number
 
             read_number(self.explain, "--explain")
-        if not self.cite and words.whole(batch, "--batch") > 1:
+        if not self.cite and parse.whole(batch, "--batch") > 1:
             raise DscalcError(f"{first} counts one sample, as other counters do; drop --batch")
         if self.cite and output.format != "table":
             raise DscalcError(
@@ -403,7 +403,7 @@ class ReportOptions:
             ending = self.file.suffix.lower()
             if ending not in _FORMATS:
                 raise DscalcError(
-                    f"--output {words.printable(str(self.file))}: its ending says no format; end "
+                    f"--output {show.printable(str(self.file))}: its ending says no format; end "
                     f"it in {' '.join(_FORMATS)}, or give --format"
                 )
             self.format = _FORMATS[ending]

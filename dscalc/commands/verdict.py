@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.record.report import Check, Report
-from dscalc.words import exact, printable
+from dscalc.report.report import Check, Report
+from dscalc.show import exact, printable
 
 if TYPE_CHECKING:  # few runs assert anything
     from dscalc.checks.assertion import Assertion

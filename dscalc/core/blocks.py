@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
-from dscalc import words
+from dscalc import parse, show
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost, made
 from dscalc.errors import DscalcError
@@ -289,21 +289,21 @@ class Block(NamedTuple):
             near = get_close_matches(name, BLOCKS, n=1)
             choices = [name for name in BLOCKS if not (standard and name == "standard")]
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
-            raise DscalcError(f"{option}: unknown block {words.shown(name)}; {hint}")
+            raise DscalcError(f"{option}: unknown block {show.shown(name)}; {hint}")
         numbers = BLOCKS[name].numbers
         spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])
         if len(given) > len(numbers):
-            raise DscalcError(f"{option}: write the block as {spelled}, got {words.shown(text)}")
+            raise DscalcError(f"{option}: write the block as {spelled}, got {show.shown(text)}")
         pairs = zip(given, numbers, strict=False)
         read = [
-            words.whole(value, f"{name} {number.meaning}", such_as=number.usual)
+            parse.whole(value, f"{name} {number.meaning}", such_as=number.usual)
             for value, number in pairs
         ]
         for number in numbers[len(read) :]:
             if number.needed:
                 raise DscalcError(
                     f"{option}: {name} needs its {number.meaning}, such as {name}:{number.usual}, "
-                    f"got {words.shown(text)}"
+                    f"got {show.shown(text)}"
                 )
             read.append(number.usual)
         if name == "standard" and standard:

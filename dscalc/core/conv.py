@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from dscalc.core.cost import Cost, made
 from dscalc.errors import DscalcError
-from dscalc.words import Padding, Size, times
+from dscalc.parse import Padding, Size
+from dscalc.show import times
 
 
 def output_length(input_length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:

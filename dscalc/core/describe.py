@@ -2,7 +2,8 @@
 
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv, span
-from dscalc.words import Padding, times
+from dscalc.parse import Padding
+from dscalc.show import times
 
 
 def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:

@@ -12,7 +12,7 @@ from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 
 if TYPE_CHECKING:  # but few rows are measured
-    from dscalc.core.measurement import Measurement
+    from dscalc.bench.measurement import Measurement
 
 Crosscheck = Literal["exact", "mismatch", "skipped"]
 Counted = Mapping[str, Cost]  # MACs and params on real modules: of each step, and "" of all

@@ -5,7 +5,7 @@ from typing import overload
 
 from dscalc.core.conv import whole_number
 from dscalc.errors import DscalcError
-from dscalc.words import Size
+from dscalc.parse import Size
 
 Multiplier = Fraction | float | str
 

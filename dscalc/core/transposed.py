@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from dscalc.core.conv import Conv, per_axis, span
 from dscalc.errors import DscalcError
-from dscalc.words import Padding, Size, times
+from dscalc.parse import Padding, Size
+from dscalc.show import times
 
 
 @dataclass(frozen=True, init=False)

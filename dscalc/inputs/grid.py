@@ -6,11 +6,12 @@ from itertools import chain, product
 from math import prod
 from typing import Any
 
-from dscalc import words
+from dscalc import parse, show
 from dscalc.core.conv import Conv, output_sizes, pads, per_axis
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.errors import DscalcError
-from dscalc.words import Size, times
+from dscalc.parse import Size
+from dscalc.show import times
 
 _MOST_LAYERS = 10**9
 _FEW = 1000  # sizes to keep in memory
@@ -49,28 +50,28 @@ class Axis:
 
     def _piece(self, text: str) -> Sequence[Size]:
         if ":" not in text and self.dims is not None:
-            return (self._sized(words.size(text, self.name)),)
+            return (self._sized(parse.size(text, self.name)),)
         if ":" not in text:
             if "x" in text and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
                 raise DscalcError(
-                    f"{self.name} is a number of channels, got {words.shown(text)}; the order is "
+                    f"{self.name} is a number of channels, got {show.shown(text)}; the order is "
                     "IC OC F D, and sizes are F and D"
                 )
-            return (words.whole(text, self.name),)
+            return (parse.whole(text, self.name),)
         first, last, *steps = map(str.strip, text.split(":"))
-        start, stop = words.whole(first, self.name), words.whole(last, self.name)
+        start, stop = parse.whole(first, self.name), parse.whole(last, self.name)
         step = steps[0] if steps else "1"
         if len(steps) > 1:
             raise DscalcError(
-                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {words.shown(text)}"
+                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {show.shown(text)}"
             )
         if start > stop:
             written = ":".join([first, last, *steps])
             fix = f"{stop}:{start}:{step}"
             raise DscalcError(f"{self.name} range {written} runs backwards; write {fix}")
         if not step.startswith("x"):
-            return range(start, stop + 1, words.whole(step, f"{self.name} step"))
-        factor = words.whole(step[1:], f"{self.name} factor", least=2)
+            return range(start, stop + 1, parse.whole(step, f"{self.name} step"))
+        factor = parse.whole(step[1:], f"{self.name} factor", least=2)
         values = [start]
         while values[-1] * factor <= stop:
             values.append(values[-1] * factor)
@@ -116,12 +117,12 @@ class Grid:
             stride = options.get("stride", 1)
             d = times(stride) if isinstance(stride, tuple) else str(stride)
             options["padding"], resolution_multiplier = "same", 1
-        ic, oc, f, d = map(words.with_x, (ic, oc, f, d))
+        ic, oc, f, d = map(parse.with_x, (ic, oc, f, d))
         if dims is None:
             _refuse_channels(ic, f, d)
         written = _axes(f, d)
         if dims is None and len(written) > 1:
-            sizes = f"F {words.printable(f)} and D {words.printable(d)}"
+            sizes = f"F {show.printable(f)} and D {show.printable(d)}"
             raise DscalcError(f"the sizes of {sizes:.80} differ in their number of axes")
         dims = dims or next(iter(written), 2)
         self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any, BinaryIO
 
-from dscalc import words
+from dscalc import show
 from dscalc.errors import DscalcError, FileError
 
 Cells = dict[str, str]
@@ -55,12 +55,12 @@ class Problems:
     """Gathers what is wrong with a file, so that one run names every bad row."""
 
     def __init__(self, file: str) -> None:
-        self.file = words.printable(file)
+        self.file = show.printable(file)
         self.found: list[tuple[int, str]] = []
 
     def add(self, line: int, reason: object) -> None:
         """Note what is wrong with a line; stop reading where there is too much of it."""
-        self.found.append((line, f"{self.file}:{line}: {words.printable(str(reason))}"))
+        self.found.append((line, f"{self.file}:{line}: {show.printable(str(reason))}"))
         if len(self.found) == _MOST_ERRORS:
             self.stop(line, "too many errors; dscalc stopped reading here")
 
@@ -134,7 +134,7 @@ def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int,
             )
             if not isinstance(values, dict) or not values:
                 raise DscalcError(
-                    f"each line must be one JSON object, got {words.shown(line.strip())}"
+                    f"each line must be one JSON object, got {show.shown(line.strip())}"
                 )
             if _OF_A_REPORT in values:
                 problems.stop(number, _A_REPORT)
@@ -155,7 +155,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise DscalcError(f"{words.shown(twice)} is given twice")
+        raise DscalcError(f"{show.shown(twice)} is given twice")
     return values
 
 
@@ -167,11 +167,11 @@ def _as_cell(name: str, value: Any) -> str:
     if isinstance(value, str):  # numbers too, as they are written
         return value.strip()
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-        return words.times(value)
+        return show.times(value)
     rule = "must be a string, a whole number, true or false"
     kinds: dict[type, str] = {list: "an array", dict: "an object"}
     got = kinds.get(type(value), repr(value))  # whose numbers would be quoted
-    raise DscalcError(f"{words.printable(name)} {rule}, got {got}")
+    raise DscalcError(f"{show.printable(name)} {rule}, got {got}")
 
 
 def _check_columns(
@@ -183,7 +183,7 @@ def _check_columns(
         problems.stop(line, _A_REPORT)
     for number, column in enumerate(header):
         if column in header[:number]:
-            problems.add(line, f"the column {words.shown(column)} is given twice")
+            problems.add(line, f"the column {show.shown(column)} is given twice")
         elif column not in columns:
             problems.add(line, unknown("column", column, columns))
     if "kind" not in header:
@@ -193,7 +193,7 @@ def _check_columns(
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """That a word is none of those that are known."""
-    return f"unknown {what} {words.shown(word)}; {suggestion(word, known)}"
+    return f"unknown {what} {show.shown(word)}; {suggestion(word, known)}"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -11,19 +11,16 @@ from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
+from dscalc.core.fields import UNITS, Unit
 from dscalc.core.patterns import Patterns
-from dscalc.core.quantities import Quantities
 from dscalc.core.row import Counted, Crosscheck, Row, Shape, Side, total, with_shares
 from dscalc.core.transposed import TransposedConv
-from dscalc.errors import DscalcError
 from dscalc.pytorch.crosscheck import count
-from dscalc.pytorch.inputs import Inputs
 from dscalc.pytorch.modules import CONVOLUTIONS
 from dscalc.pytorch.rewrite import reasons_to_keep, replacement, replacements
-from dscalc.pytorch.trace import Operator, Trace, copied_to, trace, trace_either
-from dscalc.record.fields import UNITS, Unit
-from dscalc.record.report import Report
-from dscalc.words import plural, printable
+from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either
+from dscalc.report.report import Report
+from dscalc.show import plural, printable
 
 Count = Callable[[tuple[Step, ...]], Counted]
 _OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
@@ -39,7 +36,7 @@ def audit(
     verify: bool = True,
     rebuild: Callable[[], nn.Module] | None = None,
     named: Mapping[str, Any] | None = None,
-    quantities: bool = False,
+    observe: Observe | None = None,
     unit: Unit = "macs",
     **keywords: Any,
 ) -> Report:
@@ -60,7 +57,7 @@ def audit(
         verify: whether fvcore counts each distinct convolution and linear layer.
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
-        quantities: whether to also collect what other counters count.
+        observe: makes an observer of the run, whose result the report carries; see `trace`.
         unit: of the counts that people read: "macs", or "flops", 2 a MAC.
         **keywords: what its ``forward`` takes by keyword.
 
@@ -79,7 +76,7 @@ def audit(
         with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
-    found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, quantities=quantities)
+    found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe)
     reasons |= dict.fromkeys(found.functional, "functional")
     counting = cache(count) if verify else None
     rows = list(_rows(copied, block, reasons, found, counting))
@@ -90,30 +87,8 @@ def audit(
     return Report(
         "model", block, rows, whole, title=type(model).__name__,
         notes=list(_notes(rows, block, found, copied, label, verified=verify)), faults=faults,
-        unit=unit, quantities=found.quantities,
+        unit=unit, extra=found.observed,
     )  # fmt: skip
-
-
-def quantities_at(
-    model: nn.Module, inputs: Inputs, sizes: Iterable[int]
-) -> Iterator[tuple[int, Quantities]]:
-    """What other counters count of a model of images, at each other size that it runs at."""
-    if len(inputs.args) != 1:
-        return
-    [image] = inputs.args
-    if not isinstance(image, torch.Tensor) or image.dim() != 4:
-        return
-    samples, channels, *own = image.shape
-    for size in sizes:
-        if own == [size, size]:
-            continue
-        other = torch.empty(samples, channels, size, size, device="meta", dtype=image.dtype)
-        try:
-            found = trace(copied_to("meta", model), (other,), inputs.kwargs, quantities=True)
-        except DscalcError:  # it takes no such size
-            continue
-        assert found.quantities is not None
-        yield size, found.quantities
 
 
 def _tensor(value: Any) -> Any:

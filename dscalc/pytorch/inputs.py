@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dscalc.errors import DscalcError
+from dscalc.parse import shape
 from dscalc.pytorch.load import (
     call,
     described,
@@ -23,7 +24,7 @@ from dscalc.pytorch.load import (
     torch_dtype,
     user_code,
 )
-from dscalc.words import shape, shown, times
+from dscalc.show import shown, times
 
 _OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # as people write it
 

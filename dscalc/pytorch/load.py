@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from dscalc.errors import DscalcError
-from dscalc.words import printable, shown
+from dscalc.show import printable, shown
 
 USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
 _OWN = Path(__file__).parents[1]

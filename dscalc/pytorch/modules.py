@@ -11,7 +11,7 @@ from dscalc.core.blocks import Norm, Step
 from dscalc.core.conv import checked_padding, pads, per_axis, whole_number
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.words import Padding, Size
+from dscalc.parse import Padding, Size
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     1: nn.Conv1d,

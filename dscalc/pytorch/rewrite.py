@@ -14,7 +14,7 @@ from dscalc.core.conv import Conv, span
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv, block_module
-from dscalc.words import printable
+from dscalc.show import printable
 
 _DESCRIBING = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),

@@ -13,14 +13,13 @@ import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from math import prod
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,149 +33,17 @@ from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Copying, Inputs, input_hint, materialised
-from dscalc.pytorch.quantities import Observer, of_operators
-from dscalc.words import printable
-
-Shape = Sequence[int]
-
-# ---- What a product costs: one function of shapes for each leaf operator. ----
-
-
-def product_macs(left: Shape, _right: Shape, *_: Any, output: Shape) -> int:
-    """Each element of the output is a dot product, as long as a row of the left factor."""
-    return prod(output) * left[-1]
-
-
-def added_product_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
-    """The same; what is added to it is no MAC, as a bias is none."""
-    return product_macs(left, right, output=output)
-
-
-def convolution_macs(
-    features: Shape, weight: Shape, _bias: Shape | None, _stride: Shape, _padding: Shape,
-    _dilation: Shape, transposed: bool, *_: Any, output: Shape,
-) -> int:  # fmt: skip
-    """(N, C, *sizes) with a kernel of (C', C'', *taps): each weight meets each position.
-
-    Those are positions of the output; of the input, where the convolution is transposed.
-    """
-    met = features if transposed else output
-    return features[0] * prod(weight) * prod(met[2:])
-
-
-_COUNTED_BY: dict[Callable[..., int], str] = {
-    product_macs: "mm bmm mv dot vdot",
-    added_product_macs: "addmm baddbmm addmv",
-    convolution_macs: "convolution _convolution convolution_overrideable",
-}
-LEAVES = {
-    f"aten::{name}": formula for formula, names in _COUNTED_BY.items() for name in names.split()
-}
-
-# ---- What a row is called: the outermost composite. ----
-
-KINDS = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "conv"),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "transposed"),
-    **dict.fromkeys(("matmul", "inner", "tensordot", "chain_matmul"), "matmul"),
-    **dict.fromkeys(("linalg_multi_dot", "linalg_vecdot", "linalg_matrix_power"), "matmul"),
-    **dict.fromkeys(("lstm", "lstm_cell"), "lstm"),
-    **dict.fromkeys(("gru", "gru_cell"), "gru"),
-    **dict.fromkeys(("rnn_tanh", "rnn_relu", "rnn_tanh_cell", "rnn_relu_cell"), "rnn"),
-    "linear": "linear",
-    "bilinear": "bilinear",
-    "einsum": "einsum",
-    "scaled_dot_product_attention": "attention",
-}
-_RECURRENT = ("lstm", "gru", "rnn")
-
-# ---- What holds no MACs, and why. Views and pointwise operators say so themselves, by tags. ----
-
-_WITHOUT_MACS = {
-    "makes a tensor": """
-        arange empty empty_like empty_permuted empty_strided eye full full_like linspace logspace
-        new_empty new_empty_strided new_full new_ones new_zeros ones ones_like scalar_tensor
-        tril_indices triu_indices zeros zeros_like fft_fftfreq fft_rfftfreq bartlett_window
-        blackman_window hamming_window hann_window kaiser_window""",
-    "draws random numbers": """
-        bernoulli cauchy exponential geometric log_normal multinomial native_dropout normal
-        normal_functional poisson rand rand_like randint randint_like randn randn_like random
-        randperm rrelu_with_noise rrelu_with_noise_functional uniform""",
-    "moves or copies values": """
-        _copy_from _lazy_clone _pack_padded_sequence _reshape_copy _stack _to_copy _to_dense
-        _to_sparse _unsafe_view as_strided_scatter block_diag cat _chunk_cat channel_shuffle clone
-        complex constant_pad_nd copy diag_embed diagonal_scatter fill flip im2col lift masked_fill
-        masked_scatter pixel_shuffle pixel_unshuffle polar reflection_pad1d reflection_pad2d
-        reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
-        replication_pad3d resize resize_as roll rot90 select_scatter set slice_scatter stack
-        to_padded_tensor tril triu unsafe_chunk unsafe_split unsafe_split_with_sizes zero
-        view_as_complex view_as_real""",
-    "reads or writes at an index": """
-        _index_put_impl _unsafe_index _unsafe_index_put _unsafe_masked_index embedding
-        embedding_renorm gather index index_copy index_fill index_put index_select masked_select
-        nonzero nonzero_static put scatter take""",
-    "compares, sorts or counts": """
-        _aminmax _unique _unique2 allclose bincount bucketize cummax cummin equal histc isin
-        kthvalue median mode nanmedian searchsorted sort topk unique_consecutive unique_dim
-        unique_dim_consecutive torchvision::nms""",
-    "adds up, or multiplies up": """
-        _embedding_bag _embedding_bag_forward_only _unsafe_masked_index_put_accumulate col2im
-        cumprod cumsum index_add index_reduce logcumsumexp scatter_add scatter_reduce
-        segment_reduce trace amax amin all any argmax argmin max min mean nansum prod std std_mean
-        sum var var_mean logsumexp norm linalg_vector_norm dist""",
-    "pools": """
-        _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
-        avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool2d_with_indices
-        max_pool3d_with_indices max_unpool2d max_unpool3d torchvision::roi_pool
-        torchvision::ps_roi_pool""",
-    "blends neighbours at fixed positions; no learned weights": """
-        _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
-        _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
-        grid_sampler_2d grid_sampler_3d upsample_bicubic2d upsample_bilinear2d upsample_linear1d
-        upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
-        torchvision::roi_align torchvision::ps_roi_align""",
-    "normalises: a scale and a shift for each element": """
-        _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional
-        _native_batch_norm_legit _native_batch_norm_legit_functional
-        _native_batch_norm_legit_no_training _weight_norm_interface native_batch_norm
-        native_group_norm native_layer_norm _fused_rms_norm renorm""",
-    "a function of each element, or of a row of them": """
-        _log_softmax _masked_softmax _prelu_kernel _safe_softmax _softmax copysign gelu glu
-        hardswish heaviside huber_loss log_sigmoid_forward mish mse_loss smooth_l1_loss
-        soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
-        nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub""",
-    "the same; torch 2.4 has no tag for it": """
-        _conj_physical aminmax celu count_nonzero elu hardshrink hardsigmoid hardtanh leaky_relu
-        rad2deg softplus softshrink""",
-    "tells something of a tensor": """
-        _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
-        _functional_assert_scalar _has_same_storage_numel _is_all_true _is_any_true
-        _linalg_check_errors _local_scalar_dense _nnz _print is_pinned is_same_size is_set_to
-        prim::device prim::layout profiler::_record_function_enter_new
-        profiler::_record_function_exit""",
-}
-NO_MACS = {
-    name if "::" in name else f"aten::{name}": reason
-    for reason, names in _WITHOUT_MACS.items()
-    for name in names.split()
-}
-_TAGS = {
-    getattr(torch.Tag, name)
-    for name in ("pointwise", "reduction", "inplace_view", "view_copy")
-    if hasattr(torch.Tag, name)  # torch 2.4 has no "reduction"
-}
-
-
-def has_no_macs(operator: Any) -> bool:
-    """Whether an operator is a view, pointwise, a reduction, or one of `NO_MACS`."""
-    name = _name(operator)
-    own = name.startswith("aten::")  # the tags of others are their own word
-    return (
-        (own and (operator.is_view or not _TAGS.isdisjoint(operator.tags)))
-        or name in NO_MACS
-        or name.removesuffix("_") in NO_MACS
-    )
-
+from dscalc.pytorch.operators import (
+    KINDS,
+    LEAVES,
+    RECURRENT,
+    Shape,
+    convolution_of,
+    has_no_macs,
+    linear_of,
+    name_of,
+)
+from dscalc.show import printable
 
 # ---- What a trace says. ----
 
@@ -241,7 +108,7 @@ class Trace:
         functional: paths of those among them whose weight also ran outside of their forward.
         real: whether real tensors ran, since the model needs values.
         reason: why, in that case.
-        quantities: what other counters may count, if that was asked for.
+        observed: what the observer of the run saw, if there was one.
     """
 
     operators: list[Operator]
@@ -252,7 +119,7 @@ class Trace:
     functional: set[str]
     real: bool = False
     reason: str = ""
-    quantities: Counter[str] | None = None
+    observed: Any = None
 
     @property
     def unknown(self) -> Counter[str]:
@@ -330,6 +197,22 @@ def _twin(device: str, tensor: Tensor) -> Tensor:
 Blocks = Callable[[nn.Module], Mapping[str, nn.Module]]
 
 
+class Observer(Protocol):
+    """What else sees a run."""
+
+    def on(self) -> AbstractContextManager[None]:
+        """See what runs inside."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """See nothing of what runs inside: a block beside the model."""
+
+    def result(self, operators: Sequence[Operator]) -> Any:
+        """What it saw, given the products that ran."""
+
+
+Observe = Callable[[], Observer]
+
+
 def trace_either(
     model: nn.Module,
     args: tuple[Any, ...],
@@ -337,7 +220,7 @@ def trace_either(
     rebuild: Callable[[], nn.Module] | None = None,
     *,
     blocks: Blocks | None = None,
-    quantities: bool = False,
+    observe: Observe | None = None,
 ) -> tuple[Trace, nn.Module]:
     """Trace a copy on the meta device; on the CPU where the model needs values.
 
@@ -347,7 +230,7 @@ def trace_either(
         kwargs: the same, by keyword.
         rebuild: makes the model with values, if it was built on the meta device and needs them.
         blocks: what to run beside which convolutions of the copy; see `trace`.
-        quantities: whether to see what other counters count too.
+        observe: makes an observer of the run; a run that is made again has a new one.
 
     Returns:
         The trace, and the copy that ran.
@@ -357,7 +240,7 @@ def trace_either(
     """
     try:
         twin = copied_to("meta", model)
-        return trace(twin, args, kwargs, blocks=blocks, quantities=quantities), twin
+        return trace(twin, args, kwargs, blocks=blocks, observe=observe), twin
     except DscalcError as error:
         if error.__cause__ is None:  # nothing that values would change
             raise
@@ -373,7 +256,7 @@ def trace_either(
             ) from cause
         model = rebuild()
     twin = copied_to("cpu", model)
-    found = trace(twin, args, kwargs, "cpu", blocks=blocks, quantities=quantities)
+    found = trace(twin, args, kwargs, "cpu", blocks=blocks, observe=observe)
     return replace(found, reason=reason), twin
 
 
@@ -384,7 +267,7 @@ def trace(
     device: str = "meta",
     *,
     blocks: Blocks | None = None,
-    quantities: bool = False,
+    observe: Observe | None = None,
 ) -> Trace:
     """Run a model once, as it stands, and see all of its operators.
 
@@ -396,7 +279,7 @@ def trace(
         blocks: gives, for the paths of some convolutions of the model, modules that map the same
             shapes. Each runs beside its convolution on the same input; what follows takes the
             output of the convolution.
-        quantities: whether to see what other counters count too.
+        observe: makes an observer of the run; a run that is made again has a new one.
 
     Raises:
         DscalcError: the model cannot run on these inputs.
@@ -409,7 +292,7 @@ def trace(
             model(*given.args, **given.kwargs)
     in_place = blocks(model) if blocks else {}
     for with_torch in (True, False):
-        observer = Observer() if quantities else None
+        observer = observe() if observe else None
         counter = FlopCounterMode(display=False)
         # By global totals alone: the tracker of modules that it comes with needs gradients.
         counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
@@ -438,7 +321,7 @@ def trace(
         watch.in_place,
         watch.functional,
         device != "meta",
-        quantities=of_operators(watch.operators) + observer.found if observer else None,
+        observed=observer.result(watch.operators) if observer else None,
     )
 
 
@@ -586,7 +469,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _name(func)
+        name = name_of(func)
         tensors = list(_tensors((*args, *kwargs.values())))
         origin = self._origin(tensors)
         if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
@@ -627,14 +510,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = self._inside, self._string_padding
         kind = KINDS.get(name.removeprefix("aten::"))
         if kind and not self._inside:
-            conv = _linear(args) if kind == "linear" else None
+            conv = linear_of(args) if kind == "linear" else None
             self._inside = self._composite(kind, origin, conv)
             if any(tensor.is_complex() for tensor in tensors):
                 self._not_known(f"{name} on complex numbers", origin, kind)
         if kind == "conv" and len(args) > 4 and isinstance(args[4], str):
             self._string_padding = args[4], args[0].shape
         # mkldnn would make one operator of an LSTM; without it convolutions are slow.
-        whole = torch.backends.mkldnn.flags(enabled=False) if kind in _RECURRENT else nullcontext()
+        whole = torch.backends.mkldnn.flags(enabled=False) if kind in RECURRENT else nullcontext()
         try:
             with whole, self:
                 output = func.decompose(*args, **kwargs)
@@ -661,7 +544,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         conv = None
         kind = "matmul"
         if "convolution" in name:
-            conv = _convolution(*shapes, output=tuple(output.shape), asked=self._string_padding)
+            conv = convolution_of(*shapes, output=tuple(output.shape), asked=self._string_padding)
             kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
         within = self._inside or self._composite(kind, origin)
         if within.path in self.in_place and within.path != self._forward:
@@ -695,57 +578,12 @@ def _places(model: nn.Module, blocks: Mapping[str, nn.Module]) -> dict[int, _Pla
     return places
 
 
-def _name(operator: Any) -> str:
-    """The name without the overload: "aten::conv2d"."""
-    name: str = operator.name()
-    return name.partition(".")[0]
-
-
 def _tensors(values: Any) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
-
-
-def _convolution(
-    features: Shape, weight: Shape, bias: Shape | None, stride: Shape, padding: Shape,
-    dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
-    asked: tuple[Any, Shape] | None,
-) -> Conv:  # fmt: skip
-    axes = len(weight) - 2
-
-    def per_axis(sizes: Shape) -> tuple[int, ...]:
-        return tuple(sizes) * axes if len(sizes) == 1 else tuple(sizes)
-
-    fields = {
-        "in_channels": features[1],
-        "out_channels": output[1],
-        "kernel_size": tuple(weight[2:]),
-        # As it was before it was padded, where the padding was asked for by a word.
-        "input_size": tuple(asked[1][-axes:] if asked else features[2:]),
-        "output_size": tuple(output[2:]),
-        "stride": per_axis(stride),
-        "padding": asked[0] if asked else per_axis(padding),
-        "dilation": per_axis(dilation),
-        "groups": groups,
-        "bias": bias is not None,
-        "batch_size": features[0],
-    }
-    if transposed:
-        return TransposedConv.unchecked(**fields, output_padding=per_axis(output_padding))
-    return Conv.unchecked(**fields)
-
-
-def _linear(args: Any) -> Conv | None:
-    """``linear(input, weight, bias)``; None where the weight is a vector."""
-    features, weight, *bias = args
-    if weight.dim() != 2:
-        return None
-    has_bias = bool(bias) and bias[0] is not None
-    conv = Conv(weight.shape[1], weight.shape[0], (), (), bias=has_bias)
-    return conv.like(batch_size=prod(features.shape[:-1]))
 
 
 # ---- What went wrong, in one line. ----

@@ -15,15 +15,15 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
+from dscalc.baseline.changes import count
 from dscalc.core.blocks import STANDARD
-from dscalc.core.changes import count
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
+from dscalc.core.fields import UNITS, Value
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.record.fields import UNITS, Value
-from dscalc.record.report import Report
-from dscalc.words import plural, times
+from dscalc.report.report import Report
+from dscalc.show import plural, times
 
 _AXES = {
     "out_channels": "output channels (OC)",

@@ -5,10 +5,10 @@ from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
-from dscalc import words
+from dscalc import show
+from dscalc.bench.measurement import ALIKE, NOISY, Measurement, Speedup
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv
-from dscalc.core.measurement import ALIKE, NOISY, Measurement, Speedup
 from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
@@ -76,11 +76,11 @@ def layer_options(row: Row, conv: Conv, block: Block, unit: str) -> list[str]:
     biased = any(conv.bias for side in convs for conv in side)
     options = []
     if unpadded := _unpadded(conv):
-        options.append(f"-p valid gives {words.times(unpadded)}")
+        options.append(f"-p valid gives {show.times(unpadded)}")
     if not biased:
         standard, rewritten = (sum(conv.out_channels for conv in side) for side in convs)
         options.append(
-            f"--bias adds {standard:,} {words.plural('param', standard)} to standard, "
+            f"--bias adds {standard:,} {show.plural('param', standard)} to standard, "
             f"{rewritten:,} to {block.name}"
         )
     return [*(["; ".join(options)] if options else []), layer_convention(unit, biased=biased)]
@@ -187,8 +187,8 @@ def _limited(row: Row, times: Measurement) -> str:
     what = "memory" if by_memory else "arithmetic"
     fits = "consistent with" if taken <= _NEAR * least else "not explained by"
     return (
-        f"{fits} a limit set by {what}: {row.block} moves {words.amount(after)} instead of "
-        f"{words.amount(before)} and does {flops[1]} FLOP per byte instead of {flops[0]}; at the "
+        f"{fits} a limit set by {what}: {row.block} moves {show.amount(after)} instead of "
+        f"{show.amount(before)} and does {flops[1]} FLOP per byte instead of {flops[0]}; at the "
         f"{_short(times.limits.peak_gflops_per_s)} GFLOP/s and "
         f"{_short(times.limits.bandwidth_gb_per_s)} GB/s measured here it takes at least "
         f"{least:,.1f} us, so it is at most {_short(times.most_speedup(costs[1]))}x faster "

@@ -12,10 +12,10 @@ from typing import Any
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
+from dscalc.core.fields import UNITS, closed_form
 from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row, Side
-from dscalc.record.fields import UNITS, closed_form
-from dscalc.record.report import Report
+from dscalc.report.report import Report
 from dscalc.report.sentences import (
     CONVENTION,
     DIFFERENT,
@@ -35,7 +35,7 @@ from dscalc.report.sentences import (
     ratio_in_full,
     saving,
 )
-from dscalc.words import plural, rounded, times
+from dscalc.show import plural, rounded, times
 
 _ASCII = {SAME: "ok", DIFFERENT: "NO", PENDING: "...", "█": "#", **dict.fromkeys(EIGHTHS[1:], "=")}
 
@@ -77,7 +77,7 @@ def of(report: Report) -> Sheet:
     """What people read of a report."""
     rows = list(report.rows)
     if report.baseline:
-        from dscalc.report.since import changed
+        from dscalc.baseline.view import changed
 
         sheet = changed(report, report.baseline)
     elif report.command == "check":

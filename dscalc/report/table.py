@@ -17,7 +17,7 @@ from rich.text import Text
 
 from dscalc.report.sentences import DIFFERENT, PENDING, SAME
 from dscalc.report.sheet import Sheet, in_ascii
-from dscalc.words import printable
+from dscalc.show import printable
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}

@@ -9,10 +9,10 @@ from fractions import Fraction
 from operator import truediv
 from typing import TYPE_CHECKING, Any
 
+from dscalc.core.fields import Expression, Field, Value, reading, records
 from dscalc.core.row import Row
-from dscalc.record.fields import Expression, Field, Value, reading, records
-from dscalc.record.report import Report
-from dscalc.words import times
+from dscalc.report.report import Report
+from dscalc.show import times
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet

@@ -21,13 +21,13 @@ from measuring import Measured
 from torch import nn
 
 from dscalc.core.blocks import SEPARABLE
+from dscalc.core.fields import fields
 from dscalc.core.row import layer_row
 from dscalc.inputs.grid import Grid
 from dscalc.pytorch import crosscheck
-from dscalc.record.fields import fields
-from dscalc.record.report import Report
 from dscalc.report import text
-from dscalc.words import times
+from dscalc.report.report import Report
+from dscalc.show import times
 
 FIELDS = fields("compare", SEPARABLE)
 NAMES = [field.name for field in FIELDS]

@@ -2,7 +2,7 @@
 
 Counters differ in where they look: at modules of exact types, at modules and what derives from
 them, at functions, at operators. So each element is booked under the name of who sees it; see
-`dscalc.core.quantities`. Nothing of this runs unless it is asked for.
+`dscalc.peers.quantities`. Nothing of this runs unless it is asked for.
 """
 
 import dis
@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
-from dscalc.core.quantities import of_conv
-
-if TYPE_CHECKING:  # the trace makes the observer
-    from dscalc.pytorch.trace import Operator
+from dscalc.errors import DscalcError
+from dscalc.peers.quantities import Quantities, of_conv
+from dscalc.pytorch.inputs import Inputs
+from dscalc.pytorch.trace import Operator, copied_to, trace
 
 Found = Iterator[tuple[str, int]]
 
@@ -61,6 +62,10 @@ class Observer(TorchFunctionMode):
         super().__init__()
         self.found: Counter[str] = Counter()
         self._paused = False
+
+    def result(self, operators: "Iterable[Operator]") -> Counter[str]:
+        """All quantities of the run: those of its products, and what else was seen."""
+        return of_operators(operators) + self.found
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -334,3 +339,27 @@ _FUNCTIONS: dict[str, Call] = {
     "rms_norm": partial(_norm_call, 2),
     **dict.fromkeys(("matmul", "mm", "bmm"), _product),
 }  # fmt: skip
+
+
+# ---- A model at other sizes. ----
+
+
+def quantities_at(
+    model: nn.Module, inputs: Inputs, sizes: Iterable[int]
+) -> Iterator[tuple[int, Quantities]]:
+    """What other counters count of a model of images, at each other size that it runs at."""
+    if len(inputs.args) != 1:
+        return
+    [image] = inputs.args
+    if not isinstance(image, torch.Tensor) or image.dim() != 4:
+        return
+    samples, channels, *own = image.shape
+    for size in sizes:
+        if own == [size, size]:
+            continue
+        other = torch.empty(samples, channels, size, size, device="meta", dtype=image.dtype)
+        try:
+            found = trace(copied_to("meta", model), (other,), inputs.kwargs, observe=Observer)
+        except DscalcError:  # it takes no such size
+            continue
+        yield size, found.observed

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dscalc import words
+from dscalc import show
 from dscalc._version import __version__
 from dscalc.core.blocks import Block
+from dscalc.core.fields import Command, Field, Unit, fields, records, values
 from dscalc.core.row import Row
-from dscalc.record.fields import Command, Field, Unit, fields, records, values
 
 if TYPE_CHECKING:  # few reports have them
-    from dscalc.core.changes import Change
-    from dscalc.core.quantities import Quantities
-    from dscalc.record.baseline import Baseline
+    from dscalc.baseline.changes import Change
+    from dscalc.baseline.earlier import Baseline
 
 SCHEMA = "dscalc/2"
 CONVENTION = {
@@ -54,10 +53,10 @@ class Check(NamedTuple):
             return f"{self.assertion}: not known"
         if self.holds:
             where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
-            return f"{self.assertion}: holds{where or f', {words.exact(self.value)}'}"
+            return f"{self.assertion}: holds{where or f', {show.exact(self.value)}'}"
         where = f" in {self.failed:,} of {self.rows:,} rows, furthest" if self.rows > 1 else ""
         where += f" in {self.row}" if self.row else ""
-        return f"{self.assertion}: fails{where}: {words.exact(self.value)}"
+        return f"{self.assertion}: fails{where}: {show.exact(self.value)}"
 
 
 @dataclass(eq=False, repr=False)  # frozen, it takes twice as long to define
@@ -76,7 +75,7 @@ class Report:
         unit: of the counts that are shown, macs or flops.
         baseline: an earlier report that this one is held against.
         changes: what became of each row since.
-        quantities: what other counters may count of it, if that was asked for.
+        extra: what a slice knows of it besides.
         selected: whether the rows are some of those that the title speaks of.
     """
 
@@ -91,7 +90,7 @@ class Report:
     unit: Unit = "macs"
     baseline: "Baseline | None" = None
     changes: "list[Change]" = field(default_factory=list)
-    quantities: "Quantities | None" = None
+    extra: Any = None
     selected: bool = False
 
     @property
@@ -102,7 +101,7 @@ class Report:
     @property
     def change_fields(self) -> tuple[Field, ...]:
         """What each change says."""
-        from dscalc.record.baseline import change_fields
+        from dscalc.baseline.earlier import change_fields
 
         return change_fields(self.unit)
 

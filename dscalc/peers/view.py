@@ -6,13 +6,13 @@ from fractions import Fraction
 from typing import Any
 
 from dscalc._version import __version__
-from dscalc.checks.conventions import MACS, OLDER, TABLE, Answer, Candidate, Explanation, Summand
-from dscalc.core.quantities import Quantities
-from dscalc.record.fields import UNITS
-from dscalc.record.report import Report
+from dscalc.core.fields import UNITS
+from dscalc.peers.conventions import MACS, OLDER, TABLE, Answer, Candidate, Explanation, Summand
+from dscalc.peers.quantities import Quantities
+from dscalc.report.report import Report
 from dscalc.report.sentences import percent_in_column
 from dscalc.report.sheet import Sheet
-from dscalc.words import plural
+from dscalc.show import plural
 
 _PRODUCTS = {term.words for term in MACS.products}
 _COUNTERS = {entry.name for entry in TABLE}

@@ -16,15 +16,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dscalc.bench.measurement import LOOKS, Environment, Measurement, Speedup, Time, Turn
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
 from dscalc.core.describe import described
-from dscalc.core.measurement import LOOKS, Environment, Measurement, Speedup, Time, Turn
 from dscalc.core.roofline import BYTES_PER_ELEMENT, Limits, least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, block_module
-from dscalc.words import amount
+from dscalc.show import amount
 
 try:
     import resource

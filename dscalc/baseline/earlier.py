@@ -11,15 +11,12 @@ from functools import lru_cache, partial
 from pathlib import Path as File
 from typing import Any, NamedTuple, cast, get_args
 
-from dscalc import words
+from dscalc import show
+from dscalc.baseline.changes import NOUNS, Change, Noun, changes, count
 from dscalc.core.blocks import Block, Step
-from dscalc.core.changes import NOUNS, Change, Noun, changes, count
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
-from dscalc.core.row import Crosscheck, Row, Shape, Side, with_shares
-from dscalc.core.row import total as together
-from dscalc.errors import DscalcError
-from dscalc.record.fields import (
+from dscalc.core.fields import (
     UNITS,
     Command,
     Field,
@@ -29,7 +26,10 @@ from dscalc.record.fields import (
     find,
     proof_name,
 )
-from dscalc.record.report import SCHEMA, Report
+from dscalc.core.row import Crosscheck, Row, Shape, Side, with_shares
+from dscalc.core.row import total as together
+from dscalc.errors import DscalcError
+from dscalc.report.report import SCHEMA, Report
 
 _MOST = 10**300  # so that no ratio of two counts is too large for a float
 
@@ -70,7 +70,7 @@ def read_baseline(
             which command writes the right one.
     """
     advice = partial(_advice, file, question or f"dscalc {command} ... --as {block}")
-    name, report = words.printable(file), None
+    name, report = show.printable(file), None
     try:
         content = File(file).read_bytes()
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def read_baseline(
         return Baseline(name, *_checked(report, command, block))
     except DscalcError as error:
         ours = report.get("command") == command if report else b'"schema"' in content[:200]
-        reason = words.printable(str(error))
+        reason = show.printable(str(error))
         raise DscalcError(f"the baseline {name} {reason}; {advice(over=ours)}") from None
 
 
@@ -99,7 +99,7 @@ def _advice(file: str, question: str, *, over: bool = False) -> str:
             target = File("baseline.json")
     json = "" if target.suffix.lower() == ".json" else "-f json "
     written = f"write one with: {question} {json}-o {shlex.quote(str(target))}"
-    return words.printable(
+    return show.printable(
         written if target == path else f"{written}; then give --baseline {target}"
     )
 
@@ -233,7 +233,7 @@ class _Written:
         value = self._values.get(name)
         if not isinstance(value, str):
             raise self._wrong(name)
-        return words.printable(value)
+        return show.printable(value)
 
     def _crosscheck(self) -> Crosscheck:
         value = self._values.get("crosscheck")

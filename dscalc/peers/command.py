@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dscalc.checks.conventions import Source, explain, read_number
 from dscalc.commands.answer import sheet_pieces, write_pieces
 from dscalc.commands.options import ConventionOptions, OutputOptions
 from dscalc.core.conv import Conv
-from dscalc.core.quantities import of_layers, of_rows
 from dscalc.core.row import Count, Row, proved, total
 from dscalc.errors import DscalcError
-from dscalc.record.report import Report
-from dscalc.report import conventions as shown
-from dscalc.words import times
+from dscalc.peers import view as shown
+from dscalc.peers.conventions import Source, explain, read_number
+from dscalc.peers.quantities import of_layers, of_rows
+from dscalc.report.report import Report
+from dscalc.show import times
 
 if TYPE_CHECKING:  # only a model needs torch
     from dscalc.pytorch.inputs import Inputs
@@ -73,14 +73,14 @@ def answer_model(
     given: "Inputs",
 ) -> int:
     """Answer of a model; it is traced at other sizes only if its own explains nothing."""
-    from dscalc.pytorch.audit import quantities_at
+    from dscalc.peers.observer import quantities_at
 
-    assert report.quantities is not None
+    assert report.extra is not None
     assert report.total is not None
     if report.total.unknown:
         operators = ", ".join(report.total.unknown)
         raise DscalcError(f"the MACs are not known: no formula for {operators}")
-    sources = [Source("", report.quantities, report.total.as_is.cost.params)]
+    sources = [Source("", report.extra, report.total.as_is.cost.params)]
 
     def more() -> Iterator[Source]:
         for size, quantities in quantities_at(model, given, SIZES):

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from dscalc.core.changes import NOUNS, Change, Noun, count
+from dscalc.baseline.changes import NOUNS, Change, Noun, count
+from dscalc.baseline.earlier import Baseline
+from dscalc.core.fields import UNITS
 from dscalc.core.row import Row
-from dscalc.record.baseline import Baseline
-from dscalc.record.fields import UNITS
-from dscalc.record.report import Report
+from dscalc.report.report import Report
 from dscalc.report.sentences import CONVENTION, MARKS, crosschecked, percent, percent_in_column
 from dscalc.report.sheet import Sheet
-from dscalc.words import plural, times
+from dscalc.show import plural, times
 
 _MOST = 20  # changes; machine formats have all
 

@@ -12,10 +12,10 @@ from fractions import Fraction
 from itertools import combinations, product
 from typing import Any, Literal, NamedTuple
 
-from dscalc import words
-from dscalc.core.quantities import NORMS, Quantities
+from dscalc import parse, show
+from dscalc.core.fields import Unit
 from dscalc.errors import DscalcError
-from dscalc.record.fields import Unit
+from dscalc.peers.quantities import NORMS, Quantities
 
 # ---- What counters count. ----
 
@@ -381,7 +381,7 @@ class Number(NamedTuple):
         return 2 if self.digits >= 5 else 1 if self.digits == 4 else 0
 
 
-_UNITS = words.THOUSANDS | {"B": 3}  # billions in papers
+_UNITS = parse.THOUSANDS | {"B": 3}  # billions in papers
 
 
 def read_number(text: str, name: str) -> Number:
@@ -397,19 +397,19 @@ def read_number(text: str, name: str) -> Number:
     match = re.fullmatch(written, plain, re.ASCII)
     if not match or not (match[2] or match[3]):
         raise DscalcError(
-            f"{name} must be a number such as 4133742592 or 4.13G, got {words.shown(text)}"
+            f"{name} must be a number such as 4133742592 or 4.13G, got {show.shown(text)}"
         )
     sign, whole, decimals, exponent, unit = match.groups(default="")
     if unit.upper() not in _UNITS:
         raise DscalcError(
-            f"{name} has an unknown unit {words.shown(unit)}, got {words.shown(text)}; choose from "
+            f"{name} has an unknown unit {show.shown(unit)}, got {show.shown(text)}; choose from "
             "K M G B T P, and say --unit flops if the number is called FLOPs"
         )
     thousands = _UNITS[unit.upper()]
     scale = Fraction(1000**thousands * 10 ** int(exponent or 0), 10 ** len(decimals))
     value = int(whole + decimals) * scale
     if sign == "-" or not value:
-        raise DscalcError(f"{name} must be greater than 0, got {words.shown(text)}")
+        raise DscalcError(f"{name} must be greater than 0, got {show.shown(text)}")
     exact = not (decimals or exponent or unit)
     digits = len((whole + decimals).lstrip("0"))
     return Number(text.strip(), value, Fraction(0) if exact else scale, digits, thousands)

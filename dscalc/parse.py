@@ -1,11 +1,11 @@
-"""The small words of the command line and of files: 3, 3x5, same, 60M, 1/8."""
+"""Text to values: 3, 3x5, same, 60M, 1/8."""
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
 from dscalc.errors import DscalcError
+from dscalc.show import shown
 
 Size = int | tuple[int, ...]
 Padding = Literal["same", "valid"] | Size
@@ -110,47 +110,3 @@ def multiplier(text: str, name: str) -> Fraction:
     if value <= 0:
         raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {shown(text)}")
     return value
-
-
-def printable(text: str) -> str:
-    """Text from a file or a model, with control characters escaped, to be printed literally."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def plural(noun: str, number: int) -> str:
-    """The noun for so many of it."""
-    return noun if number == 1 else f"{noun}s"
-
-
-def shown(text: str) -> str:
-    """User input as an error quotes it: on one line, control characters escaped, not too long."""
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
-
-
-def times(size: Sequence[int] | None) -> str:
-    """A size as the field writes it, such as 3x3; nothing for None."""
-    return "x".join(map(str, size or ()))
-
-
-def amount(count: int) -> str:
-    """Bytes in a unit that people read: 13.2 MB."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            amount = count / size
-            return f"{amount:.4g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
-    return f"{count} bytes"
-
-
-def rounded(value: float | Fraction) -> str:
-    """Six digits of a number, and all before the point: 0.126736, 597,177,369.6."""
-    number = float(value)
-    return f"{number:,.1f}" if abs(number) >= 10**6 else f"{number:.6g}"
-
-
-def exact(value: object) -> str:
-    """A value in full: 4,096, or 0.126736 (73/576)."""
-    if isinstance(value, Fraction) and value.denominator > 1:
-        return f"{rounded(value)} ({value})"
-    if isinstance(value, float):
-        return rounded(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -13,7 +13,7 @@ from math import gcd
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dscalc import words
+from dscalc import show
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
 from dscalc.core.roofline import least_bytes
@@ -21,8 +21,8 @@ from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 
 if TYPE_CHECKING:  # but few rows are measured
+    from dscalc.bench.measurement import Measurement, Time
     from dscalc.core.cost import Cost
-    from dscalc.core.measurement import Measurement, Time
 
 Command = Literal["compare", "blocks", "network", "model", "bench", "check"]
 Unit = Literal["macs", "flops"]
@@ -255,7 +255,7 @@ def find(name: str, command: Command, block: Block, unit: Unit = "macs") -> Fiel
         hint = f"it needs --as {blocks[0]}"
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {' '.join(known)}"
-    raise DscalcError(f"unknown field {words.shown(name)}; {hint}")
+    raise DscalcError(f"unknown field {show.shown(name)}; {hint}")
 
 
 def _renamed(command: Command, block: Block, unit: Unit) -> dict[str, str]:

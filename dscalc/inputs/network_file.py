@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dscalc import words
+from dscalc import parse, show
 from dscalc.core.blocks import BLOCKS, STANDARD, Block, Norm, Step, why_kept, with_norms
 from dscalc.core.conv import Conv, per_axis
 from dscalc.core.cost import NOTHING
@@ -21,7 +21,8 @@ from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, sca
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.inputs.rows import Cells, Problems, read_cells, suggestion, unknown
-from dscalc.words import Padding, Size, times
+from dscalc.parse import Padding, Size
+from dscalc.show import times
 
 _SHIPPED = Path(__file__).parent / "networks"
 _MOST_LAYERS = 100_000
@@ -102,7 +103,7 @@ def shipped() -> dict[str, str]:
 
 def source_name(source: str) -> str:
     """What a network's source is called where it has no title."""
-    return "stdin" if source == "-" else words.printable(source)
+    return "stdin" if source == "-" else show.printable(source)
 
 
 def titled(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
@@ -113,7 +114,7 @@ def titled(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
         given.append(f"width multiplier {width}")
     resized = scale.get("input_size") is not None or scale.get("resolution_multiplier", 1) != 1
     if resized and rows[0].layer.input_size:
-        given.append(f"input {words.times(rows[0].layer.input_size)}")
+        given.append(f"input {show.times(rows[0].layer.input_size)}")
     if (batch_size := scale.get("batch_size", 1)) != 1:
         given.append(f"batch {batch_size}")
     return f"{title}; here {', '.join(given)}" if given else title
@@ -227,7 +228,7 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
     except FileNotFoundError:
         near = get_close_matches(name, shipped(), cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see dscalc network --list"
-        raise DscalcError(f"no network or file named {words.shown(name)}; {hint}") from None
+        raise DscalcError(f"no network or file named {show.shown(name)}; {hint}") from None
     except OSError as error:
         raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
 
@@ -237,7 +238,7 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
     for number, (line, cells) in enumerate(read_cells(stream, problems, _KNOWN), 1):
         if number > _MOST_LAYERS:
             problems.stop(line, f"a network has at most {_MOST_LAYERS:,} layers")
-        name = words.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
+        name = show.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
         entry = _Entry(line, name)  # so that the rows which it feeds are known
         if cells:  # or else the reader has said why not
             try:
@@ -275,9 +276,9 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
         )
     block = Block.parse(spelled, "kind") if kind in BLOCKS else None
     if block is None and ":" in spelled:
-        raise DscalcError(f"kind {kind} takes no number, got {words.shown(spelled)}")
+        raise DscalcError(f"kind {kind} takes no number, got {show.shown(spelled)}")
     if block and "depth_multiplier" in cells:
-        number = words.whole(cells["depth_multiplier"], "depth_multiplier")
+        number = parse.whole(cells["depth_multiplier"], "depth_multiplier")
         block = block._replace(numbers=(number,))
     if kind == "pool":
         cells.setdefault("padding", "valid")
@@ -286,7 +287,7 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
     said = {
         column: read(cells[column], column) for column, read in _READERS.items() if column in cells
     }
-    fed_by = words.printable(cells["from"]).split("+") if "from" in cells else []
+    fed_by = show.printable(cells["from"]).split("+") if "from" in cells else []
     return _Entry(line, name, kind, block, tuple(map(str.strip, fed_by)), **said)
 
 
@@ -296,7 +297,7 @@ def _one_of(known: Mapping[str, Any]) -> Callable[[str, str], Any]:
     def read(text: str, column: str) -> Any:
         word = text.lower()  # a spreadsheet writes TRUE
         if word not in known:
-            raise DscalcError(f"{column} must be {' or '.join(known)}, got {words.shown(text)}")
+            raise DscalcError(f"{column} must be {' or '.join(known)}, got {show.shown(text)}")
         return known[word]
 
     return read
@@ -307,20 +308,20 @@ _READERS: dict[str, Callable[[str, str], Any]] = {  # in the order in which erro
     "norm": _one_of(
         {"each": "each", "first": "first", "last": "last", "true": "each", "false": ""}
     ),
-    "in_channels": words.whole,
-    "input_size": words.size,
-    "repeat": words.whole,
-    "out_channels": words.whole,
-    "expansion": words.whole,
+    "in_channels": parse.whole,
+    "input_size": parse.size,
+    "repeat": parse.whole,
+    "out_channels": parse.whole,
+    "expansion": parse.whole,
     "rounding": _one_of({"8": "8", "8+": "8+"}),
-    "kernel_size": words.size,
-    "stride": words.size,
-    "padding": words.padding,
-    "output_padding": partial(words.size, least=0),
-    "scale": words.size,
-    "dilation": words.size,
-    "groups": words.whole,
-    "depth_multiplier": words.whole,
+    "kernel_size": parse.size,
+    "stride": parse.size,
+    "padding": parse.padding,
+    "output_padding": partial(parse.size, least=0),
+    "scale": parse.size,
+    "dilation": parse.size,
+    "groups": parse.whole,
+    "depth_multiplier": parse.whole,
 }
 
 
@@ -394,7 +395,7 @@ def _named_source(
 ) -> _Map | None:
     if source in outputs:
         return outputs[source]
-    wanted = f"from names {words.shown(source)},"
+    wanted = f"from names {show.shown(source)},"
     if any(source == other.name for other in entries):
         raise DscalcError(f"{wanted} which must come before this row")
     if len(outputs) < 2:

@@ -1,6 +1,6 @@
 """What a counter may count: products and elements, by name. A convention is a sum of these.
 
-Those of a model come from its trace (`dscalc.pytorch.quantities`), those of layers from their rows,
+Those of a model come from its trace (`dscalc.peers.observer`), those of layers from their rows,
 here. In a Counter a name that is not there is 0; in a dict, that of a network, it is not known.
 
 Products, in MACs: ``conv`` ``transposed`` ``linear`` ``matmul`` ``attention`` ``recurrent``

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dscalc import words
+from dscalc import show
 from dscalc.errors import DscalcError, FileError
 from dscalc.inputs.rows import unknown
 
@@ -56,7 +56,7 @@ def read_budgets(file: Path) -> list[Budget]:
         FileError: names all that is wrong with them.
     """
     tables, others = _tables(file)
-    name = words.printable(str(file))
+    name = show.printable(str(file))
     problems = [f"{name}: {unknown('key', key, ['check'])}" for key in others]
     if not tables and not problems:
         raise DscalcError(
@@ -67,7 +67,7 @@ def read_budgets(file: Path) -> list[Budget]:
         where = f"{name}: check {number}"
         reasons = [*_problems(table)] if isinstance(table, dict) else ["it must be a table"]
         if reasons:
-            problems += [f"{where}: {words.printable(reason)}" for reason in reasons]
+            problems += [f"{where}: {show.printable(reason)}" for reason in reasons]
         else:
             budgets.append(_budget(table))
     if problems:
@@ -89,7 +89,7 @@ def _tables(file: Path) -> tuple[list[Any], list[str]]:
         reason = str(error)
         place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", reason, re.DOTALL)
         line = f"{file}:{place[2]}: {place[1]}" if place else f"{file}: {reason}"
-        raise FileError(words.printable(line)) from None
+        raise FileError(show.printable(line)) from None
     tool = data.get("tool", {})
     inner = tool.get("dscalc") if isinstance(tool, dict) else None
     if "check" not in data and isinstance(inner, dict):
@@ -122,7 +122,7 @@ def _problems_of_run(text: str) -> Iterator[str]:
     try:
         run = _split(text)
     except ValueError as error:
-        yield f"run {words.shown(text)} is not a command line: {str(error).lower()}"
+        yield f"run {show.shown(text)} is not a command line: {str(error).lower()}"
         return
     if not run:
         yield 'run is empty; give a command line such as "network mobilenet_v1"'
@@ -140,10 +140,10 @@ def _budget(table: Mapping[str, Any]) -> Budget:
     for key in ("assert", "assert-each"):
         for text in _listed(table.get(key, [])):
             run += [f"--{key}", text]
-            assertions.append(words.printable(text))
+            assertions.append(show.printable(text))
     if "baseline" in table:
         run += ["--baseline", table["baseline"]]
-    name = words.printable(table.get("name", table["run"].strip()))
+    name = show.printable(table.get("name", table["run"].strip()))
     return Budget(name, run, assertions)
 
 

@@ -1,7 +1,7 @@
 """What some 1,600 command lines print: kept before a change of structure, compared after it.
 
-    python tests/net.py keep before.jsonl
-    python tests/net.py compare before.jsonl
+    python docs/tools/same_output.py keep before.jsonl
+    python docs/tools/same_output.py compare before.jsonl
 
 Each runs in this process, and some also as a process of their own. The net holds stdout, stderr and
 the exit code byte for byte; paths, versions, times and what a machine decides are left out.
@@ -20,6 +20,8 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from looks import LOOKS
 
@@ -647,7 +649,8 @@ def printed(line: Line) -> Printed:
 
 
 def _plain(text: str) -> str:
-    """The text without paths and versions."""
+    """The text without paths, versions and lines of code."""
+    text = re.sub(r"(Traceback .*\n)(?:[ +].*\n)+", r"\1", text)
     text = text.replace(str(Path.cwd()), "HERE")
     text = re.sub(r"(torch|fvcore|dscalc|[Mm]atplotlib) v?\d[\w.+]*", r"\1 VERSION", text)
     return re.sub(r'"version": "[^"]*"', '"version": "VERSION"', text)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dscalc.core.blocks import Block
+from dscalc.core.fields import Command
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.record.fields import Command
 
 if TYPE_CHECKING:  # few runs have one
-    from dscalc.record.baseline import Baseline
+    from dscalc.baseline.earlier import Baseline
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -47,7 +47,7 @@ class BaselineOptions:
         """
         if self.baseline is None:
             return None
-        from dscalc.record.baseline import read_baseline
+        from dscalc.baseline.earlier import read_baseline
 
         return read_baseline(
             str(self.baseline), command, block, question=_question(ctx), otherwise=otherwise

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dscalc import words
+from dscalc import parse
 from dscalc.commands.answer import Asked, torch_needed, watched, write_alternatives
 from dscalc.commands.options import (
     BlockOptions,
@@ -115,10 +115,10 @@ def bench(
         raise DscalcError(
             "--plot needs more than one row; give a list or a range, or --as all, or drop it"
         )
-    thread_count = words.whole(threads, "--threads") if threads is not None else None
-    seconds = float(words.number(min_run_time, "--min-run-time", "0.5 or 10"))
+    thread_count = parse.whole(threads, "--threads") if threads is not None else None
+    seconds = float(parse.number(min_run_time, "--min-run-time", "0.5 or 10"))
     with torch_needed():
-        from dscalc.pytorch.timing import Settings, measured
+        from dscalc.bench.timing import Settings, measured
     settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds, backward)
     like = next(iter(layers))
     title = titled(like, layers.count, block, one_position=layers.one_position)

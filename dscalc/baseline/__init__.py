@@ -1,0 +1,1 @@
+"""What changed? A report compared with an earlier one."""

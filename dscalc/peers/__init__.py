@@ -1,0 +1,1 @@
+"""Whose number is it? What other counters print, and which way of counting gives a number."""

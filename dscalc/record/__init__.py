@@ -1,1 +1,0 @@
-"""One vocabulary for every format, --get and --assert."""
