@@ -1,5 +1,7 @@
 """Exact MACs and parameters of a convolution and of its depthwise separable replacement."""
 
+from typing import Any
+
 from dscalc._version import __version__
 from dscalc.core.blocks import BLOCKS, Block
 from dscalc.core.conv import Conv, conv_macs, conv_params, output_length
@@ -28,3 +30,12 @@ __all__ = [
     "scaled_channels",
     "scaled_size",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A function of a slice, imported when it is first asked for."""
+    from dscalc.slices import call
+
+    if (found := call(name)) is None:
+        raise AttributeError(f"module 'dscalc' has no attribute {name!r}")
+    return found

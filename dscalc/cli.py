@@ -13,21 +13,27 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dscalc import slices
 from dscalc._version import __version__
-from dscalc.commands.options import COMMAND_LINE, SectionedCommand, grouped
+from dscalc.commands.options import COMMAND_LINE, Run, SectionedCommand, grouped
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
 from dscalc.show import printable
 
-_SUMMARIES = {
-    "compare": "Compare one layer, or a grid of layers, with its replacement.",
-    "blocks": "List every way to build a layer, cheapest first.",
-    "network": "Add up a list of layers.",
-    "model": "Audit your own torch model.",
-    "bench": "Time a layer and its replacement on this machine.",
-    "check": "Check every budget of a project in one run.",
+_COMMANDS = {  # the module of each, and what it does
+    "compare": (
+        "dscalc.commands.compare",
+        "Compare one layer, or a grid of layers, with its replacement.",
+    ),
+    "blocks": (
+        "dscalc.commands.list_blocks",
+        "List every way to build a layer, cheapest first.",
+    ),
+    "network": ("dscalc.commands.network", "Add up a list of layers."),
+    "model": ("dscalc.commands.model", "Audit your own torch model."),
+    **slices.commands(),
+    "check": ("dscalc.commands.check", "Check every budget of a project in one run."),
 }
-_MODULES = {"blocks": "dscalc.commands.list_blocks", "bench": "dscalc.bench.command"}
 _EXAMPLES = """\b
 Examples:
   dscalc 3 64 3 224
@@ -35,7 +41,6 @@ Examples:
   dscalc blocks 256 256 3 56
   dscalc network mobilenet_v1
   dscalc model mymodels.py:Net --input 3x224x224
-  dscalc bench 512 512 3 14
   dscalc check
 """
 _EXIT_CODES = """\b
@@ -70,24 +75,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
         with to_stdout():  # of files there are other errors
-            code: int = _app(args)(
-                args or ["--help"], prog_name="dscalc", standalone_mode=False, obj=main
-            )
+            answer = _asked(args or ["--help"], Run(_answered, _write_to_stderr))
+            code: int = answer if isinstance(answer, int) else answer.write()
         return _interrupted() if code == 130 else code if args else 2
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
-        verbose = any(
-            arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args
-        )
-        if verbose and not _is_usage(error):
-            import traceback
-
-            traceback.print_exc()
+        _trace(error, args)
         sys.stderr.write(_explained(error, args))
         return 2
     finally:
         COMMAND_LINE.reset(typed)
+
+
+def _asked(args: list[str], run: Run) -> Any:
+    """The answer that a command line asks for, not yet written; or an exit code."""
+    return _app(args)(args, prog_name="dscalc", standalone_mode=False, obj=run)
+
+
+def _answered(args: list[str]) -> Any:
+    """The answer to a command line of a budget, of which nothing is written.
+
+    Raises:
+        DscalcError: there is none; it says why in the words of the command line.
+    """
+    try:
+        answer = _asked(args, Run(_answered, _write_to_stderr))
+    except Exception as error:
+        _trace(error, args)
+        raise DscalcError(_explained(error, args).strip().replace("error: ", "")) from error
+    if isinstance(answer, int):
+        raise DscalcError("run printed no report")
+    return answer
+
+
+def _write_to_stderr(line: str) -> None:
+    sys.stderr.write(line)
+
+
+def _trace(error: Exception, args: list[str]) -> None:
+    """With --verbose, show where an error arose."""
+    verbose = any(arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args)
+    if verbose and not _is_usage(error):
+        import traceback
+
+        traceback.print_exception(error)
 
 
 def _interrupted() -> int:
@@ -104,12 +136,13 @@ def _app(args: list[str]) -> typer.Typer:
         rich_markup_mode=None,  # its panels cut long option names short
         pretty_exceptions_enable=False,
     )
-    app.callback(epilog=f"{_EXAMPLES}\n{_EXIT_CODES}")(_group)
+    app.callback(epilog=f"{_EXAMPLES}{slices.examples('')}\n{_EXIT_CODES}")(_group)
     command = _command(args)
-    for name in [command] if command else _SUMMARIES:
-        module = import_module(_MODULES.get(name, f"dscalc.commands.{name}"))
-        epilog = f"\b\nExamples:{module.EXAMPLES}\n{_EXIT_CODES}"
-        register = app.command(cls=SectionedCommand, epilog=epilog, short_help=_SUMMARIES[name])
+    for name in [command] if command else _COMMANDS:
+        place, summary = _COMMANDS[name]
+        module = import_module(place)
+        epilog = f"\b\nExamples:{module.EXAMPLES}{slices.examples(name)}\n{_EXIT_CODES}"
+        register = app.command(cls=SectionedCommand, epilog=epilog, short_help=summary)
         register(grouped(getattr(module, name)))
     return app
 
@@ -117,7 +150,7 @@ def _app(args: list[str]) -> typer.Typer:
 def _command(args: list[str]) -> str:
     """The command asked for, if that is plain."""
     first = args[0] if args else ""
-    if first in _SUMMARIES:
+    if first in _COMMANDS:
         return first
     return "compare" if first[:1].isdigit() else ""
 

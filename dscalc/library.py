@@ -1,4 +1,7 @@
-"""What the commands answer, as calls. Nothing is imported before it is needed: see `cli`."""
+"""A layer, blocks and networks as calls; the commands call these functions too.
+
+Nothing is imported before it is needed: see `cli`.
+"""
 
 from os import fspath
 from typing import TYPE_CHECKING, Any
@@ -7,22 +10,24 @@ from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.errors import DscalcError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from os import PathLike
 
     from dscalc.core.conv import Conv
+    from dscalc.core.fields import Unit
     from dscalc.core.patterns import Patterns
-    from dscalc.core.row import Row
+    from dscalc.core.row import Count, Row
     from dscalc.core.scale import Multiplier
+    from dscalc.inputs.grid import Values
     from dscalc.parse import Padding, Size
     from dscalc.report.report import Report
 
 
 def compare(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: "Size",
-    input_size: "Size | None" = None,
+    in_channels: "Values",
+    out_channels: "Values",
+    kernel_size: "Values",
+    input_size: "Values | None" = None,
     *,
     block: "Block | str" = SEPARABLE,
     stride: "Size" = 1,
@@ -31,109 +36,139 @@ def compare(
     groups: int = 1,
     bias: bool = False,
     batch_size: int = 1,
+    dims: int | None = None,
     width_multiplier: "Multiplier" = 1,
     resolution_multiplier: "Multiplier" = 1,
     verify: bool = False,
+    unit: "Unit" = "macs",
+    work: bool = False,
 ) -> "Report":
     """Compare a standard convolution with a block that replaces it, as ``dscalc compare`` does.
 
+    Each of the first four is one value, a list of them, or text as on the command line, such as
+    ``"32:1024:x2"``. Several values make a grid, a row for each combination; a grid that is not
+    verified makes its rows anew each time they are read.
+
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in `Conv`.
-        bias, batch_size: as in `Conv`.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: taps of the filter, (H, W) in 2-D.
         input_size: size of the input feature map; if omitted, count one output position.
         block: the replacement, such as ``"separable:2"``.
+        stride: step of the filter.
+        padding: zeros at each end of an axis; or ``"valid"``, none; or ``"same"``, as many as make
+            the output ``ceil(input_size / stride)``.
+        dilation: distance between taps.
+        groups: groups of channels of the standard convolution.
+        bias: whether every convolution has a bias.
+        batch_size: samples; multiplies the MACs.
+        dims: axes of sizes that are one number; by default as many as a size that is a tuple has,
+            else 2.
         width_multiplier: scales both channels, as in `scaled_channels`.
         resolution_multiplier: scales the input size, as in `scaled_size`.
         verify: whether fvcore and torch count both; this imports torch.
+        unit: of the counts that people read: "macs", or "flops", 2 a MAC.
+        work: whether people read the arithmetic of each step; of one layer alone.
 
     Raises:
-        DscalcError: as `Conv`; or the block does not exist for this convolution.
+        DscalcError: a value is not in its range, the kernel does not fit the padded input, or the
+            block does not exist for this convolution.
         CrosscheckError: torch refuses modules of these sizes.
     """
-    from dscalc.core.describe import described
-    from dscalc.core.row import layer_row, total
+    from dscalc.core.describe import described, in_words
+    from dscalc.core.fields import of_layers
+    from dscalc.core.row import existing, layer_row, total
+    from dscalc.inputs.grid import Grid
     from dscalc.report.report import Report
 
     block = _block(block, standard="what the layer is compared with")
-    conv = _layer(
-        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
-        bias, batch_size, width_multiplier, resolution_multiplier,
+    layers = Grid(
+        in_channels, out_channels, kernel_size, input_size, dims, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
+        width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
-    rows = _proved([layer_row(conv, block)], verify)
-    title = described(conv, block, one_position=input_size is None)
-    return Report("compare", block, rows, total(rows), title=title)
+    _refuse_many(layers.count, work)
+    like = next(iter(layers))
+    report = Report(
+        "compare", block, of_layers(block, unit), (), unit=unit, count=layers.count, work=work,
+        title=in_words(like, layers.count, block, one_position=layers.one_position),
+    )  # fmt: skip
+    if layers.count == 1:
+        row = layer_row(like, block)
+        report.rows, report.total = [row], total([row])
+        report.notes += _remarks(like, block, padding, one_position=layers.one_position)
+    else:
+        report.rows = _Rows(lambda: existing(layers, [block], report.left_out))
+        report.name = lambda row: described(_conv(row), block)
+    return report.proved(_counter()) if verify else report
 
 
 def blocks(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: "Size",
-    input_size: "Size | None" = None,
+    in_channels: "Values",
+    out_channels: "Values",
+    kernel_size: "Values",
+    input_size: "Values | None" = None,
     *,
     only: "Iterable[Block | str] | str" = DEFAULTS,
-    verify: bool = False,
-    **options: Any,
-) -> "Report":
-    """Set the ways to build a layer side by side, cheapest first; ``dscalc blocks``.
-
-    Args:
-        in_channels, out_channels, kernel_size, input_size: as in `compare`.
-        only: these blocks, by default all that exist for this layer; a note says which do not.
-            The standard convolution is always among them.
-        verify: whether fvcore and torch count each; this imports torch.
-        options: ``stride`` to ``resolution_multiplier``, as in `compare`.
-
-    Raises:
-        DscalcError: as `Conv`; or one of ``only`` does not exist for this convolution.
-        CrosscheckError: torch refuses modules of these sizes.
-    """
-    from collections import Counter
-
-    from dscalc.core.describe import described
-    from dscalc.core.row import cheapest_first
-    from dscalc.report.report import Report
-
-    conv = _layer(in_channels, out_channels, kernel_size, input_size, **options)
-    left_out: Counter[str] = Counter()
-    chosen = [*map(_block, [only] if isinstance(only, str) else only), STANDARD]
-    found = cheapest_first(conv, list(dict.fromkeys(chosen)), left_out)
-    if only is not DEFAULTS and left_out:  # what is asked for by name must exist
-        raise DscalcError(next(iter(left_out)))
-    rows = _proved(found, verify)
-    title = described(conv, STANDARD, one_position=input_size is None)
-    notes = [f"left out: {why}" for why in left_out]
-    return Report("blocks", STANDARD, rows, title=title, notes=notes)
-
-
-def _layer(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: "Size",
-    input_size: "Size | None",
     stride: "Size" = 1,
     padding: "Padding" = "same",
     dilation: "Size" = 1,
     groups: int = 1,
     bias: bool = False,
     batch_size: int = 1,
+    dims: int | None = None,
     width_multiplier: "Multiplier" = 1,
     resolution_multiplier: "Multiplier" = 1,
-) -> "Conv":
-    """The standard convolution; without an input size, of one output position."""
-    from dscalc.core.conv import Conv
-    from dscalc.core.scale import scaled_channels, scaled_size
+    verify: bool = False,
+    unit: "Unit" = "macs",
+    work: bool = False,
+) -> "Report":
+    """Set the ways to build a layer side by side, cheapest first, as ``dscalc blocks`` does.
 
-    if width_multiplier != 1:
-        in_channels = scaled_channels(in_channels, width_multiplier)
-        out_channels = scaled_channels(out_channels, width_multiplier)
-    if input_size is None:
-        input_size, padding, resolution_multiplier = stride, "same", 1
-    if resolution_multiplier != 1:
-        input_size = scaled_size(input_size, resolution_multiplier)
-    return Conv(
-        in_channels, out_channels, kernel_size, input_size, stride, padding, dilation, groups,
-        bias, batch_size,
+    Args:
+        in_channels, out_channels, kernel_size, input_size: as in `compare`; of several layers, each
+            has a row for each block.
+        only: these blocks, by default all that exist for a layer; a note says which do not. The
+            standard convolution is always among them.
+        stride, padding, dilation, groups, bias, batch_size, dims: as in `compare`.
+        width_multiplier, resolution_multiplier, unit, work: as in `compare`.
+        verify: whether fvcore and torch count each; this imports torch.
+
+    Raises:
+        DscalcError: as `compare`; or one of ``only`` does not exist for the only layer.
+        CrosscheckError: torch refuses modules of these sizes.
+    """
+    from dscalc.core.describe import described, in_words
+    from dscalc.core.fields import of_blocks
+    from dscalc.core.row import cheapest_first
+    from dscalc.inputs.grid import Grid
+    from dscalc.report.report import Report
+
+    named = [_block(each) for each in ([only] if isinstance(only, str) else only)]
+    chosen = list(dict.fromkeys([*named, STANDARD]))
+    layers = Grid(
+        in_channels, out_channels, kernel_size, input_size, dims, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
+        width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
+    _refuse_many(layers.count, work)
+    like = next(iter(layers))
+    report = Report(
+        "blocks", STANDARD, of_blocks(STANDARD, unit), (), unit=unit, work=work,
+        count=layers.count * len(chosen),
+        title=in_words(like, layers.count, STANDARD, one_position=layers.one_position),
+    )  # fmt: skip
+    if layers.count == 1:
+        report.rows = cheapest_first(like, chosen, report.left_out)
+        if only is not DEFAULTS and report.left_out:  # what is asked for by name must exist
+            raise DscalcError(next(iter(report.left_out)))
+    else:
+        left_out = report.left_out
+        report.rows = _Rows(
+            lambda: (row for conv in layers for row in cheapest_first(conv, chosen, left_out))
+        )
+        report.name = lambda row: f"{row.name} of {described(_conv(row), STANDARD)}"
+    return report.proved(_counter()) if verify else report
 
 
 def network(
@@ -149,11 +184,12 @@ def network(
     only: "Patterns | None" = None,
     exclude: "Patterns | None" = None,
     verify: bool = False,
+    unit: "Unit" = "macs",
 ) -> "Report":
     """Add up a list of layers, as ``dscalc network`` does.
 
     Args:
-        source: name of a shipped network, or a file.
+        source: name of a shipped network, or a file; ``"-"`` is stdin.
         block: what replaces its convolutions; ``"standard"`` replaces each block by the plain
             convolution that it stands for.
         input_size: of its first row, in place of its own.
@@ -165,26 +201,146 @@ def network(
         bias: whether rows that do not say have a bias.
         only, exclude: globs on the rows that are replaced.
         verify: whether fvcore and torch count every row; this imports torch.
+        unit: of the counts that people read: "macs", or "flops", 2 a MAC.
 
     Raises:
         DscalcError: there is no such network or file, or it cannot be read.
         FileError: rows of the file are wrong; it names each.
         CrosscheckError: torch refuses modules of these sizes.
     """
-    from dscalc.core.row import total, with_shares
-    from dscalc.inputs.network_file import load_network, titled
-    from dscalc.report.report import Report
-
-    source, block = fspath(source), _block(block)
     scale: dict[str, Any] = {
         "input_size": input_size, "width_multiplier": width_multiplier,
-        "resolution_multiplier": resolution_multiplier, "batch_size": batch_size,
+        "resolution_multiplier": resolution_multiplier, "batch_size": batch_size, "dims": dims,
+        "bias": bias, "only": only, "exclude": exclude, "block": _block(block),
     }  # fmt: skip
-    loaded = load_network(
-        source, block=block, dims=dims, bias=bias, only=only, exclude=exclude, **scale
-    )
-    rows = with_shares(_proved(loaded, verify))
-    return Report("network", block, rows, total(rows), title=titled(source, rows, scale))
+    from dscalc.inputs.network_file import load_network
+
+    source = fspath(source)
+    report = _summed(source, load_network(source, **scale), scale, unit)
+    return report.proved(_counter()) if verify else report
+
+
+def networks(
+    sources: "Sequence[str | PathLike[str]]",
+    scales: "Sequence[dict[str, Any]]",
+    unit: "Unit" = "macs",
+) -> "Report":
+    """The totals of several networks, or of one at several scales: a row each.
+
+    Args:
+        sources: as in `network`.
+        scales: the keywords of `network` for each row of a source.
+        unit: of the counts that people read.
+
+    Raises:
+        DscalcError, FileError: as `network`, once the rows are read.
+    """
+    from dscalc.core.fields import of_networks
+    from dscalc.inputs.network_file import load_scaled, source_name
+    from dscalc.report.report import Report
+    from dscalc.show import times
+
+    block = scales[0]["block"]
+    several_widths = len({scale["width_multiplier"] for scale in scales}) > 1
+
+    def rows() -> "Iterator[Row]":
+        for source in [fspath(each) for each in sources]:
+            for rows, scale in zip(load_scaled(source, scales), scales, strict=True):
+                whole = _summed(source, rows, scale, unit)
+                yield _as_one_row(whole, source_name(source), scale)
+
+    def name(row: "Row") -> str:
+        width = f"width {row.width_multiplier}, " if several_widths else ""
+        return f"{row.name}, {width}{times(row.layer.input_size)}"
+
+    def prove(row: "Row", count: "Count") -> "Row":
+        whole: Row = row.extra.proved(count).total
+        return whole._replace(
+            name=row.name, kind=row.kind, layer=row.layer, width_multiplier=row.width_multiplier
+        )
+
+    count = len(sources) * len(scales)
+    return Report(
+        "network", block, of_networks(block, unit), _Rows(rows), unit=unit, count=count,
+        title=f"{count:,} networks", name=name, prove=prove,
+    )  # fmt: skip
+
+
+def _summed(source: str, rows: "list[Row]", scale: "dict[str, Any]", unit: "Unit") -> "Report":
+    """The report of a network, from its rows."""
+    from dscalc.core.conv import Conv
+    from dscalc.core.fields import of_networks
+    from dscalc.core.row import total, with_shares
+    from dscalc.inputs.network_file import titled
+    from dscalc.report.report import Report
+    from dscalc.show import times
+
+    block, first = scale["block"], rows[0].layer
+    inputs = ""
+    if isinstance(first, Conv):
+        inputs = times((first.batch_size, first.in_channels, *first.input_size))
+    rows = with_shares(rows)
+    return Report(
+        "network", block, of_networks(block, unit), rows, total(rows), unit=unit, count=len(rows),
+        title=titled(source, rows, scale), inputs=inputs, notes=_nothing_to_do(rows, block),
+    )  # fmt: skip
+
+
+def _as_one_row(whole: "Report", name: str, scale: "dict[str, Any]") -> "Row":
+    from dscalc.core.row import Shape
+
+    [first, *_], row = list(whole.rows), whole.total
+    assert row is not None
+    size, width = first.layer.input_size, scale["width_multiplier"]
+    return row._replace(
+        name=name, kind="network", width_multiplier=width, extra=whole,
+        layer=Shape(input_size=size, batch_size=scale["batch_size"]),
+    )  # fmt: skip
+
+
+def _nothing_to_do(rows: "list[Row]", block: Block) -> list[str]:
+    if not all(row.kept for row in rows):
+        return []
+    if block == STANDARD:
+        return ["every row is already plain; --as separable shows what separable would cost"]
+    return [f"no row can be rewritten as {block}"]
+
+
+class _Rows:
+    """Rows that are made anew each time they are read."""
+
+    def __init__(self, make: "Any") -> None:
+        self._make = make
+
+    def __iter__(self) -> "Iterator[Row]":
+        rows: Iterator[Row] = self._make()
+        return rows
+
+
+def _conv(row: "Row") -> "Conv":
+    from dscalc.core.conv import Conv
+
+    assert isinstance(row.layer, Conv)
+    return row.layer
+
+
+def _refuse_many(count: int, work: bool) -> None:
+    if work and count > 1:
+        raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
+
+
+def _remarks(
+    conv: "Conv", block: Block, padding: "Padding", *, one_position: bool
+) -> "Iterator[str]":
+    """What to know of the sizes of a layer."""
+    from operator import gt
+
+    from dscalc.core.describe import beyond_one_position
+
+    if one_position:
+        yield beyond_one_position(conv, block, padding)
+    elif any(map(gt, conv.kernel_size, [2 * size - 1 for size in conv.input_size])):
+        yield "some taps of the filter read only padding; the order is IC OC F D"
 
 
 def _block(block: "Block | str", *, standard: str = "") -> Block:
@@ -193,10 +349,7 @@ def _block(block: "Block | str", *, standard: str = "") -> Block:
     return Block.parse(str(block), standard=standard)
 
 
-def _proved(rows: "list[Row]", verify: bool) -> "list[Row]":
-    if not verify:
-        return rows
-    from dscalc.core.row import proved
+def _counter() -> "Count":
     from dscalc.pytorch.crosscheck import count
 
-    return [proved(row, count) for row in rows]
+    return count

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import rewrites
+from vocabulary import fields, find, values
 
 from dscalc import Block, Cost, DscalcError, Row, network
+from dscalc.baseline.call import changes_since
 from dscalc.baseline.changes import changes
-from dscalc.baseline.earlier import Baseline, change_fields, compared, find_of_total, read_baseline
+from dscalc.baseline.earlier import Baseline, read_baseline
+from dscalc.baseline.view import change_fields, field_of_total
 from dscalc.checks.assertion import Assertion
-from dscalc.core.fields import find, values
 from dscalc.core.row import Shape, Side, layer_row, total, with_shares
 from dscalc.inputs.network_file import shipped
 from dscalc.report import text
@@ -94,9 +96,10 @@ def holds_against_itself(report, baseline):
     for field in report.fields:
         if field.is_number and field.read(report.total) is not None:
             for operator in ("<=", "==", ">="):
-                assertion = Assertion.parse(f"{field.name} {operator} baseline", asked)
-                assert assertion.holds(report.total, baseline.total), field.name
-    assert {change.kind for change in compared(report, baseline).changes} <= {"same"}
+                numbers = {"baseline": baseline.total}
+                assertion = Assertion.parse(f"{field.name} {operator} baseline", asked, numbers)
+                assert assertion.holds(report.total, numbers), field.name
+    assert {change.kind for change in changes_since(report, baseline).changes} <= {"same"}
 
 
 @given(
@@ -109,7 +112,8 @@ def test_a_report_is_read_back_as_it_was(rewritten, unit, tmp_path_factory):
             if conv.groups == 1]  # fmt: skip
     if not rows:
         return
-    report = Report("network", block, with_shares(rows), total(rows), unit=unit)
+    known = fields("network", block, unit)
+    report = Report("network", block, known, with_shares(rows), total(rows), unit=unit)
     baseline = read_again(report, tmp_path_factory.getbasetemp() / "main.json")
     for written, read in zip([*report.rows, report.total], [*baseline.rows, baseline.total],
                              strict=True):  # fmt: skip
@@ -127,7 +131,7 @@ def test_a_damaged_report_is_read_or_named_in_one_line(data, tmp_path_factory):
     path.write_bytes(content)
     reason = ""
     try:
-        since = compared(report, read_baseline(str(path), "network", report.block))
+        since = changes_since(report, read_baseline(str(path), "network", report.block))
         assert "".join(text.json(since))
     except DscalcError as error:
         reason = str(error)
@@ -309,7 +313,7 @@ def test_what_the_baseline_does_not_know_is_an_error(files, run):
     unknown = network("a.csv", block=Block.parse("separable")).total._replace(unknown=("an fft",))
     baseline = Baseline("main.json", [], unknown)
     with pytest.raises(DscalcError, match="macs_difference is not known"):
-        find_of_total(baseline, "macs_difference", "model", Block.parse("separable"))
+        field_of_total("macs_difference", baseline, str)
 
 
 def test_the_shown_command_writes_the_baseline(files, run):

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from vocabulary import fields
 
 from dscalc import Conv, DscalcError
 from dscalc.bench import timing
@@ -170,13 +171,13 @@ def test_a_plot_over_the_reduction_names_only_what_varies(timed, run, tmp_path):
 def test_points_have_whiskers_and_are_hollow_where_not_decided(timed):
     from times import took
 
+    from dscalc.bench.picture import _figure
     from dscalc.core.blocks import SEPARABLE
-    from dscalc.report.plot import _benchmarks
     from dscalc.report.report import Report
 
     rows = [layer_row(Conv(64, 64, 3, d), SEPARABLE) for d in (14, 28)]
     given = [took(rows[0], 4.0, 2.0, spread=1.1), took(rows[1], 1.0, 1.0, spread=1.5)]
-    [axes] = _benchmarks(Report("bench", SEPARABLE, given)).axes
+    [axes] = _figure(Report("bench", SEPARABLE, fields("bench", SEPARABLE), given)).axes
     points = {bar.get_label(): bar for bar in axes.containers}
     assert points["decided"][0].get_markerfacecolor() == "0.15"
     assert points["not decided"][0].get_markerfacecolor() == "white"
@@ -187,13 +188,13 @@ def test_points_have_whiskers_and_are_hollow_where_not_decided(timed):
 def test_noisy_points_are_diamonds_and_wide_spans_have_logarithmic_axes(timed):
     from times import took
 
+    from dscalc.bench.picture import _figure
     from dscalc.core.blocks import SEPARABLE
-    from dscalc.report.plot import _benchmarks
     from dscalc.report.report import Report
 
     rows = [layer_row(Conv(64, 64, f, 14), SEPARABLE) for f in (1, 9)]
     given = [took(rows[0], 4.0, 2.0, iqr=1.0), took(rows[1], 1.0, 1.0)]
-    [axes] = _benchmarks(Report("bench", SEPARABLE, given)).axes
+    [axes] = _figure(Report("bench", SEPARABLE, fields("bench", SEPARABLE), given)).axes
     points = {bar.get_label(): bar for bar in axes.containers}
     assert points["decided, noisy"][0].get_marker() == "D"
     assert points["not decided"][0].get_marker() == "o"

@@ -1,13 +1,10 @@
 """``dscalc check``: every budget of a project, in one run."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from dscalc.checks.budgets import Budget
-from dscalc.commands.check import _checked as checked
+from faults import one_mac_more
 
 BUDGETS = """
 [[check]]
@@ -132,15 +129,14 @@ def test_paths_are_relative_to_the_file(check, tmp_path, run):
     assert (row["value"], row["limit"], row["left"]) == (576, 576, 0)
 
 
-def test_a_count_that_differs_fails_its_budget():
-    def run(args):
-        assert args == ["3", "64", "-f", "json"]
-        sys.stdout.write('{"checks": []}')
-        sys.stderr.write("holds: this\nfailed: mismatch: a step differs\n")
-        return 1
-
-    code, [outcome] = checked(Budget("b", ["3", "64"], []), run, verbose=False)
-    assert (code, outcome.holds, outcome.error) == (1, False, "mismatch: a step differs")
+def test_a_count_that_differs_fails_its_budget(check, monkeypatch):
+    one_mac_more(monkeypatch)
+    result = check(
+        "[[check]]\nname = 'b'\nrun = '8 8 3 4'\nassert = 'mac_ratio <= 1'\n", "-f", "json"
+    )
+    holds, differs = json.loads(result.stdout)["rows"]
+    assert (result.code, holds["holds"], differs["holds"]) == (1, True, False)
+    assert differs["error"].startswith("mismatch: fvcore_standard_macs is 9,217, but the formula ")
 
 
 def test_each_assertion_of_a_run_without_an_answer_is_a_row(check):

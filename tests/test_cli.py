@@ -104,7 +104,7 @@ def test_help_of_compare_has_every_option_in_full_at_any_width(args, columns, ru
         assert option in result.stdout
 
 
-@pytest.mark.parametrize("command", ["", *cli._SUMMARIES])
+@pytest.mark.parametrize("command", ["", *cli._COMMANDS])
 def test_help_fits_in_80_columns_at_any_width(command, run):
     for columns in (80, 200):
         lines = run(f"{command} --help", columns=columns).stdout.splitlines()
@@ -358,14 +358,13 @@ BAD_INPUT = [
         "invalid value for '--dims': '4' is not one of '1', '2', '3'; see dscalc compare --help",
     ),
     ("3 64 3 224 --get mac_rato", "unknown field 'mac_rato'; did you mean mac_r"),
-    ("3 64 3 224 --get depth_multiplier", "unknown field 'depth_multiplier'; it is the number of "),
     (
         "3 64 3 224 --assert seperable_macs<1",
         "unknown field 'seperable_macs'; did you mean separable_macs",
     ),
     (
         "3 64 3 224 --unit flops --get standard_macs",
-        "unknown field 'standard_macs'; with --unit flops it is called standard_flops",
+        "unknown field 'standard_macs'; it needs --unit macs",
     ),
     ("3 64 3 224 --assert mac_ratio", "an assertion must be FIELD OP NUMBER, such as "),
     (

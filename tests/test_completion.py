@@ -1,10 +1,10 @@
 """What a shell offers after a tab."""
 
 import pytest
+from vocabulary import fields
 
 from dscalc.cli import main
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
-from dscalc.core.fields import fields
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from vocabulary import fields
 
 import dscalc
 from dscalc.core.blocks import SEPARABLE, STANDARD
-from dscalc.core.fields import fields
-from dscalc.core.row import layer_row
 from dscalc.inputs.grid import Grid
 from dscalc.report import text
-from dscalc.report.report import Report
 
 ONE = "3 64 3 224"
 GRID = "3,16 8:32:x2 3x5 14 --bias --stride 2"
@@ -224,8 +222,7 @@ def test_flops_are_twice_the_macs_under_their_own_name(asked, timed, run):
 
 def test_csv_and_jsonl_are_written_row_by_row():
     """A grid of 10^9 rows starts at once."""
-    rows = (layer_row(layer, SEPARABLE) for layer in Grid("1:1000", "1:1000", "3", "1:1000"))
-    report = Report("compare", SEPARABLE, rows)
+    report = dscalc.compare("1:1000", "1:1000", "3", "1:1000")
     assert next(text.jsonl(report)).startswith('{"name": null')
     assert [line.split(",")[1] for line in islice(text.csv(report), 2)] == ["kind", "conv"]
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from strategies import geometries, per_axis, sizes
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from vocabulary import fields, find
 
 from dscalc import Conv, DscalcError, parse, show
 from dscalc.checks.assertion import Assertion
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
-from dscalc.core.fields import fields, find
 from dscalc.core.row import Row, layer_row, total
 from dscalc.errors import FileError
 from dscalc.inputs.grid import Axis, Grid

@@ -11,9 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from vocabulary import fields
 
 from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import fields
 from dscalc.pytorch import operators
 from dscalc.report.table import _told_apart
 
@@ -601,43 +601,19 @@ def test_without_macs_there_is_no_tick(model, here):
     assert "✓" not in result.stdout
 
 
-# Names that are gone.
+# Names of fields.
 
 
 @pytest.mark.parametrize(
-    ("gone", "now"),
+    ("name", "hint"),
     [
-        ("standard_macs", "macs"),
-        ("standard_params", "params"),
-        ("model_macs", "macs"),
-        ("model_params", "params"),
-        ("model_separable_macs", "separable_macs"),
-        ("model_separable_params", "separable_params"),
-        ("fvcore_standard_macs", "fvcore_macs"),
-        ("torch_standard_params", "torch_params"),
-    ],
-)
-@pytest.mark.parametrize("option", ["--get {}", "--sort {}", "--assert '{} < 1'"])
-def test_a_name_that_is_gone_is_answered_with_the_new_one(option, gone, now, model):
-    error = f"unknown field '{gone}'; model calls it {now}"
-    assert model(f"{NET} {option.format(gone)}").error == error
-    gone, now = gone.replace("macs", "flops"), now.replace("macs", "flops")
-    error = f"unknown field '{gone}'; model calls it {now}"
-    assert model(f"{NET} --unit flops {option.format(gone)}").error == error
-
-
-@pytest.mark.parametrize(
-    ("gone", "hint"),
-    [
-        ("ratio", "model calls it mac_ratio"),
-        ("fewer", "model calls it mac_reduction"),
-        ("depth_multiplier", "it is the number of --as separable:M"),
+        ("ratio", "did you mean mac_ratio or mac_ratio_exact or param_ratio?"),
         ("flops", "it needs --unit flops"),
         ("mac", "did you mean macs or separable_macs or depthwise_macs?"),
     ],
 )
-def test_another_name_is_answered_with_what_was_meant(gone, hint, model):
-    assert model(f"{NET} --get {gone}").error == f"unknown field '{gone}'; {hint}"
+def test_another_name_is_answered_with_what_was_meant(name, hint, model):
+    assert model(f"{NET} --get {name}").error == f"unknown field '{name}'; {hint}"
 
 
 # Names are printed as they are.
@@ -748,7 +724,7 @@ def test_a_file_is_run_with_its_own_name_for_a_command_line(model, here):
 
 
 def test_without_torch_there_is_one_line(model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dscalc.pytorch.audit", None)
+    monkeypatch.setitem(sys.modules, "dscalc.pytorch.target", None)
     result = model(NET)
     assert (result.code, result.stdout) == (2, "")
     assert result.error.startswith("this needs torch and fvcore, but importing them failed (")

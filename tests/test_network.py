@@ -12,10 +12,10 @@ from itertools import product
 from xml.etree import ElementTree
 
 import pytest
+from vocabulary import fields
 
 from dscalc import Block, compare, network, scaled_channels
 from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import fields
 from dscalc.errors import FileError
 from dscalc.inputs.network_file import load_network, read_network, shipped
 from dscalc.pytorch import crosscheck
@@ -578,28 +578,13 @@ def test_a_network_without_macs_has_totals_too(written, run):
 
 # Names of fields.
 
-GONE = {  # what 0.1.0 called a field of a network: what is said of it
-    "separable_macs": "network calls it macs",
-    "separable_params": "network calls it params",
-    "fvcore_separable_macs": "network calls it fvcore_macs",
-    "torch_separable_params": "network calls it torch_params",
-    "separable_flops": "network calls it flops",
-    "fvcore_separable_flops": "network calls it fvcore_flops",
-    "depth_multiplier": "it is a column of network files, not a field",
-    "depthwise_bias": "network calls it bias",
-    **{
-        f"{step}_{noun}": "it needs --as separable"
-        for step in ("depthwise", "pointwise")
-        for noun in ("macs", "params")
-    },
-}
 
-
-@pytest.mark.parametrize("name", GONE)
-def test_a_name_of_0_1_0_that_is_gone_is_answered_with_the_new_one(name, run):
-    unit = "flops" if name.endswith("flops") else "macs"
-    result = run("network", "mobilenet_v1", "--unit", unit, "--get", name)
-    assert result == (2, "", f"error: unknown field '{name}'; {GONE[name]}\n")
+@pytest.mark.parametrize("step", ["depthwise", "pointwise"])
+@pytest.mark.parametrize("noun", ["macs", "params"])
+def test_a_step_of_a_block_needs_that_block(step, noun, run):
+    name = f"{step}_{noun}"
+    result = run("network", "mobilenet_v1", "--get", name)
+    assert result.error == f"unknown field '{name}'; it needs --as separable"
 
 
 # A planted fault.

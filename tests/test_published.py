@@ -2,10 +2,10 @@
 
 import pytest
 from published import agreement, figures, read
+from vocabulary import fields, values
 
 from dscalc import Block, Conv
 from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import fields, values
 from dscalc.core.row import layer_row
 
 LAYERS = figures("layers")

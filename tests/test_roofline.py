@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import convolutions
 from times import HERE, took
+from vocabulary import find
 
 from dscalc import Conv
+from dscalc.bench.measurement import Limits
 from dscalc.core.blocks import SEPARABLE, STANDARD
-from dscalc.core.fields import find
-from dscalc.core.roofline import Limits, intensity, least_bytes
+from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import layer_row
 from dscalc.pytorch.modules import block_module
 

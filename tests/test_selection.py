@@ -7,12 +7,12 @@ from json import loads
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vocabulary import find
 
 from dscalc import Conv
 from dscalc.checks.assertion import Assertion
 from dscalc.checks.selection import Selection
 from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import find
 from dscalc.core.row import layer_row
 
 HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

@@ -15,11 +15,8 @@ from fractions import Fraction
 
 import pytest
 
-from dscalc.core.blocks import SEPARABLE
-from dscalc.core.row import layer_row
-from dscalc.inputs.grid import Grid
-from dscalc.report import sentences, sheet, table
-from dscalc.report.report import Report
+from dscalc import compare
+from dscalc.report import sentences, table
 
 LAYER = "3 64 3 224"
 GRID = "32 32:128:x2 3,5 14"
@@ -231,9 +228,8 @@ def test_every_command_has_plain_characters_for_ascii_streams(args, spawn, tmp_p
 
 def test_ascii_streams_get_bars_of_plain_characters(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    rows = [layer_row(layer, SEPARABLE) for layer in Grid("4", "16", "3,5", "14")]
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    shown = table.render(sheet.of(Report("compare", SEPARABLE, rows)), stream)
+    shown = table.render(compare(4, 16, [3, 5], 14).sheet(), stream)
     assert shown.isascii()
     assert re.findall(r"([0-9.]+%)  ([#=]+) ", shown) == [("17.36%", "#="), ("10.25%", "#")]
 

@@ -8,17 +8,16 @@ import pytest
 import torch
 from times import HERE, took
 from torch import nn
+from vocabulary import find
 
 from dscalc import Conv, DscalcError
 from dscalc.bench import timing
-from dscalc.bench.measurement import Turn
+from dscalc.bench.measurement import Limits, Turn
 from dscalc.bench.timing import Settings, bytes_needed, environment, measured, take_turns
+from dscalc.bench.view import measured as sentences
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 from dscalc.core.describe import described
-from dscalc.core.fields import find
-from dscalc.core.roofline import Limits
 from dscalc.core.row import layer_row
-from dscalc.report.sentences import measured as sentences
 
 PARTS = ["as it is", "depthwise", "pointwise", "separable"]
 
@@ -161,18 +160,18 @@ def test_a_real_measurement_fills_every_field():
     threads = torch.get_num_threads()
     row = layer(4, 6, 4, 9, stride=2, bias=True, batch_size=2)
     [found] = measured([row], Settings(threads=1, min_run_time=0.002))
-    times = [found.measured.as_is, *found.measured.steps.values(), found.measured.rewritten]
-    assert [*found.measured.steps] == ["depthwise", "pointwise"]
+    times = [found.extra.as_is, *found.extra.steps.values(), found.extra.rewritten]
+    assert [*found.extra.steps] == ["depthwise", "pointwise"]
     assert all(time.time_us > 0 and time.time_iqr_us >= 0 for time in times)
-    assert all(limit > 0 for limit in found.measured.limits)
-    assert found._replace(measured=None) == row
+    assert all(limit > 0 for limit in found.extra.limits)
+    assert found._replace(extra=None) == row
     assert torch.get_num_threads() == threads
-    assert found.measured.environment == environment(Settings(threads=1))
+    assert found.extra.environment == environment(Settings(threads=1))
 
 
 def test_forward_and_backward_are_run_together():
     [found] = measured([layer(4, 6, 3, 9)], Settings(backward=True, min_run_time=0.002))
-    assert found.measured.environment.backward
+    assert found.extra.environment.backward
     module = nn.Conv1d(2, 3, 1)
     features = torch.ones(1, 2, 5, requires_grad=True)
     candidate = timing.Candidate(module, module, features)
@@ -185,8 +184,8 @@ def test_forward_and_backward_are_run_together():
 def test_a_run_finds_the_memory_of_the_one_before():
     """A map of 12.8 MB has 3,136 pages, which malloc would give back to the system as it comes."""
     [found] = measured([TEXTBOOK], Settings(threads=1, min_run_time=0.05))
-    assert found.measured.as_is.page_faults < 10
-    assert found.measured.rewritten.page_faults < 10
+    assert found.extra.as_is.page_faults < 10
+    assert found.extra.rewritten.page_faults < 10
 
 
 @pytest.mark.skipif(timing.resource is None, reason="needs Unix")
@@ -258,7 +257,7 @@ def test_several_blocks_share_the_layer_as_it_is_and_have_no_steps(runs):
     found = measured(rows, Settings())
     assert [*runs.candidates] == ["as it is", "separable", "separable:2", "grouped:2"]
     assert [row.block for row in found] == blocks
-    assert not any(row.measured.steps for row in found)
+    assert not any(row.extra.steps for row in found)
     assert read(found[0], "time_us", STANDARD) == 1000.0
 
 
@@ -284,7 +283,7 @@ def test_modules_are_real_and_ready(runs):
 def test_threads_reach_torch_which_else_uses_its_own_number(runs, threads):
     before = torch.get_num_threads()
     [found] = measured([SMALL], Settings(threads=threads))
-    assert runs.threads == found.measured.environment.threads == (threads or before)
+    assert runs.threads == found.extra.environment.threads == (threads or before)
     assert torch.get_num_threads() == before
 
 

@@ -352,7 +352,7 @@ def test_the_library_sets_blocks_side_by_side_as_the_command_does(run):
     assert report.to_dict() == json.loads(shown)
     assert next(row.name for row in dscalc.blocks(64, 64, 3).rows) == "bottleneck"
     left_out = "grouped:8: 8 groups do not divide 3 channels"
-    assert dscalc.blocks(3, 64, 3).notes == [f"left out: {left_out}"]
+    assert dscalc.blocks(3, 64, 3).remarks == [f"left out: {left_out}"]
     with pytest.raises(DscalcError, match=left_out):
         dscalc.blocks(3, 64, 3, only=["separable:2", "grouped:8"])
     with pytest.raises(DscalcError, match="standard is what the layer is compared with"):

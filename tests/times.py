@@ -1,7 +1,6 @@
 """Invented times of a row."""
 
-from dscalc.bench.measurement import Environment, Measurement, Speedup, Time
-from dscalc.core.roofline import Limits
+from dscalc.bench.measurement import Environment, Limits, Measurement, Speedup, Time
 
 HERE = Environment("cpu", "Some CPU", "2.13.0", 2, "float32", False, False)
 LIMITS = Limits(100.0, 10.0)
@@ -12,7 +11,7 @@ def took(row, as_is, rewritten, iqr=0.0, faults=0.0, spread=1.01, here=HERE, lim
     ratio = as_is / rewritten
     steps = {step.name: Time(10.0, 0.0, 0.0) for step in row.rewritten.steps}
     return row._replace(
-        measured=Measurement(
+        extra=Measurement(
             Time(as_is, iqr, faults),
             Time(rewritten, 0.0, 0.0),
             steps,

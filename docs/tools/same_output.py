@@ -28,6 +28,7 @@ from looks import LOOKS
 from dscalc.cli import main
 
 WIDTHS = (40, 60, 80, 120)
+_WIDEST = 300  # characters of a line that differs
 FORMATS = ("json", "jsonl", "csv", "markdown")
 
 FILES = {
@@ -686,7 +687,7 @@ def net(args: list[str]) -> int:
         texts = ["\n".join(map(_laid_out, printed or ())).splitlines() for printed in both]
         sys.stdout.write(f"\n=== {line}\n")
         for part in difflib.unified_diff(*texts, "before", "now", lineterm="", n=1):
-            sys.stdout.write(f"{part}\n")
+            sys.stdout.write(f"{part[:_WIDEST]}\n")
     sys.stdout.write(f"{len(differ):,} of {len(now):,} command lines differ\n")
     return 1 if differ else 0
 

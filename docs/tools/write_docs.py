@@ -35,11 +35,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 import architectures
 from looks import LOOKS
 from published import right_number, slips, with_stride_in_first_1x1
+from vocabulary import fields
 
-from dscalc.baseline.earlier import change_fields
+from dscalc.baseline.view import change_fields
 from dscalc.cli import main
-from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import DEFAULT, Command, Field, fields
+from dscalc.commands.options import usual_block
+from dscalc.core.fields import Field, Fields
 from dscalc.inputs.network_file import _ALWAYS, _COLUMNS
 from dscalc.peers.conventions import TABLE
 
@@ -229,12 +230,12 @@ def _networks(shell: Shell) -> Iterator[str]:
 
 # Fields
 
-COMMANDS: tuple[Command, ...] = ("compare", "blocks", "network", "model", "bench")
+COMMANDS = ("compare", "blocks", "network", "model", "bench")
 
 
-def known(command: Command) -> tuple[Field, ...]:
+def known(command: str) -> Fields:
     """The fields of a command, with its rows rewritten as they are unless ``--as`` says."""
-    return fields(command, DEFAULT.get(command, SEPARABLE))
+    return fields(command, usual_block(command))
 
 
 def _fields(shell: Shell) -> Iterator[str]:

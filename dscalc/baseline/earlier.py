@@ -1,4 +1,4 @@
-"""An earlier JSON report -> rows, and what changed since: what `fields` names, read back.
+"""An earlier JSON report -> its rows and total, read back by the names of their fields.
 
 Counts are read and ratios worked out from them again, so that no rounded float is compared.
 """
@@ -6,30 +6,19 @@ Counts are read and ratios worked out from them again, so that no rounded float 
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache, partial
-from pathlib import Path as File
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
-from dscalc import show
-from dscalc.baseline.changes import NOUNS, Change, Noun, changes, count
 from dscalc.core.blocks import Block, Step
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
-from dscalc.core.fields import (
-    UNITS,
-    Command,
-    Field,
-    Path,
-    Unit,
-    count_names,
-    find,
-    proof_name,
-)
+from dscalc.core.fields import UNITS, Unit, count_names, proof_name
 from dscalc.core.row import Crosscheck, Row, Shape, Side, with_shares
 from dscalc.core.row import total as together
-from dscalc.errors import DscalcError
+from dscalc.errors import DscalcError, FileError
 from dscalc.report.report import SCHEMA, Report
+from dscalc.show import printable
 
 _MOST = 10**300  # so that no ratio of two counts is too large for a float
 
@@ -50,11 +39,11 @@ class Baseline(NamedTuple):
 
 def read_baseline(
     file: str,
-    command: Command,
+    command: str,
     block: Block,
     *,
     question: str = "",
-    otherwise: Callable[[bytes], list[Row]] | None = None,
+    other: Callable[[str], Report] | None = None,
 ) -> Baseline:
     """Read an earlier report.
 
@@ -63,45 +52,60 @@ def read_baseline(
         command: that made it.
         block: that its rows are rewritten as.
         question: the command line that asks the same again, for errors.
-        otherwise: reads the rows of a file that is no report, or says what it is.
+        other: asks the same of what else the file may name: a network.
 
     Raises:
         DscalcError: it cannot be read, is no report, or not one of this command and block; it says
             which command writes the right one.
     """
     advice = partial(_advice, file, question or f"dscalc {command} ... --as {block}")
-    name, report = show.printable(file), None
+    name, report = printable(file), None
     try:
-        content = File(file).read_bytes()
+        content = Path(file).read_bytes()
     except FileNotFoundError:
+        try:
+            if other:
+                return _baseline(file, other(file))
+        except DscalcError:
+            pass
         raise DscalcError(f"there is no baseline {name}; {advice()}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DscalcError(f"cannot read the baseline {name}: {reason}") from None
     try:
         report = _report(content)
-        if report is None and otherwise:
-            rows = otherwise(content)
-            return Baseline(name, with_shares(rows), together(rows))
+        if report is None and other:
+            return _baseline(file, _as_a_network(file, other))
         return Baseline(name, *_checked(report, command, block))
     except DscalcError as error:
         ours = report.get("command") == command if report else b'"schema"' in content[:200]
-        reason = show.printable(str(error))
+        reason = printable(str(error))
         raise DscalcError(f"the baseline {name} {reason}; {advice(over=ours)}") from None
+
+
+def _baseline(file: str, report: Report) -> Baseline:
+    assert report.total is not None
+    return Baseline(printable(file), list(report.rows), report.total)
+
+
+def _as_a_network(file: str, other: Callable[[str], Report]) -> Report:
+    try:
+        return other(file)
+    except FileError as error:
+        first = str(error).partition("\n")[0].removeprefix(f"{printable(file)}:")
+        raise DscalcError(f"is neither a JSON report nor a list of layers (line {first})") from None
 
 
 def _advice(file: str, question: str, *, over: bool = False) -> str:
     """The command that writes a baseline; over no file that is something else."""
-    path = target = File(file)
+    path = target = Path(file)
     if path.exists() and not (over and path.suffix.lower() == ".json"):
         target = path.with_suffix(".json")
         if target.exists() or not path.is_file():
-            target = File("baseline.json")
+            target = Path("baseline.json")
     json = "" if target.suffix.lower() == ".json" else "-f json "
     written = f"write one with: {question} {json}-o {shlex.quote(str(target))}"
-    return show.printable(
-        written if target == path else f"{written}; then give --baseline {target}"
-    )
+    return printable(written if target == path else f"{written}; then give --baseline {target}")
 
 
 def _report(content: bytes) -> dict[str, Any] | None:
@@ -124,9 +128,7 @@ def _report(content: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and "schema" in value else None
 
 
-def _checked(
-    report: dict[str, Any] | None, command: Command, block: Block
-) -> tuple[list[Row], Row]:
+def _checked(report: dict[str, Any] | None, command: str, block: Block) -> tuple[list[Row], Row]:
     """The rows and the total of a report.
 
     Raises:
@@ -137,7 +139,7 @@ def _checked(
     schema, made_by, as_ = (str(report.get(key))[:60] for key in ("schema", "command", "as"))
     if schema != SCHEMA:
         raise DscalcError(f"has the schema {schema}, but this version reads {SCHEMA}")
-    if made_by not in get_args(Command):
+    if not isinstance(report.get("command"), str):
         raise DscalcError("does not say which command wrote it")
     if made_by != command:
         raise DscalcError(f"is a report of dscalc {made_by}, but this is dscalc {command}")
@@ -166,7 +168,7 @@ def _checked(
 class _Written:
     """What a report says of a row, by the names of its fields."""
 
-    def __init__(self, values: Any, where: str, command: Command, block: Block, unit: Unit) -> None:
+    def __init__(self, values: Any, where: str, command: str, block: Block, unit: Unit) -> None:
         self._values = values if isinstance(values, dict) else {}
         self._where, self._command, self._block, self._unit = where, command, block, unit
         self._scale = UNITS[unit][1]
@@ -233,7 +235,7 @@ class _Written:
         value = self._values.get(name)
         if not isinstance(value, str):
             raise self._wrong(name)
-        return show.printable(value)
+        return printable(value)
 
     def _crosscheck(self) -> Crosscheck:
         value = self._values.get("crosscheck")
@@ -244,64 +246,3 @@ class _Written:
     def _wrong(self, name: str) -> DscalcError:
         value = f"is {self._values[name]!r:.60}" if name in self._values else "is missing"
         return DscalcError(f"is damaged: {name} of {self._where} {value}")
-
-
-def compared(report: Report, baseline: Baseline) -> Report:
-    """The report with what changed since a baseline."""
-    found = changes(baseline.rows, list(report.rows))
-    return replace(report, baseline=baseline, changes=found)
-
-
-@lru_cache
-def change_fields(unit: Unit) -> tuple[Field, ...]:
-    """What each change says."""
-
-    def scaled(
-        noun: Noun, by: int, read: Callable[[Change, Noun], int | None]
-    ) -> Callable[[Change], int | None]:
-        def read_scaled(change: Change) -> int | None:
-            number = read(change, noun)
-            return None if number is None else number * by
-
-        return read_scaled
-
-    found = [
-        Field("change", "", str, "added, removed, dearer, cheaper, renamed or same", Path("kind")),
-        Field("name", "", str, "its name now, or before if it was removed", Path("row.name")),
-        Field("kind", "", str, "its kind now, or before if it was removed", Path("row.kind")),
-        Field(
-            "baseline_name", "", str, "its name in the baseline; none if it was added",
-            lambda change: change.before and change.before.name,
-        ),
-    ]  # fmt: skip
-    for noun in NOUNS:
-        name, (label, scale) = (unit, UNITS[unit]) if noun == "macs" else (noun, (noun, 1))
-        now = scaled(noun, scale, lambda change, noun: count(change.after, noun))
-        before = scaled(noun, scale, lambda change, noun: count(change.before, noun))
-        difference = scaled(noun, scale, Change.difference)
-        found += [
-            Field(name, label, int, f"{label} now; 0 if it was removed", now),
-            Field(
-                f"baseline_{name}", label, int, f"{label} in the baseline; 0 if it was added",
-                before,
-            ),
-            Field(f"{name}_difference", label, int, "now - in the baseline", difference),
-        ]  # fmt: skip
-    return tuple(found)
-
-
-def find_of_total(
-    baseline: Baseline, name: str, command: Command, block: Block, unit: Unit = "macs"
-) -> Field:
-    """The field of that name of a total, or of what changed in it since a baseline.
-
-    Raises:
-        DscalcError: there is none, as `find`; or the baseline does not know it.
-    """
-    known = {field.name: field for field in change_fields(unit) if field.is_number}
-    if name not in known or name in count_names("", unit):
-        return find(name, command, block, unit)
-    field = known[name]
-    if field.read(Change("same", baseline.total, baseline.total)) is None:
-        raise DscalcError(f"{name} is not known: the baseline has operators without a formula")
-    return field._replace(read=lambda total: field.read(Change("same", baseline.total, total)))

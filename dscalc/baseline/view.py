@@ -1,47 +1,188 @@
-"""What changed since a baseline -> a sheet, made to be read at a glance in a pull request."""
+"""What changed since a baseline, made to be read at a glance in a pull request."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
 
 from dscalc.baseline.changes import NOUNS, Change, Noun, count
 from dscalc.baseline.earlier import Baseline
-from dscalc.core.fields import UNITS
+from dscalc.core.fields import (
+    UNITS,
+    Field,
+    Fields,
+    Group,
+    Unit,
+    alone,
+    attributes,
+    count_names,
+    group,
+)
 from dscalc.core.row import Row
+from dscalc.errors import DscalcError
 from dscalc.report.report import Report
 from dscalc.report.sentences import CONVENTION, MARKS, crosschecked, percent, percent_in_column
-from dscalc.report.sheet import Sheet
+from dscalc.report.sheet import Column, Sheet
 from dscalc.show import plural, times
 
 _MOST = 20  # changes; machine formats have all
 
 
-def changed(report: Report, baseline: Baseline) -> Sheet:
+@dataclass(eq=False, repr=False)
+class Compared(Report):
+    """A report, and what changed since a baseline.
+
+    Args:
+        baseline: the earlier one.
+        changes: what became of each row since.
+    """
+
+    baseline: Baseline = field(kw_only=True)
+    changes: list[Change] = field(kw_only=True)
+
+    @property
+    def lines(self) -> tuple[Iterable[Any], Fields]:
+        """CSV and JSON Lines tell of changes."""
+        return self.changes, change_fields(self.unit)
+
+    def foot(self) -> dict[str, Any]:
+        """What the JSON says after its rows."""
+        before = {
+            "file": self.baseline.name,
+            "total": self.fields.record(self.baseline.total),
+            "changes": list(change_fields(self.unit).records(self.changes)),
+        }
+        foot = super().foot()
+        return {"total": foot["total"], "baseline": before, "checks": foot["checks"]}
+
+    def table(self) -> Sheet:
+        """What people read of it."""
+        return _changed(self)
+
+    def draw(self, path: Path, kind: str) -> None:
+        """Draw its picture; ``kind`` is png, svg or pdf."""
+        from dscalc.baseline.picture import draw
+
+        draw(self, path, kind)
+
+
+# ---- Fields. ----
+
+
+@lru_cache
+def change_fields(unit: Unit) -> Fields:
+    """What each change says."""
+    return Fields(
+        alone(
+            Field(
+                "change", "", str, "added, removed, dearer, cheaper, renamed or same",
+                attrgetter("kind"),
+            )
+        ),
+        attributes(
+            "row.",
+            ("name", str, "its name now, or before if it was removed"),
+            ("kind", str, "its kind now, or before if it was removed"),
+        ),
+        alone(
+            Field(
+                "baseline_name", "", str, "its name in the baseline; none if it was added",
+                lambda change: change.before and change.before.name,
+            )
+        ),
+        *(_counted(noun, unit) for noun in NOUNS),
+    )  # fmt: skip
+
+
+def _counted(noun: Noun, unit: Unit) -> Group:
+    name, (label, scale) = (unit, UNITS[unit]) if noun == "macs" else (noun, (noun, 1))
+
+    def read(change: Change) -> tuple[int | None, ...]:
+        numbers = count(change.after, noun), count(change.before, noun), change.difference(noun)
+        return tuple(None if number is None else number * scale for number in numbers)
+
+    return group(
+        read,
+        (name, label, int, f"{label} now; 0 if it was removed"),
+        (f"baseline_{name}", label, int, f"{label} in the baseline; 0 if it was added"),
+        (f"{name}_difference", label, int, "now - in the baseline"),
+    )
+
+
+def field_of_total(
+    name: str, baseline: Baseline, find: Callable[[str], Field], unit: Unit = "macs"
+) -> Field:
+    """The field of that name of a total, or of what changed in it since a baseline.
+
+    Raises:
+        DscalcError: there is none, as ``find`` says; or the baseline does not know it.
+    """
+    known = {field.name: field for field in change_fields(unit) if field.is_number}
+    if name not in known or name in count_names("", unit):
+        return find(name)
+    found = known[name]
+    if found.read(Change("same", baseline.total, baseline.total)) is None:
+        raise DscalcError(f"{name} is not known: the baseline has operators without a formula")
+    return found._replace(read=lambda total: found.read(Change("same", baseline.total, total)))
+
+
+# ---- The table. ----
+
+
+def _changed(report: Compared) -> Sheet:
     """The total before and after, and the dearest changes."""
     label, scale = UNITS[report.unit]
-    assert report.total is not None
-    total = Change("same", baseline.total, report.total)
-    header = ["layer", "change", f"{label} before", label, f"{label} +/-", "%"]
-    header += ["params before", "params", "params +/-"]
+    baseline, whole = report.baseline, report.total
+    assert whole is not None
+    total = Change("same", baseline.total, whole)
     found = [change for change in report.changes if change.kind != "same"]
     costly = sorted(filter(_has_cost, found), key=_dearest_first)
-    cells = [[_name(change), change.kind, *_cells(change, scale)] for change in costly[:_MOST]]
     notes = [
         *_of_other_inputs(list(report.rows), baseline.rows),
         *_more(costly[_MOST:], label, scale),
         *_without_cost([change for change in found if not _has_cost(change)], label),
         *_same([change for change in report.changes if change.kind == "same"], label, scale),
-        *(note for note in report.notes if report.total.unknown),
-        *crosschecked([report.total] if report.total.as_is.cost.macs else []),
+        *(note for note in report.notes if whole.unknown),
+        *crosschecked([whole] if whole.as_is.cost.macs else []),
         CONVENTION[report.unit],
     ]
-    result = ["total", "", *_cells(total, scale)]
-    result[3] += MARKS[report.total.crosscheck]
-    return Sheet(
-        f"{_verdict(total, label)}: {report.title} against {baseline.name}",
-        header, cells, result, notes,
-        spare=(6, 7, 2, 1, 8, 5), paths=report.command == "model", result_first=True,
-    )  # fmt: skip
+
+    def mark(change: Change) -> str:
+        return MARKS[whole.crosscheck] if change is total else ""
+
+    def growth(change: Change) -> str:
+        return percent_in_column(_growth(change, "macs"), signed=True)
+
+    columns = [
+        Column("layer", lambda change: "total" if change is total else _name(change), role="name"),
+        Column("change", lambda change: "" if change is total else change.kind, rank=4),
+        Column(f"{label} before", lambda change: _count(change.before, "macs", scale), rank=3),
+        Column(label, lambda change: _count(change.after, "macs", scale) + mark(change)),
+        Column(f"{label} +/-", lambda change: _difference(change, "macs", scale)),
+        Column("%", growth, rank=6),
+        Column("params before", lambda change: _count(change.before, "params"), rank=1),
+        Column("params", lambda change: _count(change.after, "params"), rank=2),
+        Column("params +/-", lambda change: _difference(change, "params"), rank=5),
+    ]
+    title = f"{_verdict(total, label)}: {report.title} against {baseline.name}"
+    paths = report.command == "model"
+    return Sheet.of(title, columns, costly[:_MOST], notes, total, paths=paths, result_first=True)
+
+
+def _count(row: Row | None, noun: Noun, scale: int = 1) -> str:
+    number = count(row, noun)
+    if number is None:
+        return "not known"
+    return f"{number * scale:,}" if row else ""
+
+
+def _difference(change: Change, noun: Noun, scale: int = 1) -> str:
+    difference = change.difference(noun)
+    return "" if difference is None else _signed(difference * scale)
 
 
 def _of_other_inputs(now: Sequence[Row], before: Sequence[Row]) -> Iterator[str]:
@@ -93,18 +234,6 @@ def _dearest_first(change: Change) -> tuple[int, int, int]:
 def _name(change: Change) -> str:
     name = change.row.name or ""
     return f"{change.before.name} -> {name}" if change.renamed and change.before else name
-
-
-def _cells(change: Change, scale: int) -> Iterator[str]:
-    """Before, now and the difference, of MACs and of params; of the MACs also in percent."""
-    for noun, by in zip(NOUNS, (scale, 1), strict=True):
-        before, now = count(change.before, noun), count(change.after, noun)
-        difference = change.difference(noun)
-        yield "not known" if before is None else f"{before * by:,}" if change.before else ""
-        yield "not known" if now is None else f"{now * by:,}" if change.after else ""
-        yield "" if difference is None else _signed(difference * by)
-        if noun == "macs":
-            yield percent_in_column(_growth(change, noun), signed=True)
 
 
 def _signed(number: int) -> str:

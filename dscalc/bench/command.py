@@ -1,7 +1,5 @@
 """``dscalc bench IC OC F D``: time both on this machine."""
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
@@ -9,7 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from dscalc import parse
-from dscalc.commands.answer import Asked, torch_needed, watched, write_alternatives
+from dscalc.bench import view
+from dscalc.commands.answer import Answer
+from dscalc.commands.asked import Asked
 from dscalc.commands.options import (
     BlockOptions,
     LayerOptions,
@@ -18,10 +18,8 @@ from dscalc.commands.options import (
     SizeArguments,
     as_option,
 )
+from dscalc.commands.proof import torch_needed
 from dscalc.core.blocks import DEFAULTS, STANDARD, Block
-from dscalc.core.conv import Conv
-from dscalc.core.describe import described, titled
-from dscalc.core.row import Row, existing, layer_row
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
 
@@ -31,6 +29,7 @@ EXAMPLES = """
   dscalc bench 64 64 3 56 --as all --plot ways.png
   dscalc bench 32,64,128 128 3 56 --as separable,grouped:8 -o times.csv
 """
+FIELDS = view.fields
 
 _measure = partial(typer.Option, rich_help_panel="Measurement")
 
@@ -61,6 +60,7 @@ def bench(
     rewriting: SeveralBlocksOptions,
     scale: ScaleOptions,
     output: OutputOptions,
+    ctx: typer.Context,
     device: Annotated[
         Literal["cpu", "cuda", "mps"], _measure("--device", help="Device to run on.")
     ] = "cpu",
@@ -92,7 +92,7 @@ def bench(
             "decided which is faster.",
         ),
     ] = "1",
-) -> int:
+) -> Answer:
     """Time a convolution and its replacement on this machine: are fewer MACs faster here?
 
     The standard convolution and the block run in turns until it is decided which is faster, or
@@ -104,52 +104,25 @@ def bench(
     An assertion about times exits with 2 if it is not decided which is faster.
     """
     blocks = rewriting.blocks()
-    several = len(blocks) > 1
-    block = STANDARD if several else blocks[0]
-    asked = Asked("bench", block, output)
-    verdict = asked.verdict
-    layers = Grid(**vars(sizes), **layer.parsed(), **scale.parsed())
-    asked.refuse_many(layers.count * len(blocks))
-    single = layers.count == 1
-    if single and not several and output.plot:
+    block = STANDARD if len(blocks) > 1 else blocks[0]
+    asked = Asked(ctx, FIELDS, block, output)
+    options = {**layer.parsed(), **scale.parsed()}
+    layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **options)
+    if layers.count * len(blocks) == 1 and output.plot:
         raise DscalcError(
             "--plot needs more than one row; give a list or a range, or --as all, or drop it"
         )
     thread_count = parse.whole(threads, "--threads") if threads is not None else None
     seconds = float(parse.number(min_run_time, "--min-run-time", "0.5 or 10"))
     with torch_needed():
-        from dscalc.bench.timing import Settings, measured
-    settings = Settings(device, dtype, thread_count, channels_last, compile_, seconds, backward)
-    like = next(iter(layers))
-    title = titled(like, layers.count, block, one_position=layers.one_position)
-    report = asked.report(title)
-    left_out: Counter[str] = Counter()
-    by_name = single and "all" not in rewriting.as_.split(",")
-    interrupted = False
+        import dscalc.bench.timing  # noqa: F401  # for its errors
+    from dscalc.bench.call import benchmark
 
-    def name(row: Row) -> str:
-        assert isinstance(row.layer, Conv)
-        layer = described(row.layer, block, one_position=layers.one_position)
-        return f"{row.block} of {layer}" if several else layer
-
-    def rows() -> Iterator[Row]:
-        nonlocal interrupted
-        try:
-            for conv in watched(layers, layers.count, output, "measuring"):
-                try:
-                    if by_name:  # what is asked for by name must exist
-                        found = [layer_row(conv, block) for block in blocks]
-                    else:
-                        found = list(existing([conv], blocks, left_out))
-                    found = measured(found, settings) if found else []
-                except DscalcError as error:
-                    verdict.refuse(str(error))
-                    continue
-                for row in sorted(found, key=lambda row: row.rewritten.cost.macs):
-                    yield row._replace(name=str(row.block) if several else name(row))
-        except KeyboardInterrupt:  # what was measured so far is worth showing
-            interrupted = True
-
-    shown = asked.shown(rows(), report, None, name)
-    write_alternatives(report, shown, asked, name, left_out)
-    return 130 if interrupted else verdict.conclude()
+    report = benchmark(
+        **sizes.parsed(), unit=output.unit,
+        blocks=blocks, strict="all" not in rewriting.as_.split(","),
+        device=device, dtype=dtype, threads=thread_count, channels_last=channels_last,
+        compile=compile_, backward=backward, min_run_time=seconds,
+        refuse=asked.verdict.refuse, **options,
+    )  # fmt: skip
+    return Answer(report, asked)

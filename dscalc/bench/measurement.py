@@ -6,10 +6,11 @@ from math import comb
 from typing import Literal, NamedTuple
 
 from dscalc.core.cost import Cost
-from dscalc.core.roofline import BYTES_PER_ELEMENT, Limits, least_bytes
+from dscalc.core.roofline import least_bytes
 
 Verdict = Literal["faster", "slower", "not decided"]
 
+BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 NOISY = 0.1  # of the median; an interquartile range above it is noise
 # How often the times are looked at before they decide, and how often an interval may miss: of two
 # equal candidates less than one in a hundred is called faster or slower.
@@ -135,6 +136,30 @@ def sign_interval(values: Sequence[float], misses: Fraction = MISSES) -> tuple[f
     while 2 * (below := below + comb(len(ordered), rank)) <= misses * ways:
         rank += 1
     return (ordered[rank - 1], ordered[-rank]) if rank else None
+
+
+class Limits(NamedTuple):
+    """What a machine can do at the most, as it was measured.
+
+    Args:
+        peak_gflops_per_s: of a matrix product.
+        bandwidth_gb_per_s: of a copy, read and written, of as many bytes as are asked about, so
+            that what fits in a cache is held against that cache.
+    """
+
+    peak_gflops_per_s: float
+    bandwidth_gb_per_s: float
+
+    def least_us(self, flops: int, moved: int) -> float:
+        """Microseconds that so many FLOPs and bytes take at the least, the two at once.
+
+        Source: Williams, Waterman, Patterson, Roofline, 2009.
+        """
+        return max(flops / self.peak_gflops_per_s, moved / self.bandwidth_gb_per_s) / 1e3
+
+    def is_memory(self, flops: int, moved: int) -> bool:
+        """Whether moving the bytes takes longer than the FLOPs."""
+        return moved / self.bandwidth_gb_per_s > flops / self.peak_gflops_per_s
 
 
 class Environment(NamedTuple):

@@ -16,11 +16,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dscalc.bench.measurement import LOOKS, Environment, Measurement, Speedup, Time, Turn
+from dscalc.bench.measurement import (
+    BYTES_PER_ELEMENT,
+    LOOKS,
+    Environment,
+    Limits,
+    Measurement,
+    Speedup,
+    Time,
+    Turn,
+)
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
 from dscalc.core.describe import described
-from dscalc.core.roofline import BYTES_PER_ELEMENT, Limits, least_bytes
+from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, block_module
@@ -165,7 +174,7 @@ def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
     for (name, row), limit in zip(ways.items(), limits, strict=True):
         speedup = Speedup.of(turns[_AS_IS], turns[name])
         taken = Measurement(times[_AS_IS], times[name], steps, here, speedup, limit)
-        found.append(row._replace(measured=taken))
+        found.append(row._replace(extra=taken))
     return found
 
 

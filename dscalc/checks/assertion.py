@@ -2,14 +2,17 @@
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from dscalc import parse, show
+from dscalc import parse
 from dscalc.core.fields import Field
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
+from dscalc.show import shown
+
+Numbers = Mapping[str, Row | str]  # what a condition may name: a row that has it, or why none has
 
 _HOLDS = {
     "<": operator.lt,
@@ -25,24 +28,34 @@ _CONDITION = r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(.*)"
 class Assertion(NamedTuple):
     """A field, a comparison and the exact number to compare with.
 
-    ``each`` says that it is of every row, even where there is a total; ``of_baseline`` that the
-    number is a factor of what the field is in a baseline.
+    Args:
+        field: what is compared.
+        operator: one of ``< <= == != >= >``.
+        number: what it is compared with; if it is ``relative_to`` something, as often as that.
+        text: as it is written.
+        relative_to: the name of a row with the same field, such as ``baseline``; "" for none.
+        each: whether it is of every row, even if there is a total.
     """
 
     field: Field
     operator: str
     number: Fraction
     text: str
-    of_baseline: bool = False
+    relative_to: str = ""
     each: bool = False
 
     @classmethod
     def parse(
-        cls, text: str, find: Callable[[str], Field], *, what: str = "an assertion"
+        cls,
+        text: str,
+        find: Callable[[str], Field],
+        numbers: Numbers = {},  # noqa: B006  # nothing changes it
+        *,
+        what: str = "an assertion",
     ) -> "Assertion":
         """Read ``FIELD OP NUMBER``; OP is one of ``< <= == != >= >``.
 
-        ``baseline`` and ``NUMBER * baseline`` are numbers too.
+        Each name in ``numbers`` is a number too, and so is ``NUMBER * NAME``.
 
         Raises:
             DscalcError: it does not have that form, the field is none that ``find`` knows or has
@@ -52,72 +65,67 @@ class Assertion(NamedTuple):
         if not match:
             raise DscalcError(
                 f"{what} must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
-                f"with < <= == != >= or >, got {show.shown(text)}"
+                f"with < <= == != >= or >, got {shown(text)}"
             )
         name, symbol, right = match.groups()
         field = find(name)
         if not field.is_number:
-            raise DscalcError(f"cannot check {show.shown(text)}: {name} is not a number")
-        side = f"the right side of {show.shown(text)}"
-        of_baseline = re.fullmatch(r"(?:(.*)\*)?\s*baseline\s*", right, re.DOTALL)
-        if "baseline" in right and not of_baseline:
-            raise DscalcError(f"{side} must be baseline or NUMBER * baseline")
-        factor = right
-        if of_baseline:
-            factor = "1" if of_baseline[1] is None else of_baseline[1].strip()
+            raise DscalcError(f"cannot check {shown(text)}: {name} is not a number")
+        side = f"the right side of {shown(text)}"
+        named, factor = next((number for number in numbers if number in right), ""), right
+        if named:
+            times = re.fullmatch(rf"(?:(.*)\*)?\s*{re.escape(named)}\s*", right, re.DOTALL)
+            if not times:
+                raise DscalcError(f"{side} must be {named} or NUMBER * {named}")
+            factor = "1" if times[1] is None else times[1].strip()
         number = parse.number(factor, side)
-        return cls(field, symbol, number, f"{name} {symbol} {right.strip()}", bool(of_baseline))
+        return cls(field, symbol, number, f"{name} {symbol} {right.strip()}", named)
 
-    def holds(self, row: Row, baseline: Row | None = None) -> bool:
+    def holds(self, row: Row, numbers: Numbers = {}) -> bool:  # noqa: B006
         """Whether the row satisfies it, exactly.
 
         Raises:
-            DscalcError: the field has no value in this row, or in the baseline, or is a time that
-                decided nothing.
+            DscalcError: the field has no value in this row, or in the one that is named, or decides
+                nothing.
         """
-        if self._undecided(row):
-            raise DscalcError(
-                f"cannot check {self.text!r}: {row.name}: it is not decided which is faster; "
-                "measure longer with a larger --min-run-time"
-            )
-        return bool(_HOLDS[self.operator](self._value(row), self.limit(baseline)))
+        if reason := self._undecided(row):
+            raise DscalcError(f"cannot check {self.text!r}: {row.name}: {reason}")
+        return bool(_HOLDS[self.operator](self._value(row), self.limit(numbers)))
 
-    def limit(self, baseline: Row | None) -> int | Fraction:
+    def limit(self, numbers: Numbers = {}) -> int | Fraction:  # noqa: B006
         """What the right side comes to; an int if it is whole.
 
         Raises:
-            DscalcError: it is of a baseline, and the field has no value there.
+            DscalcError: it names a row that is not there, or has no value of the field.
         """
-        if not self.of_baseline:
+        if not self.relative_to:
             return _whole(self.number)
-        if baseline is None:
-            raise DscalcError(
-                f"cannot check {self.text!r}: baseline needs --baseline FILE, an option of "
-                "network and model"
-            )
-        return _whole(self.number * Fraction(self._value(baseline, " in the baseline")))
+        named = numbers[self.relative_to]
+        if isinstance(named, str):
+            raise DscalcError(f"cannot check {self.text!r}: {named}")
+        where = f" in the {self.relative_to}"
+        return _whole(self.number * Fraction(self._value(named, where)))
 
     def _value(self, row: Row, where: str = "") -> int | float | Fraction:
         value: int | float | Fraction | None = self.field.read(row)
         if value is None:
             reason = f"{self.field.name} has no value{where or ' in this row'}"
             if row.unknown:
-                operators = ", ".join(row.unknown)
-                reason = f"{self.field.name} is not known{where}: no formula for {operators}"
+                reason = f"{self.field.name} is not known{where}: {row.no_formula}"
             raise DscalcError(f"cannot check {self.text!r}: {reason}")
         return value
 
-    def _undecided(self, row: Row) -> bool:
-        return bool(self.field.timed and row.measured and not row.measured.speedup.decided)
+    def _undecided(self, row: Row) -> str:
+        return self.field.undecided(row) if self.field.undecided else ""
 
-    def without_baseline(self, option: str) -> "Assertion":
-        """The same, where a row has no baseline of its own.
+    def of_a_row(self, option: str) -> "Assertion":
+        """The same, as a condition on each row, of which none but its own numbers are known.
 
         Raises:
-            DscalcError: it reads a baseline.
+            DscalcError: it names another row.
         """
-        if self.of_baseline:
-            raise DscalcError(f"{option} cannot use baseline, got {show.shown(self.text)}")
+        if self.relative_to:
+            raise DscalcError(f"{option} cannot use {self.relative_to}, got {shown(self.text)}")
         return self
 
     def distance(self, row: Row) -> Fraction | None:

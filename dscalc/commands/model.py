@@ -8,25 +8,21 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dscalc import parse
-from dscalc.baseline.command import BaselineOptions
-from dscalc.commands.answer import (
-    Asked,
-    torch_needed,
-    working,
-    write_alternatives,
-    write_with_total,
-)
+from dscalc.commands.answer import Answer
+from dscalc.commands.asked import Asked
 from dscalc.commands.options import (
-    CheckOptions,
-    ModelConventionOptions,
     OutputOptions,
+    ProofOptions,
+    Questions,
     as_option,
     except_option,
     only_option,
 )
-from dscalc.commands.verdict import named
+from dscalc.commands.proof import torch_needed
+from dscalc.commands.writing import working
+from dscalc.core import fields
 from dscalc.core.blocks import Block
-from dscalc.core.row import Row, summed_by_path
+from dscalc.core.row import Row
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.report.report import Report
 
@@ -35,8 +31,8 @@ EXAMPLES = """
   dscalc model mypackage:resnet50 --input 3x224x224 --kwargs '{"width": 64}'
   dscalc model torchvision.models:vgg16 --input 3x224x224 --sort macs --top 5
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
-  dscalc model mymodels.py:Net --input 3x224x224 --baseline main.json
 """
+FIELDS = fields.of_models
 
 _option = partial(typer.Option, rich_help_panel="Model")
 
@@ -51,9 +47,8 @@ def model(
         ),
     ],
     output: OutputOptions,
-    check: CheckOptions,
-    held_against: BaselineOptions,
-    conventions: ModelConventionOptions,
+    proof: ProofOptions,
+    questions: Questions,
     ctx: typer.Context,
     inputs: Annotated[
         list[str],
@@ -106,7 +101,7 @@ def model(
         str | None,
         _option("--depth", metavar="N", help="Sum rows by the first N parts of the module path."),
     ] = None,
-) -> int:
+) -> Answer:
     """Audit a torch model: what does each operator cost, and what would a replacement save?
 
     dscalc imports the model's code and traces it on torch's meta device, where tensors have
@@ -117,102 +112,72 @@ def model(
     The rows add up to the total of the model. --get and --assert read the total.
     """
     block = Block.parse(as_, "--as", standard="what the model already has")
-    conventions.check(output, batch, baseline=held_against.baseline, several=len(targets) > 1)
-    before = held_against.read(ctx, "model", block)
-    asked = Asked("model", block, output, before)
-    verdict = asked.verdict
-    verify = asked.proves(check, by_default=conventions.proved)
+    samples, arguments = parse.whole(batch, "--batch"), parse.keywords(kwargs, "--kwargs")
     levels = parse.whole(depth, "--depth") if depth is not None else None
-    samples = parse.whole(batch, "--batch")
-    arguments = parse.keywords(kwargs, "--kwargs")
     if inputs_ and (inputs or samples > 1):
         raise DscalcError(
             f"--inputs gives every input as it is; drop {'--input' if inputs else '--batch'}"
         )
-    if len(targets) > 1:
-        if levels:
-            raise DscalcError("--depth sums the rows of one model; give one, or drop it")
-        held_against.refuse_several()
+    if len(targets) > 1 and levels:
+        raise DscalcError("--depth sums the rows of one model; give one, or drop it")
+    loaded: list[Any] = []
+
+    def at_size(size: int) -> Report:
+        return _audited(loaded[0].at_size, asked, size, **options)
+
+    asked = Asked(
+        ctx, FIELDS, block, output, proof, questions,
+        several=len(targets) > 1, batch_size=samples, at_size=at_size,
+    )  # fmt: skip
+    options = {
+        "block": block, "only": only or None, "exclude": exclude or None, "unit": output.unit,
+        "observe": asked.question.observe, "verify": asked.proves(by_default=True),
+    }  # fmt: skip
     with torch_needed():
-        from dscalc.pytorch.audit import audit
-        from dscalc.pytorch.crosscheck import versions
-        from dscalc.pytorch.inputs import check_inputs, inputs_from, read_inputs
-        from dscalc.pytorch.load import load_model, torch_defaults, user_code
+        from dscalc.pytorch.target import Target
 
-        observe: type[Any] | None = None
-        if conventions.asked:
-            from dscalc.peers.observer import Observer
-
-            observe = Observer
-
-    def traced(target: str) -> tuple[Report, Any, Any]:
-        """What a model costs, the model, and its inputs."""
-        with working(output, f"counting {target}"):
-            given = inputs_from(inputs_) if inputs_ else read_inputs(inputs, samples, dtype)
-            loaded = load_model(target, arguments, dtype)
-            check_inputs(loaded, given)
-            count = partial(
-                audit, loaded, *given.args, block=block, only=only or None,
-                exclude=exclude or None, named=given.kwargs,
-                observe=observe, unit=output.unit,
-                rebuild=partial(load_model, target, arguments, dtype, meta=False),
-            )  # fmt: skip
-            with user_code(target):  # which may print
-                try:
-                    report = count(verify=verify)
-                except CrosscheckError as error:
-                    verdict.refuse(f"{error}; skip the check with --no-verify")
-                    report = count(verify=False)
-        if verify and output.verbose:
-            verdict.say(f"counted by {versions()}")
-        return replace(report, title=target), loaded, given
-
-    def audited(target: str) -> Report:
-        with torch_defaults():
-            report, *_ = traced(target)
-        for row in report.rows:
-            verdict.crosscheck(row, report)
-        for fault in report.faults:
-            verdict.differs(fault)
-        whole = report.total
-        assert whole is not None
-        for field in asked.get:
-            if field.read(whole) is None and field.read(whole._replace(unknown=())) is not None:
-                operators = ", ".join(whole.unknown)
-                raise DscalcError(f"{field.name} is not known: no formula for {operators}")
-        return report
+    def audited(name: str) -> Report:
+        target = Target(
+            name, inputs, inputs_ or "", batch=samples, arguments=arguments, dtype=dtype
+        )
+        loaded[:] = [target]
+        with working(output, f"counting {name}"):
+            return _audited(target.audit, asked, **options)
 
     if len(targets) > 1:
-        _show_totals(targets, audited, asked)
-        return verdict.conclude()
-    if conventions.asked:
-        from dscalc.peers.command import answer_model
-
-        with verdict.held(), torch_defaults():
-            report, loaded, given = traced(targets[0])
-            verdict.worse(answer_model(report, conventions, output, loaded, given))
-        return verdict.exit_code
-    with verdict.held():
-        report = audited(targets[0])
-        if levels:
-            report = replace(report, rows=summed_by_path(report.rows, levels))
-        write_with_total(report, asked)
-    return verdict.conclude()
+        return Answer(_totals(targets, audited, asked), asked)
+    return Answer(replace(audited(targets[0]), depth=levels), asked)
 
 
-def _show_totals(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> None:
+def _audited(audit: Callable[..., Report], asked: Asked, *args: Any, **options: Any) -> Report:
+    """An audit; where fvcore cannot count a layer, it says so and goes on without."""
+    from dscalc.pytorch.crosscheck import versions
+
+    try:
+        report = audit(*args, **options)
+    except CrosscheckError as error:
+        asked.verdict.refuse(f"{error}; skip the check with --no-verify")
+        report = audit(*args, **{**options, "verify": False})
+    if options["verify"] and asked.output.verbose:
+        asked.verdict.say(f"counted by {versions()}")
+    return report
+
+
+def _totals(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> Report:
     """A row for each model, of its totals; one that has no answer hides no other."""
 
     def rows() -> Iterator[Row]:
         for target in targets:
             try:
-                whole = audited(target).total
+                report = audited(target)
             except DscalcError as error:
                 asked.verdict.refuse(f"{target}: {error}")
                 continue
-            assert whole is not None
-            yield whole._replace(name=target, kind="model")
+            assert report.total is not None
+            yield report.total._replace(name=target, kind="model", extra=report)
 
-    report = asked.report(f"{len(targets):,} models")
-    shown = asked.shown(rows(), report, None, named, told=True)
-    write_alternatives(report, shown, asked, named)
+    unit = asked.output.unit
+    return Report(
+        "model", asked.block, FIELDS(asked.block, unit), rows(), unit=unit,
+        title=f"{len(targets):,} models",
+    )  # fmt: skip

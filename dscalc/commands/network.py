@@ -1,44 +1,31 @@
 """``dscalc network NAME|FILE|-``: a list of layers, with totals."""
 
 import sys
-from collections.abc import Iterator
 from functools import partial
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dscalc import parse, show
-from dscalc.baseline.command import BaselineOptions, options_given
-from dscalc.commands.answer import Asked, counter, watched, write_alternatives, write_with_total
+from dscalc import library, parse
+from dscalc.commands.answer import Answer
+from dscalc.commands.asked import Asked
 from dscalc.commands.options import (
-    CheckOptions,
-    ConventionOptions,
     OutputOptions,
+    ProofOptions,
+    Questions,
     ScaleOptions,
     as_option,
     except_option,
     layer_option,
     only_option,
+    options_given,
 )
-from dscalc.core.blocks import STANDARD, Block
-from dscalc.core.row import Count, Row, Shape, proved, total, with_shares
-from dscalc.errors import DscalcError, FileError
+from dscalc.core import fields
+from dscalc.core.blocks import Block
+from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Axis
-from dscalc.inputs.network_file import (
-    load_network,
-    load_scaled,
-    read_network,
-    shipped,
-    source_name,
-    source_text,
-    titled,
-)
+from dscalc.inputs.network_file import shipped, source_text
 from dscalc.parse import Size
-
-if TYPE_CHECKING:  # few runs have one
-    from dscalc.baseline.earlier import Baseline
 
 EXAMPLES = """
   dscalc network mobilenet_v1
@@ -47,11 +34,11 @@ EXAMPLES = """
   dscalc network mobilenet_v1 --width-multiplier 0.5,1 --input-size 128:224:32
   dscalc network vgg16 resnet50 --sort macs
   dscalc network resnet50 --as separable
-  dscalc network mynet.csv --baseline main.json --assert 'macs <= baseline'
   dscalc network resnet50 --show > mynet.csv
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
 """
+FIELDS = fields.of_networks
 
 
 def _print_networks(ctx: typer.Context, wanted: bool) -> None:
@@ -74,9 +61,8 @@ def network(
     ],
     scale: ScaleOptions,
     output: OutputOptions,
-    check: CheckOptions,
-    held_against: BaselineOptions,
-    conventions: ConventionOptions,
+    proof: ProofOptions,
+    questions: Questions,
     ctx: typer.Context,
     input_size: Annotated[
         str | None,
@@ -112,7 +98,7 @@ def network(
             help="List the shipped networks and exit.",
         ),
     ] = False,
-) -> int:
+) -> Answer | int:
     """Add up a list of layers, as it is and with other blocks.
 
     The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
@@ -128,12 +114,7 @@ def network(
     Several networks, and lists in --input-size and the multipliers, give one row of totals each.
     """
     if show:
-        if len(sources) > 1:
-            raise DscalcError(f"--show prints one file, got {len(sources)}")
-        if others := [word for word in options_given(ctx) if word != "--show"]:
-            raise DscalcError(f"--show prints the file as it is; drop {' and '.join(others)}")
-        sys.stdout.write(source_text(sources[0]))
-        return 0
+        return _show(sources, ctx)
     block = Block.parse(as_, "--as")
     common = {"block": block, "bias": bias, "only": only or None, "exclude": exclude or None}
     variants = [
@@ -144,22 +125,31 @@ def network(
     if sources.count("-") > 1:
         raise DscalcError("stdin can be read only once; give - once")
     several = len(sources) * len(variants) > 1
-    conventions.check(output, scale.batch, baseline=held_against.baseline, several=several)
+    [variant, *_], [source, *_] = variants, sources
+    one = partial(library.network, unit=output.unit)
+    asked = Asked(
+        ctx, FIELDS, block, output, proof, questions,
+        several=several, batch_size=variant["batch_size"], other=partial(one, **variant),
+        at_size=(lambda size: one(source, **{**variant, "input_size": size}))
+        if source != "-"  # which can be read once
+        else None,
+    )  # fmt: skip
     if several:
-        held_against.refuse_several()
-    before = _shipped(held_against.baseline, variants[0]) or held_against.read(
-        ctx, "network", block, partial(_layers, variants[0])
-    )
-    asked = Asked("network", block, output, before)
-    proves = asked.proves(check, by_default=conventions.proved and not several)
-    count = counter(asked) if proves else None
-    if several:
-        _show_totals(sources, variants, asked, count)
-    else:
-        [variant] = variants
-        load = partial(load_network, sources[0], **variant)
-        _show_rows(sources[0], load, asked, count, conventions)
-    return asked.verdict.conclude()
+        return Answer(
+            library.networks(sources, variants, output.unit),
+            asked,
+            prove=asked.proves(by_default=False),
+        )
+    return Answer(one(source, **variant), asked, prove=asked.proves(by_default=True))
+
+
+def _show(sources: list[str], ctx: typer.Context) -> int:
+    if len(sources) > 1:
+        raise DscalcError(f"--show prints one file, got {len(sources)}")
+    if others := [word for word in options_given(ctx) if word != "--show"]:
+        raise DscalcError(f"--show prints the file as it is; drop {' and '.join(others)}")
+    sys.stdout.write(source_text(sources[0]))
+    return 0
 
 
 def _sizes(text: str) -> list[Size]:
@@ -169,87 +159,3 @@ def _sizes(text: str) -> list[Size]:
         one = ":" not in piece
         sizes += [parse.size(piece, "--input-size")] if one else Axis(piece, "--input-size")
     return sizes
-
-
-def _show_rows(
-    source: str,
-    load: "partial[list[Row]]",
-    asked: Asked,
-    count: Count | None,
-    conventions: ConventionOptions,
-) -> None:
-    rows = load()
-    asked.refuse_many(len(rows))
-    with asked.verdict.held():
-        if count:
-            rows = [proved(row, count) for row in watched(rows, len(rows), asked.output)]
-        rows, sums = with_shares(rows), total(rows)
-        title = titled(source, rows, load.keywords)
-        report = asked.report(title, rows, total=sums, notes=_notes(rows, asked.block))
-        if conventions.asked:
-            from dscalc.peers.command import SIZES, answer_rows
-
-            sizes = SIZES if source != "-" else ()  # which can be read once
-            sized = ((size, load(input_size=size)) for size in sizes)
-            asked.verdict.worse(answer_rows(report, conventions, asked.output, sized))
-            return
-        for row in rows:
-            asked.verdict.crosscheck(row, report)
-        write_with_total(report, asked)
-
-
-def _show_totals(
-    sources: list[str], variants: list[dict[str, Any]], asked: Asked, count: Count | None
-) -> None:
-    """A row for each network at each scale, of its totals."""
-    asked.refuse_many(len(sources) * len(variants))
-
-    def rows() -> Iterator[Row]:
-        for source in sources:
-            for rows, options in zip(load_scaled(source, variants), variants, strict=True):
-                if count:
-                    rows = [proved(row, count) for row in rows]
-                first = rows[0].layer
-                yield total(rows)._replace(
-                    name=source_name(source),
-                    kind="network",
-                    layer=Shape(input_size=first.input_size, batch_size=options["batch_size"]),
-                    width_multiplier=options["width_multiplier"],
-                )
-
-    def name(row: Row) -> str:
-        width = ""
-        if len({options["width_multiplier"] for options in variants}) > 1:
-            width = f"width {row.width_multiplier}, "
-        return f"{row.name}, {width}{show.times(row.layer.input_size)}"
-
-    title = f"{len(sources) * len(variants):,} networks"
-    report = asked.report(title)
-    write_alternatives(report, asked.shown(rows(), report, None, name), asked, name)
-
-
-def _shipped(baseline: Path | None, options: dict[str, Any]) -> "Baseline | None":
-    """A network that ships with dscalc as what another one is held against."""
-    if baseline is None or str(baseline) not in shipped() or baseline.exists():
-        return None
-    from dscalc.baseline.earlier import Baseline
-
-    rows = with_shares(load_network(str(baseline), **options))
-    return Baseline(str(baseline), rows, total(rows))
-
-
-def _layers(options: dict[str, Any], content: bytes) -> list[Row]:
-    """The rows of a baseline that is a list of layers too."""
-    try:
-        return read_network(BytesIO(content), "line", **options)
-    except FileError as error:
-        first = str(error).partition("\n")[0].replace(":", " ", 1)
-        raise DscalcError(f"is neither a JSON report nor a list of layers ({first})") from None
-
-
-def _notes(rows: list[Row], block: Block) -> list[str]:
-    if not all(row.kept for row in rows):
-        return []
-    if block == STANDARD:
-        return ["every row is already plain; --as separable shows what separable would cost"]
-    return [f"no row can be rewritten as {block}"]

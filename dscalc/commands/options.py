@@ -1,6 +1,7 @@
 """The options that commands share, each declared once."""
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -8,16 +9,29 @@ from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperCommand
 
-from dscalc import parse, show
+from dscalc import parse, show, slices
+from dscalc.commands.question import Question
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
-from dscalc.core.fields import DEFAULT, Field, Unit
-from dscalc.core.fields import fields as fields_of
+from dscalc.core.fields import Field, Fields, Unit, Vocabulary
 from dscalc.errors import DscalcError
+
+
+class Run(NamedTuple):
+    """How a command runs.
+
+    Args:
+        answer: what another command line asks for, for one that runs others.
+        write: writes a line for people.
+    """
+
+    answer: Callable[[list[str]], Any]
+    write: Callable[[str], object]
+
 
 COMMAND_LINE: ContextVar[Sequence[str]] = ContextVar("COMMAND_LINE", default=())
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
@@ -28,20 +42,26 @@ _FORMATS: dict[str, Format] = {
 }  # fmt: skip
 
 layer_option = partial(typer.Option, rich_help_panel="Layer")
-_output = partial(typer.Option, rich_help_panel="Output")
+output_option = partial(typer.Option, rich_help_panel="Output")
 _rows = partial(typer.Option, rich_help_panel="Rows")
 
 
-def _fields_asked(ctx: typer.Context) -> tuple[Field, ...]:
+def _fields_asked(ctx: typer.Context) -> Fields:
     """The fields that a command line knows, as far as it is typed."""
-    command: Any = ctx.info_name
-    block = DEFAULT.get(command, SEPARABLE)
+    command: Any = ctx.command.callback
+    vocabulary: Vocabulary = sys.modules[command.__module__].FIELDS
+    block = usual_block(ctx.info_name or "")
     as_, unit = ctx.params.get("as_"), ctx.params.get("unit")
     if as_:
-        several = command == "bench" and ("," in as_ or as_ == "all")
+        several = ctx.info_name == "bench" and ("," in as_ or as_ == "all")
         with suppress(DscalcError):  # what it is about comes when it is run
             block = STANDARD if several else Block.parse(as_)
-    return fields_of(command, block, unit or "macs")
+    return vocabulary(block, unit or "macs")
+
+
+def usual_block(command: str) -> Block:
+    """What a command's rows are rewritten as where --as does not say."""
+    return STANDARD if command in ("network", "blocks") else SEPARABLE
 
 
 def _field_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -73,7 +93,7 @@ except_option = partial(layer_option, "--except", metavar="GLOB")
 
 Work = Annotated[
     bool,
-    _output("--work", help="Show the arithmetic of each step, in symbols and in numbers."),
+    output_option("--work", help="Show the arithmetic of each step, in symbols and in numbers."),
 ]
 
 
@@ -92,6 +112,11 @@ class SizeArguments:
             help="Input feature map size: 14 or 224x160. If omitted: one output position.",
         ),
     ] = None
+
+    def parsed(self) -> dict[str, Any]:
+        """The sizes as `dscalc.compare` takes them, which reads such text."""
+        names = ("in_channels", "out_channels", "kernel_size", "input_size")
+        return dict(zip(names, (self.ic, self.oc, self.f, self.d), strict=True))
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -247,12 +272,12 @@ class ScaleOptions:
 
 
 @dataclass(init=False, eq=False, repr=False)
-class CheckOptions:
+class ProofOptions:
     """Whether the answer is proved."""
 
     verify: Annotated[
         bool | None,
-        _output(
+        output_option(
             "--verify/--no-verify",
             help="Check the result against fvcore on real torch modules. Default: on for one "
             "layer, network or model; off for several, and for --get unless the field needs it.",
@@ -260,7 +285,7 @@ class CheckOptions:
     ] = None
 
     def wanted(self, by_default: bool, asked: Iterable[Field]) -> bool:
-        """Whether to cross-check: always where one of the fields asked for is counted by it.
+        """Whether to cross-check: always if one of the fields asked for is counted by it.
 
         Raises:
             DscalcError: such a field is asked for and --no-verify given.
@@ -272,90 +297,8 @@ class CheckOptions:
         return self.verify if self.verify is not None else bool(counted) or by_default
 
 
-@dataclass(init=False, eq=False, repr=False)
-class ConventionOptions:
-    """What is answered in place of the report."""
-
-    explain: Annotated[
-        str | None,
-        _output(
-            "--explain",
-            metavar="NUMBER",
-            help="Find the counters and conventions that give NUMBER, a count from elsewhere, to "
-            "all its digits: 4133742592 or 4.13G. Exit with 1 if none does.",
-        ),
-    ] = None
-    cite: Annotated[
-        bool,
-        _output("--cite", help="Print one sentence to use in a paper: counts, input, versions."),
-    ] = False
-
-    @property
-    def asked(self) -> list[str]:
-        """Which of them are given."""
-        return [f"--{name}" for name, given in vars(self).items() if given not in (None, False)]
-
-    @property
-    def proved(self) -> bool:
-        """Whether the answer says that it is proved."""
-        return self.cite or not self.asked
-
-    def check(
-        self,
-        output: "OutputOptions",
-        batch: str,
-        *,
-        baseline: object = None,
-        several: bool = False,
-    ) -> None:
-        """Refuse what does not go together, before any work is done.
-
-        Raises:
-            DscalcError: more than one is asked for, NUMBER is none, or a format does not fit.
-        """
-        if not self.asked:
-            return
-        first, *others = self.asked
-        if several:
-            raise DscalcError(f"{first} takes one network or model; give only one")
-        besides = {
-            "--get": output.get,
-            "--assert": output.assertions,
-            "--assert-each": output.assertions_each,
-            "--where": output.where,
-            "--sort": output.sort,
-            "--top": output.top,
-            "--baseline": baseline,
-            "--plot": output.plot,
-        }
-        others += [name for name, given in besides.items() if given]
-        if others:
-            raise DscalcError(f"{first} prints its own answer; drop {' and '.join(others)}")
-        if self.explain is not None:
-            from dscalc.peers.conventions import read_number
-
-            read_number(self.explain, "--explain")
-        if not self.cite and parse.whole(batch, "--batch") > 1:
-            raise DscalcError(f"{first} counts one sample, as other counters do; drop --batch")
-        if self.cite and output.format != "table":
-            raise DscalcError(
-                f"--cite prints a sentence, not {output.format}; drop --format, or end FILE in .txt"
-            )
-        if "--peers" in self.asked and output.unit != "macs":
-            raise DscalcError("--peers prints what each counter calls its own; drop --unit")
-        if output.format in ("csv", "jsonl"):
-            raise DscalcError(
-                f"{first} needs --format table, markdown, svg or json, got {output.format}"
-            )
-
-
-@dataclass(init=False, eq=False, repr=False)
-class ModelConventionOptions(ConventionOptions):
-    """The same, and what other counters print for a model."""
-
-    peers: Annotated[
-        bool, _output("--peers", help="Show what other counters print for this model, and why.")
-    ] = False
+class Questions(list[Question]):
+    """The options that slices give a command, a group each."""
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -364,7 +307,7 @@ class ReportOptions:
 
     asked_format: Annotated[
         Format | None,
-        _output(
+        output_option(
             "-f",
             "--format",
             help="Format of the report. Default: what the ending of FILE says, or a table.",
@@ -372,7 +315,7 @@ class ReportOptions:
     ] = None
     file: Annotated[
         Path | None,
-        _output(
+        output_option(
             "-o",
             "--output",
             metavar="FILE",
@@ -382,10 +325,11 @@ class ReportOptions:
         ),
     ] = None
     quiet: Annotated[
-        bool, _output("-q", "--quiet", help="Print no progress, notes or verdicts.")
+        bool, output_option("-q", "--quiet", help="Print no progress, notes or verdicts.")
     ] = False
     verbose: Annotated[
-        bool, _output("-v", "--verbose", help="Print what was counted, and tracebacks, on stderr.")
+        bool,
+        output_option("-v", "--verbose", help="Print what was counted, and tracebacks, on stderr."),
     ] = False
     format = _TABLE  # no option: the one that is chosen
 
@@ -415,7 +359,7 @@ class OutputOptions(ReportOptions):
 
     plot: Annotated[
         Path | None,
-        _output(
+        output_option(
             "--plot",
             metavar="FILE",
             readable=False,
@@ -424,7 +368,7 @@ class OutputOptions(ReportOptions):
     ] = None
     get: Annotated[
         list[str],
-        _output(
+        output_option(
             "--get",
             metavar="FIELD",
             help="Print only this field, unformatted: of the total, or of each row if there is no "
@@ -433,11 +377,11 @@ class OutputOptions(ReportOptions):
         ),
     ] = field(default_factory=list)
     get_rows: Annotated[
-        bool, _output("--rows", help="With --get: print each row, even if there is a total.")
+        bool, output_option("--rows", help="With --get: print each row, even if there is a total.")
     ] = False
     assertions: Annotated[
         list[str],
-        _output(
+        output_option(
             "--assert",
             metavar="'FIELD OP NUMBER'",
             help="Exit with 1 unless the total, or each row if there is no total, passes, such as "
@@ -447,7 +391,7 @@ class OutputOptions(ReportOptions):
     ] = field(default_factory=list)
     assertions_each: Annotated[
         list[str],
-        _output(
+        output_option(
             "--assert-each",
             metavar="'FIELD OP NUMBER'",
             help="Exit with 1 unless each row that is shown passes. Repeatable.",
@@ -477,7 +421,9 @@ class OutputOptions(ReportOptions):
     top: Annotated[str | None, _rows("--top", metavar="N", help="Show only the first N rows.")] = (
         None
     )
-    unit: Annotated[Unit, _output("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = "macs"
+    unit: Annotated[Unit, output_option("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = (
+        "macs"
+    )
 
     def __post_init__(self) -> None:
         """Choose the format; bare values have none.
@@ -505,32 +451,76 @@ def command_line() -> str:
     return shlex.join(said)
 
 
-def grouped(command: Callable[..., int]) -> Callable[..., int]:
+def asked_again(ctx: typer.Context) -> str:
+    """The command line that asks the same again, without how the answer is shown and checked."""
+    import shlex
+
+    said = [*ctx.command_path.split()]
+    for parameter, value in _given(ctx):
+        if getattr(parameter, "rich_help_panel", None) not in ("Output", "Rows"):
+            said += _spelled(parameter, value)
+    return shlex.join(said)
+
+
+def options_given(ctx: typer.Context) -> list[str]:
+    """The options of a command line that are not as they are by default."""
+    given = [parameter for parameter, _ in _given(ctx)]
+    return [max(one.opts, key=len) for one in given if one.param_type_name == "option"]
+
+
+def _given(ctx: typer.Context) -> Iterator[tuple[Any, Any]]:
+    """The parameters that are not as they are by default, and their values."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if value not in (None, [], ()) and value != parameter.get_default(ctx):
+            yield parameter, value
+
+
+def _spelled(parameter: Any, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    each = [str(part) for part in (value if isinstance(value, list | tuple) else [value])]
+    if parameter.param_type_name == "argument":
+        return each
+    return [word for part in each for word in (max(parameter.opts, key=len), part)]
+
+
+def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command one option for each field of the dataclasses that it takes.
 
     Typer reads the signature of a function, and knows no groups of options.
     """
-    groups: dict[str, Any] = {}
+    groups: dict[str, list[Any]] = {}
     parameters: list[Parameter] = []
     for name, parameter in signature(command).parameters.items():
-        if is_dataclass(parameter.annotation):
-            groups[name] = parameter.annotation
-            parameters += [_parameter(option) for option in fields(parameter.annotation)]
+        kind = parameter.annotation
+        if kind is Questions:
+            groups[name] = list(slices.options(command.__name__))
+        elif is_dataclass(kind):
+            groups[name] = [kind]
         else:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+        parameters += [_parameter(each) for group in groups.get(name, ()) for each in fields(group)]
 
     @wraps(command)
-    def flat(**given: Any) -> int:
-        for name, group in groups.items():
-            options = group.__new__(group)  # without __init__, classes are defined in half the time
-            vars(options).update({option.name: given.pop(option.name) for option in fields(group)})
-            if hasattr(options, "__post_init__"):
-                options.__post_init__()
-            given[name] = options
+    def flat(**given: Any) -> Any:
+        for name, kinds in groups.items():
+            made = [_filled(kind, given) for kind in kinds]
+            several = signature(command).parameters[name].annotation is Questions
+            given[name] = Questions(made) if several else made[0]
         return command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return flat
+
+
+def _filled(kind: Any, given: dict[str, Any]) -> Any:
+    """A group of options with what is given of it."""
+    options = kind.__new__(kind)  # without __init__, classes are defined in half the time
+    vars(options).update({option.name: given.pop(option.name) for option in fields(kind)})
+    if hasattr(options, "__post_init__"):
+        options.__post_init__()
+    return options
 
 
 def _parameter(option: Any) -> Parameter:

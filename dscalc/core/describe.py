@@ -22,7 +22,7 @@ def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
     return ", ".join([*words, *unusual_options(conv, block)])
 
 
-def titled(conv: Conv, count: int, block: Block, *, one_position: bool = False) -> str:
+def in_words(conv: Conv, count: int, block: Block, *, one_position: bool = False) -> str:
     """What a layer is; or of a grid of ``count`` layers, one of them given, what they share."""
     if count == 1:
         return described(conv, block, one_position=one_position)

@@ -4,11 +4,8 @@ Intensities are FLOP/byte; 1 MAC is 2 FLOPs.
 """
 
 from fractions import Fraction
-from typing import NamedTuple
 
 from dscalc.core.cost import Cost
-
-BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def least_bytes(cost: Cost, bytes_per_element: int = 4) -> int:
@@ -30,27 +27,3 @@ def intensity(cost: Cost, bytes_per_element: int = 4) -> Fraction:
     Source: Williams, Waterman, Patterson, Roofline, 2009.
     """
     return Fraction(2 * cost.macs, least_bytes(cost, bytes_per_element))
-
-
-class Limits(NamedTuple):
-    """What a machine can do at the most, as it was measured.
-
-    Args:
-        peak_gflops_per_s: of a matrix product.
-        bandwidth_gb_per_s: of a copy, read and written, of as many bytes as are asked about, so
-            that what fits in a cache is held against that cache.
-    """
-
-    peak_gflops_per_s: float
-    bandwidth_gb_per_s: float
-
-    def least_us(self, flops: int, moved: int) -> float:
-        """Microseconds that so many FLOPs and bytes take at the least, the two at once.
-
-        Source: Williams, Waterman, Patterson, Roofline, 2009.
-        """
-        return max(flops / self.peak_gflops_per_s, moved / self.bandwidth_gb_per_s) / 1e3
-
-    def is_memory(self, flops: int, moved: int) -> bool:
-        """Whether moving the bytes takes longer than the FLOPs."""
-        return moved / self.bandwidth_gb_per_s > flops / self.peak_gflops_per_s

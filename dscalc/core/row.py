@@ -3,16 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import NOTHING, Cost
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
-
-if TYPE_CHECKING:  # but few rows are measured
-    from dscalc.bench.measurement import Measurement
 
 Crosscheck = Literal["exact", "mismatch", "skipped"]
 Counted = Mapping[str, Cost]  # MACs and params on real modules: of each step, and "" of all
@@ -84,7 +81,7 @@ class Row(NamedTuple):
         unknown: operators whose MACs are not known; the counts are then a part of them.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
         width_multiplier: width multiplier of a whole network.
-        measured: its times.
+        extra: what a slice knows of it besides, which nothing else reads.
     """
 
     name: str | None
@@ -100,13 +97,18 @@ class Row(NamedTuple):
     unknown: tuple[str, ...] = ()
     torch_macs: int | None = None
     width_multiplier: Fraction | None = None
-    measured: "Measurement | None" = None
+    extra: Any = None
 
     @property
     def mac_ratio(self) -> Fraction | None:
         """MACs, rewritten / as it is; None if it has none as it is."""
         macs = self.as_is.cost.macs
         return Fraction(self.rewritten.cost.macs, macs) if macs else None
+
+    @property
+    def no_formula(self) -> str:
+        """Why its MACs are not known, if they are not."""
+        return f"no formula for {', '.join(self.unknown)}" if self.unknown else ""
 
     @property
     def param_ratio(self) -> Fraction | None:

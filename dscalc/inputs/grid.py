@@ -1,43 +1,58 @@
-"""``32:1024:x2`` and friends -> the layers of a sweep."""
+"""``32:1024:x2``, or a list of values -> the layers of a sweep."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, product
 from math import prod
 from typing import Any
 
-from dscalc import parse, show
-from dscalc.core.conv import Conv, output_sizes, pads, per_axis
+from dscalc import parse
+from dscalc.core.conv import Conv, output_sizes, pads, per_axis, whole_number
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.errors import DscalcError
 from dscalc.parse import Size
-from dscalc.show import times
+from dscalc.show import printable, shown, times
 
 _MOST_LAYERS = 10**9
 _FEW = 1000  # sizes to keep in memory
+
+Values = str | Size | Iterable[Size]  # as text, or one, or several that are no tuple
 
 
 class Axis:
     """The values of one of IC, OC, F and D, in the order written.
 
-    ``3,5,7`` lists values; ``32:512:32`` counts up by a step, ``32:1024:x2`` by a factor, both
-    inclusive; ``14:17`` has the step 1; the pieces of a list may be ranges. With ``dims``, values
-    are sizes of that many axes, and a single value may be written ``3x5``.
+    As text, ``3,5,7`` lists values; ``32:512:32`` counts up by a step, ``32:1024:x2`` by a factor,
+    both inclusive; ``14:17`` has the step 1; the pieces of a list may be ranges. With ``dims``,
+    values are sizes of that many axes, and a single value may be written ``3x5``.
 
     Raises:
-        DscalcError: a piece is malformed, a range runs backwards or stands still, or a size has
-            the wrong number of axes.
+        DscalcError: a piece is malformed, a range runs backwards or stands still, a value is no
+            int of at least 1, or a size has the wrong number of axes.
     """
 
-    def __init__(self, text: str, name: str, dims: int | None = None) -> None:
+    def __init__(self, values: Values, name: str, dims: int | None = None) -> None:
         self.name, self.dims = name, dims
+        self._pieces = self._read(values) if isinstance(values, str) else [self._checked(values)]
+        self.count = sum(_length(piece) for piece in self._pieces)
+
+    def _read(self, text: str) -> list[Sequence[Size]]:
+        name = self.name
         if "," in text and re.fullmatch(r"\s*[0-9]{1,3}(,0[0-9]{2})+\s*", text):
             number = text.strip().replace(",", "")
             raise DscalcError(
                 f"{name} {text.strip()} is a list of numbers; write {number} for one number"
             )
-        self._pieces = [self._piece(piece) for piece in text.split(",")]
-        self.count = sum(_length(piece) for piece in self._pieces)
+        return [self._piece(piece) for piece in text.split(",")]
+
+    def _checked(self, values: Size | Iterable[Size]) -> Sequence[Size]:
+        several = isinstance(values, Iterable) and not isinstance(values, tuple)
+        each: list[Any] = [*values] if several else [values]  # type: ignore[misc]
+        if not each:
+            raise DscalcError(f"{self.name} must have a value, got an empty list")
+        if self.dims is not None:
+            return [per_axis(self.name, value, self.dims) for value in each]
+        return [whole_number(self.name, value) for value in each]
 
     def __iter__(self) -> Iterator[Any]:
         for value in chain.from_iterable(self._pieces):
@@ -54,7 +69,7 @@ class Axis:
         if ":" not in text:
             if "x" in text and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
                 raise DscalcError(
-                    f"{self.name} is a number of channels, got {show.shown(text)}; the order is "
+                    f"{self.name} is a number of channels, got {shown(text)}; the order is "
                     "IC OC F D, and sizes are F and D"
                 )
             return (parse.whole(text, self.name),)
@@ -63,7 +78,7 @@ class Axis:
         step = steps[0] if steps else "1"
         if len(steps) > 1:
             raise DscalcError(
-                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {show.shown(text)}"
+                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {shown(text)}"
             )
         if start > stop:
             written = ":".join([first, last, *steps])
@@ -92,9 +107,9 @@ class Axis:
 class Grid:
     """One `Conv` per combination of the values of IC, OC, F and D, rightmost fastest.
 
-    The layers are made one at a time while iterating. ``options`` are those of `Conv`; without
-    ``dims``, a size such as 3x5x5 says how many axes there are, and else there are 2. Without D
-    there is one output position.
+    The layers are made one at a time, as often as it is iterated. ``options`` are those of `Conv`;
+    without ``dims``, a size such as 3x5x5 says how many axes there are, and else there are 2.
+    Without D there is one output position.
 
     Raises:
         DscalcError: a combination makes no layer, or there are more than 10^9.
@@ -102,10 +117,10 @@ class Grid:
 
     def __init__(
         self,
-        ic: str,
-        oc: str,
-        f: str,
-        d: str | None = None,
+        ic: Values,
+        oc: Values,
+        f: Values,
+        d: Values | None = None,
         dims: int | None = None,
         *,
         width_multiplier: Multiplier = 1,
@@ -114,18 +129,22 @@ class Grid:
     ) -> None:
         self.one_position = d is None
         if d is None:  # then the map that one output position stands on, whatever the padding
-            stride = options.get("stride", 1)
-            d = times(stride) if isinstance(stride, tuple) else str(stride)
+            d = options.get("stride", 1)
             options["padding"], resolution_multiplier = "same", 1
-        ic, oc, f, d = map(parse.with_x, (ic, oc, f, d))
+        ic, oc, f, d = map(_normal, (ic, oc, f, d))
         if dims is None:
             _refuse_channels(ic, f, d)
         written = _axes(f, d)
         if dims is None and len(written) > 1:
-            sizes = f"F {show.printable(f)} and D {show.printable(d)}"
+            sizes = f"F {printable(str(f))} and D {printable(str(d))}"
             raise DscalcError(f"the sizes of {sizes:.80} differ in their number of axes")
         dims = dims or next(iter(written), 2)
-        self.axes = Axis(ic, "IC"), Axis(oc, "OC"), Axis(f, "F", dims), Axis(d, "D", dims)
+        self.axes = (
+            Axis(ic, _name(ic, "IC", "in_channels")),
+            Axis(oc, _name(oc, "OC", "out_channels")),
+            Axis(f, _name(f, "F", "kernel_size"), dims),
+            Axis(d, _name(d, "D", "input_size"), dims),
+        )
         self.count = prod(axis.count for axis in self.axes)
         if self.count > _MOST_LAYERS:
             raise DscalcError(f"a grid has at most {_MOST_LAYERS:,} layers, got {self.count:,}")
@@ -194,8 +213,22 @@ class Grid:
                 self._layer(in_channels, out_channels, largest, self._on_map(smallest))
 
 
-def _refuse_channels(ic: str, f: str, d: str) -> None:
+def _normal(values: Values) -> Values:
+    """Text with the signs that pages write as it is typed; several values as a list."""
+    if isinstance(values, str):
+        return parse.with_x(values)
+    return list(values) if isinstance(values, Iterable) and type(values) is not tuple else values
+
+
+def _name(values: Values, typed: str, named: str) -> str:
+    """What errors call an axis: as it is typed, or as Python names it."""
+    return typed if isinstance(values, str) else named
+
+
+def _refuse_channels(ic: Values, f: Values, d: Values) -> None:
     """Refuse 5x5x3 and 12x12x3 where the 3 is IC, as pages write them: no 3-D layer is meant."""
+    if not (isinstance(ic, str) and isinstance(f, str) and isinstance(d, str)):
+        return
     sizes = {"F": f.strip().split("x"), "D": d.strip().split("x")}
     solid = {name: parts for name, parts in sizes.items() if len(parts) == 3}
     if solid and all(parts[2] == ic.strip() for parts in solid.values()):
@@ -209,10 +242,16 @@ def _refuse_channels(ic: str, f: str, d: str) -> None:
         )
 
 
-def _axes(*texts: str) -> set[int]:
-    """How many axes the sizes of F and D have, where they are written such as 3x5x5."""
-    counts = {size.partition(":")[0].count("x") + 1 for text in texts for size in text.split(",")}
-    return counts & {2, 3}
+def _axes(*sizes: Values) -> set[int]:
+    """How many axes the sizes of F and D have, where they say so, such as 3x5x5 or (3, 5, 5)."""
+    counts: set[int] = set()
+    for values in sizes:
+        if isinstance(values, str):
+            counts |= {size.partition(":")[0].count("x") + 1 for size in values.split(",")} & {2, 3}
+        else:
+            each = values if isinstance(values, list) else [values]
+            counts |= {len(size) for size in each if isinstance(size, tuple)}
+    return counts
 
 
 def _length(values: Sequence[Size]) -> int:

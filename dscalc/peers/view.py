@@ -2,16 +2,26 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from dscalc._version import __version__
 from dscalc.core.fields import UNITS
-from dscalc.peers.conventions import MACS, OLDER, TABLE, Answer, Candidate, Explanation, Summand
+from dscalc.peers.conventions import (
+    MACS,
+    OLDER,
+    TABLE,
+    Answer,
+    Candidate,
+    Convention,
+    Explanation,
+    Number,
+    Summand,
+)
 from dscalc.peers.quantities import Quantities
 from dscalc.report.report import Report
 from dscalc.report.sentences import percent_in_column
-from dscalc.report.sheet import Sheet
+from dscalc.report.sheet import Column, Sheet
 from dscalc.show import plural
 
 _PRODUCTS = {term.words for term in MACS.products}
@@ -20,31 +30,83 @@ _MOST_SHOWN = 8  # explanations that people read; machine formats have all
 _ASK = "ask how it was counted: input size, classes, fused norms, where the stride sits, shortcuts"
 
 
-def explained(report: Report, found: Explanation) -> Sheet:
+@dataclass(eq=False, repr=False)
+class Explained(Report):
+    """Whose number it is, in place of a report.
+
+    Args:
+        found: what is known of the number.
+    """
+
+    found: Explanation = field(kw_only=True)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if nothing gives the number."""
+        return 0 if self.found.answers else 1
+
+    def table(self) -> Sheet:
+        """What people read of it."""
+        return _explained(self, self.found)
+
+    def json(self) -> Iterator[str]:
+        """The same for machines."""
+        yield from _dumped(self.head() | explained_data(self.found))
+
+
+@dataclass(eq=False, repr=False)
+class Counted(Report):
+    """What each counter prints, in place of a report.
+
+    Args:
+        quantities: what there is to count.
+    """
+
+    quantities: Quantities = field(kw_only=True)
+
+    def table(self) -> Sheet:
+        """What people read of it."""
+        return _peers(self, self.quantities)
+
+    def json(self) -> Iterator[str]:
+        """The same for machines."""
+        yield from _dumped(self.head() | peers_data(self.quantities))
+
+
+def _dumped(data: dict[str, Any]) -> Iterator[str]:
+    from json import dumps
+
+    yield dumps(data, indent=2)
+    yield "\n"
+
+
+def _explained(report: Report, found: Explanation) -> Sheet:
     """What gives a number; or, if nothing does, what comes nearest and what to ask."""
     label = UNITS[found.unit][0]
     title = f"{found.number.text}, as {label} of {report.title}"
     if not found.answers:
-        return Sheet(title, *_nearest(found), None, list(_unexplained(report, found)))
+        notes = list(_unexplained(report, found))
+        return Sheet.of(title, _nearest(found.number), found.nearest, notes)
     groups = _grouped(found.answers)
     shown = groups[:_MOST_SHOWN]
-    cells = [
-        [
-            answer.candidate.by or f"{answer.candidate.cost} free",
-            f"{answer.candidate.total:,}",
-            f"{answer.verdict}{', cut short' if answer.truncated else ''}",
-            percent_in_column(answer.chance),
-        ]
-        for group in shown
-        for answer in group
+    columns = [
+        Column(
+            "counted by",
+            lambda answer: answer.candidate.by or f"{answer.candidate.cost} free",
+            role="name",
+        ),
+        Column("count", lambda answer: f"{answer.candidate.total:,}"),
+        Column(
+            "verdict",
+            lambda answer: f"{answer.verdict}{', cut short' if answer.truncated else ''}",
+        ),
+        Column("chance", lambda answer: percent_in_column(answer.chance), rank=1),
     ]
     notes = [_sentence(group) for group in shown]
     if len(groups) > len(shown):
         notes.append(f"{len(groups) - len(shown):,} more; -f json has all")
     notes += _verdicts(found)
-    return Sheet(
-        title, ["counted by", "count", "verdict", "chance"], cells, None, notes, spare=(3,)
-    )
+    return Sheet.of(title, columns, [answer for group in shown for answer in group], notes)
 
 
 def _grouped(answers: Sequence[Answer]) -> list[list[Answer]]:
@@ -111,17 +173,16 @@ def _verdicts(found: Explanation) -> Iterator[str]:
         )
 
 
-def _nearest(found: Explanation) -> tuple[list[str], list[list[str]]]:
-    asked = found.number.value
-    rows = [
-        [
-            one.by,
-            f"{one.total:,}",
-            percent_in_column((one.value - asked) / asked, signed=True),
-        ]
-        for one in found.nearest
+def _nearest(asked: Number) -> list[Column]:
+    """The columns of counters that come near a number."""
+    return [
+        Column("nearest counters", lambda one: one.by, role="name"),
+        Column("count", lambda one: f"{one.total:,}"),
+        Column(
+            "off by",
+            lambda one: percent_in_column((one.value - asked.value) / asked.value, signed=True),
+        ),
     ]
-    return ["nearest counters", "count", "off by"], rows
 
 
 def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
@@ -178,31 +239,39 @@ def _candidate(one: Candidate) -> dict[str, Any]:
 # ---- What each counter prints. ----
 
 
-def peers(report: Report, quantities: Quantities) -> Sheet:
+def _peers(report: Report, quantities: Quantities) -> Sheet:
     """What each counter prints, and how that differs from the MACs."""
     ours = dict(MACS.summands(quantities) or ())
     macs = sum(ours.values())
-    cells, notes = [], []
-    for entry in TABLE:
+
+    def prints(entry: Convention) -> str:
         summands = entry.summands(quantities)
         if summands is None:
-            cells.append([entry.name, "not known", ""])
-            continue
+            return "not known"
         count = sum(value for _, value in summands)
-        off = Fraction(count - entry.per_mac * macs, entry.per_mac * macs) if macs else Fraction(0)
-        unit = "FLOPs" if entry.per_mac > 1 else "MACs"
-        cells.append(
-            [
-                entry.name,
-                f"{count:,} {unit}",
-                percent_in_column(off, signed=True) if off else "same",
-            ]
-        )
-        if differs := _differences(summands, ours, entry.per_mac):
+        return f"{count:,} {'FLOPs' if entry.per_mac > 1 else 'MACs'}"
+
+    def off(entry: Convention) -> str:
+        summands = entry.summands(quantities)
+        if entry is MACS or summands is None:
+            return ""
+        differs = sum(value for _, value in summands) - entry.per_mac * macs
+        if not differs or not macs:
+            return "same"
+        return percent_in_column(Fraction(differs, entry.per_mac * macs), signed=True)
+
+    columns = [
+        Column("counter", lambda entry: "dscalc" if entry is MACS else entry.name, role="name"),
+        Column("prints", prints),
+        Column("difference", off),
+    ]
+    notes = []
+    for entry in TABLE:
+        summands = entry.summands(quantities) or []
+        if summands and (differs := _differences(summands, ours, entry.per_mac)):
             notes.append(f"{entry.name}: {_signed(differs)}")
-    result = ["dscalc", f"{macs:,} MACs", ""]
     notes.append("computed from what each was measured to count, not by running it")
-    return Sheet(report.title, ["counter", "prints", "difference"], cells, result, notes)
+    return Sheet.of(report.title, columns, TABLE, notes, MACS)
 
 
 def peers_data(quantities: Quantities) -> dict[str, Any]:
@@ -228,42 +297,3 @@ def _differences(summands: Sequence[Summand], ours: dict[str, int], per_mac: int
     both = Counter({what: -per_mac * macs for what, macs in ours.items()})
     both.update(dict(summands))
     return [(what, value) for what, value in both.items() if value]
-
-
-# ---- One sentence for a paper. ----
-
-
-def cited(report: Report, inputs: str, versions: str) -> str:
-    """What a paper should say of the total.
-
-    Args:
-        report: with a total.
-        inputs: what it was counted on; nothing where the title says so.
-        versions: of what counted it too; nothing where nothing did.
-    """
-    assert report.total is not None
-    cost, after = report.total.as_is.cost, report.total.rewritten.cost
-    name, _, source = report.title.partition(": ")
-    subject = f"{name} ({source})" if source else name
-    flops = f"{2 * cost.macs:,} FLOPs at 2 for each MAC"
-    has = f"{cost.macs:,} MACs ({flops}) and {cost.params:,} params"
-    if report.command == "compare":
-        subject = f"A convolution, {subject},"
-        has += f", and as {report.block} {after.macs:,} MACs and {after.params:,} params"
-    has += f" for an input of {inputs}" if inputs else ""
-    whole = f"exactly as {versions} count it"
-    if report.command == "model":  # of which fvcore's own total counts more, or misses some
-        whole = (
-            f"exactly as torch's FlopCounterMode counts it, and as {versions} count each "
-            "convolution and linear layer"
-        )
-    counters = {
-        "exact": whole,
-        "mismatch": f"which {versions} count otherwise",
-        "skipped": "by formula",
-    }[report.total.crosscheck]
-    return (
-        f"{subject} has {has}: MACs are the products of convolutions, linear layers and matrices, "
-        "without biases, norms, activations and pools "
-        f"(dscalc {__version__}, {counters})."
-    )

@@ -11,7 +11,7 @@ from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.cost import total as summed
-from dscalc.core.fields import UNITS, Unit
+from dscalc.core.fields import UNITS, Unit, of_models
 from dscalc.core.patterns import Patterns
 from dscalc.core.row import Counted, Crosscheck, Row, Shape, Side, total, with_shares
 from dscalc.core.transposed import TransposedConv
@@ -85,7 +85,7 @@ def audit(
     if not found.unknown:
         rows = with_shares(rows)
     return Report(
-        "model", block, rows, whole, title=type(model).__name__,
+        "model", block, of_models(block, unit), rows, whole, title=type(model).__name__,
         notes=list(_notes(rows, block, found, copied, label, verified=verify)), faults=faults,
         unit=unit, extra=found.observed,
     )  # fmt: skip

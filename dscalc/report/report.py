@@ -1,19 +1,21 @@
 """What a command or a library call answers: rows, their total, and what was checked."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dscalc import show
 from dscalc._version import __version__
+from dscalc.checks.verdict import Check, row_name
 from dscalc.core.blocks import Block
-from dscalc.core.fields import Command, Field, Unit, fields, records, values
-from dscalc.core.row import Row
+from dscalc.core.fields import Fields, Unit
+from dscalc.core.row import Count, Row, proved, total
 
-if TYPE_CHECKING:  # few reports have them
-    from dscalc.baseline.changes import Change
-    from dscalc.baseline.earlier import Baseline
+if TYPE_CHECKING:  # machine formats need no sheet
+    from dscalc.report.sheet import Sheet
 
 SCHEMA = "dscalc/2"
 CONVENTION = {
@@ -22,41 +24,12 @@ CONVENTION = {
     "flops": "FLOPs are 2 per multiply-accumulate (MAC) for the whole batch; adding a bias "
     "counts as a parameter and not as FLOPs; sizes are per axis, [H, W] in 2-D",
 }
-
-
-class Check(NamedTuple):
-    """What became of an assertion.
-
-    Args:
-        assertion: as it is written.
-        holds: whether it holds in every row that it was checked in.
-        value: of its field, in the row that is nearest to the limit; of rows that fail, in the one
-            that is furthest from it.
-        row: the name of that row; "" for a total and for the only layer.
-        rows: how many rows it was checked in.
-        failed: how many of them it fails in.
-        limit: what the value is held against.
-    """
-
-    assertion: str
-    holds: bool
-    value: int | float | Fraction | None
-    row: str
-    rows: int
-    failed: int
-    limit: int | float | Fraction = 0
-
-    @property
-    def sentence(self) -> str:
-        """What became of it, in words."""
-        if self.value is None:
-            return f"{self.assertion}: not known"
-        if self.holds:
-            where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
-            return f"{self.assertion}: holds{where or f', {show.exact(self.value)}'}"
-        where = f" in {self.failed:,} of {self.rows:,} rows, furthest" if self.rows > 1 else ""
-        where += f" in {self.row}" if self.row else ""
-        return f"{self.assertion}: fails{where}: {show.exact(self.value)}"
+_SHEETS = {  # where what people read of each command's report is worked out
+    "compare": "dscalc.report.layer_tables",
+    "blocks": "dscalc.report.layer_tables",
+    "network": "dscalc.report.network_tables",
+    "model": "dscalc.report.network_tables",
+}
 
 
 @dataclass(eq=False, repr=False)  # frozen, it takes twice as long to define
@@ -66,78 +39,91 @@ class Report:
     Args:
         command: the command that makes such rows.
         block: what they are rewritten as.
-        rows: in order; an iterable that is read once where they are streamed.
+        fields: what each row says.
+        rows: in order; an iterable that makes them one at a time where they are many.
         total: of all rows; None where they are alternatives.
         checks: what became of each assertion.
         title: what the rows are, for people.
+        inputs: what they were counted on, such as 1x3x224x224; "" where the title says so.
         notes: what else people should know, one sentence each.
         faults: what differs in the total from what was counted, one sentence each.
         unit: of the counts that are shown, macs or flops.
-        baseline: an earlier report that this one is held against.
-        changes: what became of each row since.
-        extra: what a slice knows of it besides.
+        count: how many rows there are at most, if that is known before they are read.
+        left_out: how many rows do not exist, by the reason; known once the rows are read.
         selected: whether the rows are some of those that the title speaks of.
+        depth: how many parts of module paths rows are summed by; None if they are not.
+        work: whether people read the arithmetic of each step.
+        name: what a row is called in a sentence.
+        prove: a row with what is counted of it.
+        extra: what a slice knows besides, which nothing else reads.
     """
 
-    command: Command
+    command: str
     block: Block
+    fields: Fields
     rows: Iterable[Row]
     total: Row | None = None
     checks: list[Check] = field(default_factory=list)
     title: str = ""
+    inputs: str = ""
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
-    baseline: "Baseline | None" = None
-    changes: "list[Change]" = field(default_factory=list)
-    extra: Any = None
+    count: int | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
     selected: bool = False
+    depth: int | None = None
+    work: bool = False
+    name: Callable[[Row], str] = row_name
+    prove: Callable[[Row, Count], Row] = proved
+    extra: Any = None
 
     @property
-    def fields(self) -> tuple[Field, ...]:
-        """What each row says."""
-        return fields(self.command, self.block, self.unit)
+    def adds_up(self) -> bool:
+        """Whether what is asked of it is asked of the total; one layer has one for its JSON."""
+        return self.total is not None and self.command in ("network", "model")
+
+    def proved(self, count: Count) -> "Report":
+        """The report with what is counted of each row, and of all."""
+        self.rows = [self.prove(row, count) for row in self.rows]
+        if self.total is not None:
+            self.total = total(self.rows)
+        return self
 
     @property
-    def change_fields(self) -> tuple[Field, ...]:
-        """What each change says."""
-        from dscalc.baseline.earlier import change_fields
+    def remarks(self) -> list[str]:
+        """The notes, and which blocks do not exist for how many layers, and why."""
+        return [*self.notes, *self.left_out_notes]
 
-        return change_fields(self.unit)
+    @property
+    def left_out_notes(self) -> list[str]:
+        """Which blocks do not exist for how many layers, and why."""
+        return [
+            f"left out: {why}{f' ({number:,} layers)' if number > 1 else ''}"
+            for why, number in self.left_out.items()
+        ]
+
+    @property
+    def lines(self) -> tuple[Iterable[Any], Fields]:
+        """What CSV and JSON Lines tell of, and by which fields."""
+        return self.rows, self.fields
 
     def to_records(self, *, exact: bool = False) -> list[dict[str, Any]]:
         """Each row by the names of its fields, as rows of a DataFrame.
 
         Ratios are floats; if ``exact``, they are Fractions.
         """
-        found = records(self.rows, self.fields)
-        if exact:
-            return list(found)
-
-        def plain(value: Any) -> Any:
-            return float(value) if isinstance(value, Fraction) else value
-
-        return [{name: plain(value) for name, value in record.items()} for record in found]
+        return list(map(self.fields.exact if exact else self.fields.record, self.rows))
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""
         head = {"schema": SCHEMA, "version": __version__, "convention": CONVENTION[self.unit]}
-        head["command"] = self.command
-        return head if self.command == "check" else head | {"as": str(self.block)}
+        return head | {"command": self.command, "as": str(self.block)}
 
     def foot(self) -> dict[str, Any]:
         """What the JSON says after its rows."""
-        total = values(self.total, self.fields) if self.total else None
-        foot: dict[str, Any] = {"total": total}
-        if self.baseline:
-            foot["baseline"] = {
-                "file": self.baseline.name,
-                "total": values(self.baseline.total, self.fields),
-                "changes": [values(change, self.change_fields) for change in self.changes],
-            }
-        if self.command != "check":  # whose rows are what became of assertions
-            foot["checks"] = [check._asdict() for check in self.checks]
-        return foot
+        total = self.fields.record(self.total) if self.total else None
+        return {"total": total, "checks": [check._asdict() for check in self.checks]}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON: counts as ints, ratios as floats, sizes as lists."""
@@ -145,14 +131,50 @@ class Report:
         plain: dict[str, Any] = _plain(everything)
         return plain
 
+    def json(self) -> Iterator[str]:
+        """The JSON as text, a row a line."""
+        from dscalc.report import text
+
+        return text.json(self)
+
+    def bare(self) -> str:
+        """What is written as it is in place of a table; "" where there is a table."""
+        return ""
+
+    def sheet(self) -> "Sheet":
+        """What people read of it."""
+        checks = [(check.holds, check.sentence) for check in self.checks]
+        return replace(self.table(), checks=checks)
+
+    def table(self) -> "Sheet":
+        """The same without what became of assertions."""
+        made: Sheet = import_module(_SHEETS[self.command]).sheet(self)
+        return made
+
+    @property
+    def exit_code(self) -> int:
+        """1 if the answer is no, whatever is asserted."""
+        return 0
+
+    def draw(self, path: Path, kind: str) -> None:
+        """Draw its picture; ``kind`` is png, svg or pdf.
+
+        Raises:
+            DscalcError: there is more in it than a picture can show.
+            ImportError: there is no matplotlib.
+        """
+        from dscalc.report import plot
+
+        plot.draw(self, path, kind)
+
     def __repr__(self) -> str:
         return f"<Report of dscalc {self.command}: {self.title}>"
 
     def __str__(self) -> str:
         """Show the table as Markdown, which reads well as plain text too."""
-        from dscalc.report import sheet, text
+        from dscalc.report import text
 
-        return "".join(text.markdown(sheet.of(self)))
+        return "".join(text.markdown(self.sheet()))
 
     def _repr_markdown_(self) -> str:
         return str(self)  # what a notebook shows

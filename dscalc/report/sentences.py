@@ -1,15 +1,13 @@
 """What a report says in words, and how it writes its numbers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
 from dscalc import show
-from dscalc.bench.measurement import ALIKE, NOISY, Measurement, Speedup
 from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv
-from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 
@@ -19,7 +17,6 @@ _MEANINGS = {
     "exact": f"{SAME} fvcore and torch count exactly this on the real modules",
     "mismatch": f"{DIFFERENT} fvcore or torch count something else on the real modules",
 }
-_NEAR = 2  # times the least time: near enough to be held back by that limit
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
 _UNIT = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs",
@@ -117,86 +114,7 @@ def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:
     return f"{factor(1 / macs)} fewer {label}, {factor(1 / params)} fewer params"
 
 
-def measured(row: Row) -> Iterator[str]:
-    """What a measurement says, such as "8.84x fewer MACs, 6.8x faster (6.7 to 6.9)".
-
-    Then how that fits what the machine can do, and what should make one doubt it.
-    """
-    times = row.measured
-    assert times is not None
-    ratio = row.mac_ratio
-    assert ratio is not None
-    if _short(max(ratio, 1 / ratio)) == "1":  # three digits cannot tell
-        macs, surprise = "about as many MACs", ""
-    elif ratio < 1:
-        macs, surprise = f"{_short(1 / ratio)}x fewer MACs", "slower"
-    else:
-        macs, surprise = f"{_short(ratio)}x more MACs", "faster"
-    but = ", but" if times.speedup.verdict == surprise else ","
-    what = " forward and backward" if times.environment.backward else ""
-    yield f"{macs}{but} {decided(times.speedup)}{what}"
-    if not times.speedup.decided:
-        yield _undecided(times.speedup)
-    elif not times.noisy and (limited := _limited(row, times)):
-        yield limited  # what noise may have done needs no other explanation
-    for name, time in (("standard", times.as_is), (str(row.block), times.rewritten)):
-        if time.faults_matter:
-            yield (
-                f"each run of {name} makes {time.page_faults:,.0f} page faults: part of its time "
-                "goes to getting memory from the system"
-            )
-    if times.noisy:
-        spread = max(time.time_iqr_us / time.time_us for time in (times.as_is, times.rewritten))
-        yield (
-            f"noisy: the interquartile range is {_short(100 * spread)}% of the median time (more "
-            f"than {NOISY:.0%}); measure again on a quiet machine"
-        )
-
-
-def decided(speedup: Speedup) -> str:
-    """What is faster, and by what factor with its interval; or that this is not decided."""
-    if not speedup.decided:
-        return speedup.verdict
-    sign = 1 if speedup.verdict == "faster" else -1
-    assert speedup.low is not None
-    assert speedup.high is not None
-    low, high = sorted((speedup.low**sign, speedup.high**sign))
-    return f"{_short(speedup.median**sign)}x {speedup.verdict} ({_short(low)} to {_short(high)})"
-
-
-def _undecided(speedup: Speedup) -> str:
-    """What is known of a speed-up that is not decided."""
-    longer = "measure longer with a larger --min-run-time"
-    if speedup.low is None or speedup.high is None:
-        return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
-    between = f"standard takes {_short(speedup.low)}x to {_short(speedup.high)}x the time"
-    if speedup.low >= 1 / ALIKE and speedup.high <= ALIKE:
-        return f"{between}: too close to tell apart"
-    return f"{between}: {longer}"
-
-
-def _limited(row: Row, times: Measurement) -> str:
-    """How the time fits the least that MACs and bytes take on this machine."""
-    costs, element = (row.as_is.cost, row.rewritten.cost), times.bytes_per_element
-    before, after = (least_bytes(cost, element) for cost in costs)
-    flops = [_short(intensity(cost, element)) for cost in costs]
-    least, taken = times.least_us(costs[1]), times.rewritten.time_us
-    if least > taken:  # no machine does that: it was busier when its limits were measured
-        return ""
-    by_memory = times.limits.is_memory(2 * costs[1].macs, after)
-    what = "memory" if by_memory else "arithmetic"
-    fits = "consistent with" if taken <= _NEAR * least else "not explained by"
-    return (
-        f"{fits} a limit set by {what}: {row.block} moves {show.amount(after)} instead of "
-        f"{show.amount(before)} and does {flops[1]} FLOP per byte instead of {flops[0]}; at the "
-        f"{_short(times.limits.peak_gflops_per_s)} GFLOP/s and "
-        f"{_short(times.limits.bandwidth_gb_per_s)} GB/s measured here it takes at least "
-        f"{least:,.1f} us, so it is at most {_short(times.most_speedup(costs[1]))}x faster "
-        "on this machine"
-    )
-
-
-def _short(value: Fraction | float) -> str:
+def short(value: Fraction | float) -> str:
     """Three significant digits, and no exponent."""
     return f"{float(value):.3g}" if value < 999.5 else f"{float(value):,.0f}"
 

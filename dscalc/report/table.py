@@ -1,7 +1,7 @@
 """Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from html import escape
@@ -16,7 +16,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from dscalc.report.sentences import DIFFERENT, PENDING, SAME
-from dscalc.report.sheet import Sheet, in_ascii
+from dscalc.report.sheet import LATE, Column, Sheet, in_ascii
 from dscalc.show import printable
 
 _Item = TypeVar("_Item")
@@ -143,12 +143,12 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     box = SIMPLE_HEAD
     if console.options.ascii_only:
         sheet, box = in_ascii(sheet), _ASCII_HEAD
-    body, left_out = _fitting(sheet, console, box) if sheet.rows or sheet.result else (Text(), [])
+    body, left_out = _fitting(sheet, console, box) if sheet.columns else (Text(), [])
     notes = [*_listed(sheet, left_out), *sheet.said(left_out)]
     names = [
-        sheet.header[column].replace(",", " in")  # "time, us" in a list
-        for column in sorted(left_out)
-        if column not in (sheet.bar, sheet.listed)
+        column.head.replace(",", " in")  # "time, us" in a list
+        for column in sheet.columns
+        if column in left_out and column.role not in ("bar", "listed")
     ]
     if names:
         notes.append(f"not shown at this width: {', '.join(names)}")
@@ -159,34 +159,38 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     )
 
 
-def _listed(sheet: Sheet, left_out: Sequence[int]) -> list[str]:
-    """The cells of a column that is left out and listed, each once; then an empty line."""
-    if sheet.listed is None or sheet.listed not in left_out:
-        return []
-    cells = [(row[0], row[sheet.listed]) for row in sheet.rows if row[sheet.listed]]
-    return [*dict.fromkeys(f"{name}: {cell}" for name, cell in cells), ""]
+def _listed(sheet: Sheet, left_out: Collection[Column]) -> list[str]:
+    """The cells of a listed column that is left out, each once; then an empty line."""
+    found = []
+    for column, *cells in zip(sheet.columns, *sheet.rows, strict=True):
+        if column.role == "listed" and column in left_out:
+            named = zip(sheet.rows, cells, strict=True)
+            lines = [f"{row[0]}: {cell}" for row, cell in named if cell]
+            found += [*dict.fromkeys(lines), ""]
+    return found
 
 
-def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, Sequence[int]]:
+def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, Collection[Column]]:
     """The table with as few columns left out as it takes, and which; or one line a cell."""
     roomy = console.options.update_width(_ROOMY)
 
     def excess(table: RenderableType) -> int:
         return console.measure(table, options=roomy).maximum - console.width
 
-    for without in [sheet.spare[:count] for count in range(len(sheet.spare) + 1)]:
+    spare = sorted((column for column in sheet.columns if column.rank), key=lambda one: one.rank)
+    early = [column for column in spare if column.rank < LATE]
+    for without in [early[:count] for count in range(len(early) + 1)]:
         table = _table(sheet, without, box)
         if excess(table) <= 0:
             return table, without
-    broken = replace(sheet, header=["\n".join(head.rsplit(" ", 1)) for head in sheet.header])
     mark = _ASCII_MARK if console.options.ascii_only else PENDING
-    for without in dict.fromkeys([(*sheet.spare,), (*sheet.spare, *sheet.dear)]):
-        table = _table(broken, without, box)
+    for without in [early, spare] if len(early) < len(spare) else [early]:
+        table = _table(sheet, without, box, broken=True)
         if sheet.paths and (by := excess(table)) > 0:
-            table = _table(_with_shorter_paths(broken, by, mark), without, box)
+            table = _table(_with_shorter_paths(sheet, by, mark), without, box, broken=True)
         if excess(table) <= 0:
             return table, without
-    return _vertical(sheet, console.width), () if sheet.listed is None else (sheet.listed,)
+    return _vertical(sheet, console.width), [c for c in sheet.columns if c.role == "listed"]
 
 
 def _with_shorter_paths(sheet: Sheet, by: int, mark: str) -> Sheet:
@@ -249,34 +253,38 @@ def _cut(name: str, room: int, mark: str) -> str:
     return name if len(name) <= room else name[: room - len(mark) - tail] + mark + name[-tail:]
 
 
-def _table(sheet: Sheet, without: Sequence[int], box: Box) -> RenderableType:
-    def kept(row: Sequence[str]) -> list[Text]:
-        return [_marked(cell) for column, cell in enumerate(row) if column not in without]
-
+def _table(
+    sheet: Sheet, without: Collection[Column], box: Box, *, broken: bool = False
+) -> RenderableType:
+    """The table without some columns; if ``broken``, heads are two lines."""
+    shown = [(at, column) for at, column in enumerate(sheet.columns) if column not in without]
     table = Table(
         box=box, show_edge=False, pad_edge=False, collapse_padding=True, header_style="dim"
     )
-    for column, name in enumerate(sheet.header):
-        if column not in without:
-            justify: Literal["left", "right"] = "left" if column in (0, sheet.bar) else "right"
-            table.add_column(name, justify=justify, no_wrap=True, vertical="bottom")
+    for at, column in shown:
+        head = "\n".join(column.head.rsplit(" ", 1)) if broken else column.head
+        justify: Literal["left", "right"] = "left" if not at or column.role == "bar" else "right"
+        table.add_column(head, justify=justify, no_wrap=True, vertical="bottom")
     for row in sheet.rows:
-        table.add_row(*kept(row))
-    result = kept(sheet.result or ())
-    if any(result[sheet.names :]):  # not only its name is left
-        table.add_row(*result, style="bold")
+        table.add_row(*(_marked(row[at]) for at, _ in shown))
+    if sheet.result:
+        said = [at for at, column in shown if column.role != "name" and sheet.result[at]]
+        if said:  # not only its name is left
+            table.add_row(*(_marked(sheet.result[at]) for at, _ in shown), style="bold")
     return Padding(table, (1, 0, 1, 1), expand=False)
 
 
 def _vertical(sheet: Sheet, width: int) -> Text:
     """One line a cell, under the name of its row; nothing for what does not apply, and no bars."""
     rows = [*sheet.rows, sheet.result] if sheet.result else sheet.rows
-    numbers = [
-        number
-        for number in range(sheet.names, len(sheet.header))
-        if number not in (sheet.bar, sheet.listed)
+    cells = [
+        [
+            (column.head, cell)
+            for column, cell in zip(sheet.columns, row, strict=True)
+            if cell and not column.role
+        ]
+        for row in rows
     ]
-    cells = [[(sheet.header[n], row[n]) for n in numbers if row[n]] for row in rows]
     widest = max(len(head) + len(cell) for row in cells for head, cell in row) + 2
     lines: list[Text] = []
     for row, under in zip(rows, cells, strict=True):
@@ -287,9 +295,10 @@ def _vertical(sheet: Sheet, width: int) -> Text:
 
 def _named(sheet: Sheet, row: Sequence[str]) -> str:
     """The name of a row, of one or several cells: 64 -> 32, F 3x3, D 14x14."""
-    first, *more = zip(sheet.header[: sheet.names], row, strict=False)
-    name = " ".join(first) if first[0] in ("F", "D") else first[1]
-    return ", ".join([name, *(f"{header} {cell}" for header, cell in more if cell)])
+    names = [(c.head, cell) for c, cell in zip(sheet.columns, row, strict=True) if c.role == "name"]
+    (head, first), *more = names
+    first = f"{head} {first}" if head in ("F", "D") else first
+    return ", ".join([first, *(f"{head} {cell}" for head, cell in more if cell)])
 
 
 def _marked(cell: str) -> Text:

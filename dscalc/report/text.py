@@ -6,10 +6,9 @@ lists in JSON and HxW elsewhere.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from operator import truediv
 from typing import TYPE_CHECKING, Any
 
-from dscalc.core.fields import Expression, Field, Value, reading, records
+from dscalc.core.fields import Field, Value
 from dscalc.core.row import Row
 from dscalc.report.report import Report
 from dscalc.show import times
@@ -25,7 +24,7 @@ def json(report: Report) -> Iterator[str]:
     for key, value in report.head().items():
         yield f"{'{' if key == 'schema' else ','}\n  {dumps(key)}: {dumps(value)}"
     yield ',\n  "rows": [\n    '
-    rows = records(report.rows, report.fields)
+    rows = report.fields.records(report.rows)
     yield ",\n    ".join(dumps(record, default=float) for record in rows)
     yield "\n  ]"
     for key, value in report.foot().items():
@@ -34,48 +33,27 @@ def json(report: Report) -> Iterator[str]:
 
 
 def jsonl(report: Report) -> Iterator[str]:
-    """One object a row; or a change, since a baseline."""
+    """One object a line."""
     from json import dumps
 
-    rows, known = _told(report)
-    for record in records(rows, known):
+    lines, fields = report.lines
+    for record in fields.records(lines):
         yield dumps(record, default=float) + "\n"
 
 
 def csv(report: Report) -> Iterator[str]:
-    """A header, which names the fields, and one line a row; or a change, since a baseline."""
-    rows, known = _told(report)
-    yield ",".join(field.name for field in known) + "\n"
-    read = reading(known, _cell, ratio=truediv, **_SPELLED)
-    line = ",".join(["%s"] * len(known)) + "\n"
-    for row in rows:
-        yield line % read(row)
+    """A header, which names the fields, and one row a line."""
+    lines, fields = report.lines
+    yield ",".join(fields.names) + "\n"
+    cells, read = _CELLS, fields.read
+    for line in lines:
+        yield ",".join([cells[type(value)](value) for value in read(line)]) + "\n"
 
 
-def _told(report: Report) -> tuple[Iterable[Any], tuple[Field, ...]]:
-    """What is told of, and by which fields: the rows; or since a baseline the changes."""
-    if report.baseline:
-        return report.changes, report.change_fields
-    return report.rows, report.fields
-
-
-def _cell(field: Field) -> str:
-    """How a cell is made of a value: as `plain` does, and sooner."""
-    if field.type is bool:
-        return "flag({})"
-    if field.type is str:
-        return "word({})"
-    if field.type in (tuple, object):
-        return "size({})"
-    number = "'' if (number := {}) is None else "
-    if type(field.read) is Expression and field.type is Fraction:
-        return f"{number}fraction(number)" if field.unit == "ratio" else f"{number}number"
-    return f"{number}number" if field.type in (int, float) else "word(plain({}))"
-
-
-def _word(text: str | None) -> str:
-    if not text or (text.isprintable() and "," not in text and '"' not in text):
-        return text or ""
+def _word(text: str) -> str:
+    """A cell, quoted if it must be."""
+    if text.isprintable() and "," not in text and '"' not in text:
+        return text
     from csv import writer
 
     line: str = writer(_Returned(), lineterminator="\n").writerow([text])
@@ -89,12 +67,8 @@ class _Returned:
         return line
 
 
-def _size(value: str | tuple[int, ...] | None) -> str:
-    return value if isinstance(value, str) else times(value)
-
-
 class _Spelling(dict[Any, str]):
-    """What was made of each value: a long grid writes few words, sizes and ratios many times."""
+    """What was made of each value: a long grid writes few words and sizes many times."""
 
     def __init__(self, spell: Callable[[Any], str]) -> None:
         super().__init__()
@@ -124,7 +98,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     int: str,
     str: str,
     float: repr,
-    tuple: _size,
+    tuple: times,
     list: lambda steps: "; ".join(
         f"{step['name']} {times(step['kernel_size'])} "
         f"{step['in_channels']} -> {step['out_channels']}"
@@ -133,12 +107,10 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     Fraction: lambda value: repr(value.numerator / value.denominator),  # as float() does, sooner
 }
 _MOST_SPELLED = 5000
-_SPELLED: dict[str, Callable[[Any], str]] = {  # in a cell; one for each type, for 1 is True
-    "flag": _Spelling(plain).__getitem__,
-    "word": _Spelling(_word).__getitem__,
-    "size": _Spelling(_size).__getitem__,
-    "fraction": _Spelling(repr).__getitem__,
-    "plain": plain,
+_CELLS: dict[type, Callable[[Any], str]] = _PLAIN | {
+    str: _Spelling(_word).__getitem__,
+    tuple: _Spelling(times).__getitem__,
+    list: lambda steps: _word(plain(steps)),
 }
 
 
@@ -146,7 +118,7 @@ def markdown(sheet: "Sheet") -> Iterator[str]:
     """A table of GitHub-flavoured Markdown between its title and its notes; then the checks."""
     yield f"**{_literal(sheet.title)}**\n\n"
     yield _line(map(_literal, sheet.header))
-    yield _line([":--", *["--:"] * (len(sheet.header) - 1)])
+    yield _line([":--", *["--:"] * (len(sheet.columns) - 1)])
     lines = [_line(map(_literal, row)) for row in sheet.rows]
     if sheet.result:
         result = _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])

@@ -19,9 +19,9 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from measuring import Measured
 from torch import nn
+from vocabulary import fields
 
 from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import fields
 from dscalc.core.row import layer_row
 from dscalc.inputs.grid import Grid
 from dscalc.pytorch import crosscheck

@@ -1,0 +1,26 @@
+"""What changed in a report since an earlier one, as a call."""
+
+from dataclasses import fields
+from os import PathLike, fspath
+
+from dscalc.baseline.changes import changes
+from dscalc.baseline.earlier import Baseline, read_baseline
+from dscalc.baseline.view import Compared
+from dscalc.report.report import Report
+
+
+def changes_since(report: Report, baseline: "Baseline | str | PathLike[str]") -> Compared:
+    """What changed in a report of a network or a model since an earlier one.
+
+    Args:
+        report: what there is now.
+        baseline: the earlier one, or the file that ``-f json`` wrote.
+
+    Raises:
+        DscalcError: the file cannot be read, or is not a report of the same command and block.
+    """
+    if not isinstance(baseline, Baseline):
+        baseline = read_baseline(fspath(baseline), report.command, report.block)
+    own = {each.name: getattr(report, each.name) for each in fields(Report)}
+    own["rows"] = list(report.rows)
+    return Compared(**own, baseline=baseline, changes=changes(baseline.rows, own["rows"]))

@@ -1,0 +1,79 @@
+"""``--baseline FILE``: the earlier report that ``network`` and ``model`` are compared with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from dscalc.commands.options import asked_again, output_option
+from dscalc.commands.question import Question
+from dscalc.core.fields import Field
+from dscalc.core.row import Row
+from dscalc.errors import DscalcError
+from dscalc.report.report import Report
+
+if TYPE_CHECKING:
+    from dscalc.baseline.earlier import Baseline
+    from dscalc.commands.asked import Asked
+
+
+@dataclass(init=False, eq=False, repr=False)
+class Since(Question):
+    """What the answer is compared with."""
+
+    baseline: Annotated[
+        Path | None,
+        output_option(
+            "--baseline",
+            metavar="FILE",
+            readable=False,
+            help="Show what changed since this JSON report, such as the main branch's. --assert "
+            "can use it: 'macs <= 1.05 * baseline'.",
+        ),
+    ] = None
+
+    @property
+    def asked(self) -> Sequence[str]:
+        """Whether it is given."""
+        return ["--baseline"] if self.baseline is not None else []
+
+    def begin(self, asked: "Asked") -> None:
+        """Read the earlier report.
+
+        Raises:
+            DscalcError: as `read_baseline`; or several things, or some rows alone, are asked about.
+        """
+        if asked.several:
+            raise DscalcError("--baseline compares one network or model; give only one")
+        output = asked.output
+        if output.where or output.sort is not None or output.top is not None:
+            raise DscalcError("--baseline shows what changed; drop --where, --sort and --top")
+        from dscalc.baseline.earlier import read_baseline
+
+        self._unit = output.unit
+        self._earlier: Baseline = read_baseline(
+            str(self.baseline), asked.command, asked.block,
+            question=asked_again(asked.ctx), other=asked.other,
+        )  # fmt: skip
+
+    def find(self, name: str, find: Callable[[str], Field]) -> Field:
+        """A field of a total, or of what changed in it."""
+        from dscalc.baseline.view import field_of_total
+
+        return field_of_total(name, self._earlier, find, self._unit)
+
+    @property
+    def numbers(self) -> Mapping[str, Row]:
+        """What an assertion may name."""
+        return {"baseline": self._earlier.total}
+
+    def answer(self, report: Report, asked: "Asked") -> Report:
+        """What changed."""
+        from dscalc.baseline.call import changes_since
+
+        return changes_since(report, self._earlier)
+
+
+def options(command: str) -> type[Question]:
+    """The options of a command."""
+    return Since

@@ -1,0 +1,132 @@
+"""Times of a layer and of its replacements, as a call."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from dscalc.bench.view import Benchmark, fields
+from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
+from dscalc.core.conv import Conv
+from dscalc.core.describe import described, in_words
+from dscalc.core.fields import Unit
+from dscalc.core.row import Row, existing, layer_row
+from dscalc.errors import DscalcError
+from dscalc.inputs.grid import Grid, Values
+
+
+def benchmark(
+    in_channels: Values,
+    out_channels: Values,
+    kernel_size: Values,
+    input_size: Values | None = None,
+    *,
+    blocks: Iterable[Block | str] | Block | str = SEPARABLE,
+    device: Literal["cpu", "cuda", "mps"] = "cpu",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    threads: int | None = None,
+    channels_last: bool = False,
+    compile: bool = False,  # noqa: A002  # as torch calls it
+    backward: bool = False,
+    min_run_time: float = 1.0,
+    unit: Unit = "macs",
+    strict: bool | None = None,
+    refuse: Callable[[str], object] | None = None,
+    **options: Any,
+) -> Benchmark:
+    """Time a convolution and its replacements on this machine; this imports torch.
+
+    Layers are timed as the rows are read, and once.
+
+    Args:
+        in_channels, out_channels, kernel_size, input_size: as in `compare`.
+        blocks: the replacements, such as ``["separable", "grouped:8"]``; ``"all"`` are all that
+            exist for a layer. A single one has its steps timed too.
+        device: where to run.
+        dtype: of weights and feature maps.
+        threads: of torch on the CPU; by default as many as it uses.
+        channels_last: store channels innermost.
+        compile: run what ``torch.compile`` makes of each module.
+        backward: time forward and backward together.
+        min_run_time: seconds to time each candidate at least.
+        unit: of the counts that people read.
+        strict: whether each block must exist for the only layer; by default unless they are "all".
+        refuse: is told why a layer cannot be timed; without it, that is raised.
+        options: ``stride`` to ``resolution_multiplier``, as in `compare`.
+
+    Raises:
+        DscalcError: a value is not in its range, or a layer cannot be timed.
+    """
+    from dscalc.bench.timing import Settings
+
+    chosen = _chosen(blocks)
+    strict = blocks != "all" if strict is None else strict
+    settings = Settings(device, dtype, threads, channels_last, compile, min_run_time, backward)
+    layers = Grid(in_channels, out_channels, kernel_size, input_size, **options)
+    block = STANDARD if len(chosen) > 1 else chosen[0]
+    like = next(iter(layers))
+
+    def name(row: Row) -> str:
+        assert isinstance(row.layer, Conv)
+        layer = described(row.layer, block, one_position=layers.one_position)
+        return f"{row.block} of {layer}" if len(chosen) > 1 else layer
+
+    report = Benchmark(
+        "bench", block, fields(block, unit), (), unit=unit, name=name,
+        count=layers.count * len(chosen),
+        title=in_words(like, layers.count, block, one_position=layers.one_position),
+    )  # fmt: skip
+    strict = strict and layers.count == 1
+    report.rows = _Measured(_measured(report, layers, chosen, settings, refuse, strict=strict))
+    return report
+
+
+def _chosen(blocks: Iterable[Block | str] | Block | str) -> list[Block]:
+    if blocks == "all":
+        blocks = [name for name in DEFAULTS if name != str(STANDARD)]
+    each = [blocks] if isinstance(blocks, str | Block) else blocks
+    return list(
+        dict.fromkeys(Block.parse(str(one)) if isinstance(one, str) else one for one in each)
+    )
+
+
+def _measured(
+    report: Benchmark,
+    layers: Iterable[Conv],
+    blocks: list[Block],
+    settings: Any,
+    refuse: Callable[[str], object] | None,
+    *,
+    strict: bool,
+) -> Iterator[Row]:
+    """A row for each block of each layer, the cheapest first."""
+    from dscalc.bench import timing
+
+    try:
+        for conv in layers:
+            try:
+                if strict:  # what is asked for by name must exist
+                    rows = [layer_row(conv, block) for block in blocks]
+                else:
+                    rows = list(existing([conv], blocks, report.left_out))
+                rows = timing.measured(rows, settings) if rows else []
+            except DscalcError as error:
+                if refuse is None:
+                    raise
+                refuse(str(error))
+                continue
+            for row in sorted(rows, key=lambda row: row.rewritten.cost.macs):
+                yield row._replace(name=str(row.block) if len(blocks) > 1 else report.name(row))
+    except KeyboardInterrupt:  # what was measured so far is worth showing
+        report.interrupted = True
+
+
+class _Measured:
+    """Rows that are made once, as they are read."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rest, self._made = rows, list[Row]()
+
+    def __iter__(self) -> Iterator[Row]:
+        yield from self._made
+        for row in self._rest:
+            self._made.append(row)
+            yield row

@@ -1,0 +1,109 @@
+"""The picture of a benchmark. It imports matplotlib."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from dscalc.bench.view import measurement
+from dscalc.core.blocks import STANDARD
+from dscalc.core.row import Row
+from dscalc.report.drawing import (
+    AXES,
+    DARK,
+    MUCH,
+    axis_symbol,
+    axis_value,
+    fixed_axis,
+    label_points,
+    new_figure,
+    place_values,
+    plain_style,
+    plain_tick,
+    save,
+    scale_y,
+    varying_axes,
+    widest,
+)
+from dscalc.report.report import Report
+from dscalc.show import plural
+
+_APART = 1.05  # by what factor numbers differ that are worth an axis
+
+
+def draw(report: Report, path: Path, kind: str) -> None:
+    """Write the picture to ``path``; ``kind`` is png, svg or pdf."""
+    with plain_style():
+        save(_figure(report), path, kind, report.title)
+
+
+def _figure(report: Report) -> Figure:
+    """Speed-up with its interval, a point a row; hollow if not decided, a diamond if noisy.
+
+    It stands over the MAC reduction, where that varies: on the diagonal both are the same. Else
+    over the axis of the grid that varies most.
+    """
+    rows, block = list(report.rows), report.block
+    several = block == STANDARD
+    name = "block" if several else block.name
+    across = widest(rows)
+    reductions = [float(1 / row.mac_ratio) for row in rows if row.mac_ratio]
+    by_macs = max(reductions) > _APART * min(reductions)
+    varies = varying_axes(rows)
+    named = [axis for axis in varies if by_macs or axis != across]
+    fixed = [fixed_axis(axis, rows) for axis in AXES if varies and axis not in varies]
+    figure, axes = new_figure(
+        5, f"MAC reduction, standard / {name}" if by_macs else AXES[across],
+        f"speed-up, standard / {name} time", ", ".join([report.title, *fixed]), _where(rows[0]),
+    )  # fmt: skip
+    if by_macs:
+        xs = reductions
+    else:
+        places = place_values(list(dict.fromkeys(getattr(row.layer, across) for row in rows)), axes)
+        xs = [places[getattr(row.layer, across)] for row in rows]
+    shown: set[str] = set()
+    seen, points, labels, whiskers = [1.0], [], [], []
+    for x, row in zip(xs, rows, strict=True):
+        speedup = measurement(row).speedup
+        y = speedup.median
+        low, high = speedup.low or y, speedup.high or y
+        seen += [low, high] if speedup.decided else [y]  # a whisker that tells little may be cut
+        legend = "decided" if speedup.decided else "not decided"
+        legend += ", noisy" if measurement(row).noisy else ""
+        axes.errorbar(
+            x, y, [[y - low], [high - y]], fmt="D" if measurement(row).noisy else "o", capsize=3,
+            color=DARK, markerfacecolor=DARK if speedup.decided else "white",
+            label="_" if legend in shown else legend,
+        )  # fmt: skip
+        shown.add(legend)
+        sizes = [f"{axis_symbol(axis)} {axis_value(getattr(row.layer, axis))}" for axis in named]
+        points.append((x, y))
+        whiskers += [(x, low + (high - low) * step / 16) for step in range(17)]
+        labels.append(" ".join([*([row.name or ""] if several else []), *sizes]))
+    wide = by_macs and max(xs) > MUCH * min(xs)
+    scale_y(axes, seen, log=wide)
+    if by_macs:
+        most = max(xs)
+        if wide:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(plain_tick))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlim(min(xs) / 2, 2 * most)
+        else:
+            axes.set_xlim(0, 1.3 * most)  # room for the names
+        steps = [most * 2 ** (-step / 8) for step in range(100)]
+        axes.plot(steps, steps, linestyle="--", color="0.4", linewidth=1,
+                  label="speed-up = MAC reduction", scalex=False, scaley=False)  # fmt: skip
+    axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize="small")
+    label_points(figure, axes, points, labels, whiskers)
+    return figure
+
+
+def _where(row: Row) -> str:
+    """What the times of a row were taken on."""
+    here = measurement(row).environment
+    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
+    passes = ", forward and backward" if here.backward else ""
+    return f"{here.device_name}{threads}, {here.dtype}{passes}"

@@ -1,0 +1,319 @@
+"""What a benchmark says: its fields, its tables, and its sentences."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dscalc.bench.measurement import ALIKE, NOISY, Measurement, Speedup, Time
+from dscalc.core.blocks import STANDARD, Block
+from dscalc.core.fields import Fields, Group, Unit, attributes, compared, group
+from dscalc.core.roofline import intensity, least_bytes
+from dscalc.core.row import Row
+from dscalc.report.layer_tables import parts
+from dscalc.report.report import Report
+from dscalc.report.sentences import factor, short
+from dscalc.report.sheet import Column, Counts, Sheet, name, varying
+from dscalc.show import amount, plural
+
+_NEAR = 2  # times the least time: near enough to be held back by that limit
+
+
+def measurement(row: Row) -> Measurement:
+    """What was measured of a row."""
+    found: Measurement = row.extra
+    return found
+
+
+@dataclass(eq=False, repr=False)
+class Benchmark(Report):
+    """A report of layers and blocks that were timed, one a row.
+
+    Args:
+        interrupted: whether it was stopped before all were timed.
+    """
+
+    interrupted: bool = False
+
+    def table(self) -> Sheet:
+        """What people read of it."""
+        rows = list(self.rows)
+        if not rows:
+            return Sheet(self.title, notes=self.notes)
+        alone = len(rows) == 1 and self.block != STANDARD
+        return _one_layer(self, rows[0]) if alone else _several(self, rows)
+
+    def draw(self, path: Path, kind: str) -> None:
+        """Draw its picture; ``kind`` is png, svg or pdf."""
+        from dscalc.bench.picture import draw
+
+        draw(self, path, kind)
+
+
+# ---- Fields. ----
+
+
+@lru_cache
+def fields(block: Block, unit: Unit = "macs") -> Fields:
+    """The fields of a row; `STANDARD` stands for several blocks, each of which is one row."""
+    name = "" if block == STANDARD else block.name
+    costs = compared(block, name, unit, lambda row: measurement(row).bytes_per_element)
+    return Fields(*costs, *_times(name, block.step_names), *_decided(name))
+
+
+def _times(block: str, steps: Sequence[str]) -> Iterator[Group]:
+    """The time of the layer, of each step and of the block; and the rate of the first and last."""
+    of: Mapping[str, Callable[[Measurement], Time]] = {
+        "standard": lambda found: found.as_is,
+        **{step: lambda found, step=step: found.steps[step] for step in steps},  # type: ignore[misc]
+        block: lambda found: found.rewritten,
+    }
+    for spelled, time_of in of.items():
+        what, begin = spelled or "the block", f"{spelled}_" if spelled else ""
+
+        def read(row: Row, time_of: Callable[[Measurement], Time] = time_of) -> tuple[Any, ...]:
+            return tuple(time_of(measurement(row)))
+
+        faults = "minor page faults per run, near 0 with a warm allocator, of"
+        times = group(
+            read,
+            (f"{begin}time_us", "us", float, f"median time of {what}"),
+            (f"{begin}time_iqr_us", "us", float, f"interquartile range of the times of {what}"),
+            (f"{begin}page_faults", "faults", float, f"{faults} {what}"),
+        )
+        yield times._replace(
+            fields=tuple(
+                field._replace(undecided=_undecided_row if field.unit == "us" else None)
+                for field in times.fields
+            )
+        )
+    for spelled, side in (("standard", "as_is"), (block, "rewritten")):
+
+        def rate(row: Row, spelled: str = spelled, side: str = side) -> tuple[float]:
+            found, cost = measurement(row), getattr(row, side).cost
+            return (found.gflops_per_s(of[spelled](found), cost),)
+
+        field = f"{spelled}_gflops_per_s" if spelled else "gflops_per_s"
+        doc = f"achieved by {spelled or 'the block'}"
+        yield group(rate, (field, "GFLOP/s", float, doc), undecided=_undecided_row)
+
+
+def _decided(block: str) -> Iterator[Group]:
+    """What the times decide, and what they depend on."""
+    what = block or "the block"
+
+    def speedup(row: Row) -> tuple[float | None, ...]:
+        found = measurement(row).speedup
+        return found.factor, found.low, found.high
+
+    yield group(
+        speedup,
+        ("speedup", "ratio", float, f"time, standard / {what}, if decided"),
+        ("speedup_low", "ratio", float, "the lower end of its 99% interval"),
+        ("speedup_high", "ratio", float, "the upper end of its 99% interval"),
+        undecided=_undecided_row,
+    )
+    doc = f"{what} is faster, slower, or not decided"
+    yield attributes("extra.speedup.", ("verdict", str, doc))
+    doc = "greatest speed-up that MACs and bytes allow here: time of standard / least time"
+    yield group(
+        lambda row: (measurement(row).most_speedup(row.rewritten.cost),),
+        ("speedup_limit", "ratio", float, doc),
+        undecided=_undecided_row,
+    )
+    yield group(
+        lambda row: tuple(measurement(row).limits),
+        ("peak_gflops_per_s", "GFLOP/s", float, "rate of a matrix product here"),
+        ("bandwidth_gb_per_s", "GB/s", float, "rate of copying memory here"),
+    )
+    noisy = "whether an interquartile range is over 10% of its median"
+    yield attributes("extra.", ("noisy", bool, noisy))
+    yield attributes(
+        "extra.environment.",
+        ("device", str, "type of device that it ran on"),
+        ("device_name", str, "name of that device"),
+        ("torch_version", str, "version of torch"),
+        ("threads", int, "threads of torch on the CPU"),
+        ("dtype", str, "type of weights and feature maps"),
+        ("channels_last", bool, "whether channels are stored innermost"),
+        ("compile", bool, "whether torch.compile compiled it"),
+        ("backward", bool, "whether a run is forward and backward together"),
+    )
+
+
+def _undecided_row(row: Row) -> str:
+    if measurement(row).speedup.decided:
+        return ""
+    return "it is not decided which is faster; measure longer with a larger --min-run-time"
+
+
+# ---- Tables. ----
+
+
+def _one_layer(report: Report, row: Row) -> Sheet:
+    """A layer that is timed part by part."""
+    found, counts = measurement(row), Counts(report.unit)
+    element = found.bytes_per_element
+    times = [found.as_is, *found.steps.values(), found.rewritten]
+    *timed, whole = zip(parts(row), times, strict=True)
+    columns = [
+        Column("", lambda each: each[0].name, role="name"),
+        Column("time, us", lambda each: f"{each[1].time_us:,.1f}"),
+        Column("IQR, us", lambda each: f"{each[1].time_iqr_us:,.1f}", rank=4),
+        Column(counts.label, lambda each: counts.text(each[0].cost.macs)),
+        Column("GFLOP/s", lambda each: f"{found.gflops_per_s(each[1], each[0].cost):,.1f}", rank=3),
+        Column("least bytes", lambda each: f"{least_bytes(each[0].cost, element):,}", rank=2),
+        Column("FLOP/byte", lambda each: f"{float(intensity(each[0].cost, element)):,.1f}", rank=1),
+    ]
+    notes = [*measured(row), *_measured_on(row)]
+    notes.append(
+        "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each"
+    )
+    return Sheet.of(row.name or "", columns, timed, notes, whole)
+
+
+def _several(report: Report, rows: Sequence[Row]) -> Sheet:
+    """The layers of a grid, the ways to build one, or both."""
+    counts, several = Counts(report.unit), report.block == STANDARD
+    layers = len({row.layer for row in rows}) > 1
+    block = "block" if several else report.block.name
+    title, sizes = varying(report.title, rows, selected=report.selected)
+    label, first = counts.label, rows[0]
+
+    def as_is(row: Row) -> str:
+        return f"{measurement(row).as_is.time_us:,.1f}"
+
+    def most(row: Row) -> str:
+        return factor(Fraction(measurement(row).most_speedup(row.rewritten.cost)))
+
+    columns = [
+        *([name("block")] if several else []),
+        *sizes,
+        *([Column("standard, us", as_is, rank=3)] if layers else []),
+        Column(
+            f"{block if layers else 'time'}, us",
+            lambda row: f"{measurement(row).rewritten.time_us:,.1f}",
+            rank=4,
+        ),
+        counts.rewritten(label, rank=1),
+        Column(
+            f"fewer {label}",
+            lambda row: factor(1 / row.mac_ratio) if row.mac_ratio else "",
+            rank=5,
+            legend=f"fewer {label}: standard / {block}",
+        ),
+        Column(
+            "time",
+            lambda row: decided(measurement(row).speedup),
+            legend="time: compared with standard, with its interval",
+        ),
+        Column(
+            "at most",
+            most,
+            rank=2,
+            legend="at most: the greatest speed-up that MACs and bytes allow on this machine",
+        ),
+    ]
+    notes = [*report.remarks, *_measured_on(first)]
+    sheet = Sheet.of(title, columns, rows, notes)
+    if layers:
+        return sheet
+    alone = ["standard", *(column.cell(first) for column in sizes), as_is(first)]
+    alone += [counts.text(first.as_is.cost.macs), "", "", ""]
+    return replace(sheet, result=alone)
+
+
+# ---- Sentences. ----
+
+
+def _measured_on(row: Row) -> list[str]:
+    here = measurement(row).environment
+    layout = ", channels last" if here.channels_last else ""
+    compiled = ", compiled" if here.compile else ""
+    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
+    passes = "forward and backward together" if here.backward else "forward"
+    return [
+        f"median and interquartile range (IQR) of {passes} on {here.device_name}{threads}, "
+        f"{here.dtype}{layout}{compiled}, torch {here.torch_version}; the factor is the median of "
+        "paired turns, with the 99% interval of the sign test",
+    ]
+
+
+def measured(row: Row) -> Iterator[str]:
+    """What a measurement says, such as "8.84x fewer MACs, 6.8x faster (6.7 to 6.9)".
+
+    Then how that fits what the machine can do, and what should make one doubt it.
+    """
+    times = measurement(row)
+    ratio = row.mac_ratio
+    assert ratio is not None
+    if short(max(ratio, 1 / ratio)) == "1":  # three digits cannot tell
+        macs, surprise = "about as many MACs", ""
+    elif ratio < 1:
+        macs, surprise = f"{short(1 / ratio)}x fewer MACs", "slower"
+    else:
+        macs, surprise = f"{short(ratio)}x more MACs", "faster"
+    but = ", but" if times.speedup.verdict == surprise else ","
+    passes = " forward and backward" if times.environment.backward else ""
+    yield f"{macs}{but} {decided(times.speedup)}{passes}"
+    if not times.speedup.decided:
+        yield _undecided(times.speedup)
+    elif not times.noisy and (limited := _limited(row, times)):
+        yield limited  # what noise may have done needs no other explanation
+    for what, time in (("standard", times.as_is), (str(row.block), times.rewritten)):
+        if time.faults_matter:
+            yield (
+                f"each run of {what} makes {time.page_faults:,.0f} page faults: part of its time "
+                "goes to getting memory from the system"
+            )
+    if times.noisy:
+        spread = max(time.time_iqr_us / time.time_us for time in (times.as_is, times.rewritten))
+        yield (
+            f"noisy: the interquartile range is {short(100 * spread)}% of the median time (more "
+            f"than {NOISY:.0%}); measure again on a quiet machine"
+        )
+
+
+def decided(speedup: Speedup) -> str:
+    """What is faster, and by what factor with its interval; or that this is not decided."""
+    if not speedup.decided:
+        return speedup.verdict
+    sign = 1 if speedup.verdict == "faster" else -1
+    assert speedup.low is not None
+    assert speedup.high is not None
+    low, high = sorted((speedup.low**sign, speedup.high**sign))
+    return f"{short(speedup.median**sign)}x {speedup.verdict} ({short(low)} to {short(high)})"
+
+
+def _undecided(speedup: Speedup) -> str:
+    """What is known of a speed-up that is not decided."""
+    longer = "measure longer with a larger --min-run-time"
+    if speedup.low is None or speedup.high is None:
+        return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
+    between = f"standard takes {short(speedup.low)}x to {short(speedup.high)}x the time"
+    if speedup.low >= 1 / ALIKE and speedup.high <= ALIKE:
+        return f"{between}: too close to tell apart"
+    return f"{between}: {longer}"
+
+
+def _limited(row: Row, times: Measurement) -> str:
+    """How the time fits the least that MACs and bytes take on this machine."""
+    costs, element = (row.as_is.cost, row.rewritten.cost), times.bytes_per_element
+    before, after = (least_bytes(cost, element) for cost in costs)
+    flops = [short(intensity(cost, element)) for cost in costs]
+    least, taken = times.least_us(costs[1]), times.rewritten.time_us
+    if least > taken:  # no machine does that: it was busier when its limits were measured
+        return ""
+    by_memory = times.limits.is_memory(2 * costs[1].macs, after)
+    what = "memory" if by_memory else "arithmetic"
+    fits = "consistent with" if taken <= _NEAR * least else "not explained by"
+    return (
+        f"{fits} a limit set by {what}: {row.block} moves {amount(after)} instead of "
+        f"{amount(before)} and does {flops[1]} FLOP per byte instead of {flops[0]}; at the "
+        f"{short(times.limits.peak_gflops_per_s)} GFLOP/s and "
+        f"{short(times.limits.bandwidth_gb_per_s)} GB/s measured here it takes at least "
+        f"{least:,.1f} us, so it is at most {short(times.most_speedup(costs[1]))}x faster "
+        "on this machine"
+    )

@@ -1,0 +1,251 @@
+"""What becomes of each check of a run, and the exit code that follows."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from typing import Any, NamedTuple
+
+from dscalc.checks.assertion import Assertion, Numbers
+from dscalc.core.fields import Field
+from dscalc.core.row import Row
+from dscalc.errors import DscalcError
+from dscalc.show import exact, printable
+
+_MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
+Name = Callable[[Row], str]
+
+
+class Check(NamedTuple):
+    """What became of an assertion.
+
+    Args:
+        assertion: as it is written.
+        holds: whether it holds in every row that it was checked in.
+        value: of its field, in the row that is nearest to the limit; of rows that fail, in the one
+            that is furthest from it.
+        row: the name of that row; "" for a total and for the only layer.
+        rows: how many rows it was checked in.
+        failed: how many of them it fails in.
+        limit: what the value is compared with.
+    """
+
+    assertion: str
+    holds: bool
+    value: int | float | Fraction | None
+    row: str
+    rows: int
+    failed: int
+    limit: int | float | Fraction = 0
+
+    @property
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        if self.value is None:
+            return f"{self.assertion}: not known"
+        if self.holds:
+            where = f" in all {self.rows:,} rows" if self.rows > 1 else ""
+            return f"{self.assertion}: holds{where or f', {exact(self.value)}'}"
+        where = f" in {self.failed:,} of {self.rows:,} rows, furthest" if self.rows > 1 else ""
+        where += f" in {self.row}" if self.row else ""
+        return f"{self.assertion}: fails{where}: {exact(self.value)}"
+
+
+class Fault(NamedTuple):
+    """What went wrong besides an assertion that fails.
+
+    Args:
+        reason: one sentence.
+        answers: whether it is a no; else there is no answer.
+        assertion: the one that it leaves without an answer; "" for all of them.
+    """
+
+    reason: str
+    answers: bool = False
+    assertion: str = ""
+
+
+def row_name(row: Row) -> str:
+    """What a row is called; the only layer is not."""
+    return row.name or ""
+
+
+class Verdict:
+    """Gathers the outcome of every check.
+
+    Attributes:
+        exit_code: 0 if every check holds, 1 if an assertion fails or a cross-check differs, and 2
+            if something could not be answered.
+        faults: what went wrong besides assertions that fail, at most a few of a kind.
+    """
+
+    def __init__(
+        self,
+        assertions: Sequence[Assertion] = (),
+        numbers: Numbers = {},  # noqa: B006  # nothing changes it
+        *,
+        write: Callable[[str], object],
+        quiet: bool = False,
+    ) -> None:
+        """Nothing is checked yet.
+
+        Args:
+            assertions: what must hold.
+            numbers: what they may name.
+            write: writes a line for people.
+            quiet: whether to write errors alone.
+
+        Raises:
+            DscalcError: an assertion names a row that is not there, or that lacks the field.
+        """
+        self.exit_code = 0
+        self.faults: list[Fault] = []
+        self._numbers, self._write, self._quiet = numbers, write, quiet
+        self._checks = {
+            a: Check(a.text, True, None, "", 0, 0, a.limit(numbers)) for a in assertions
+        }
+        self._deciding: dict[Assertion, Callable[[], str]] = {}  # names are slow to make
+        self._held: list[str] | None = None
+        self._failed: Counter[str] = Counter()
+
+    @property
+    def checks(self) -> list[Check]:
+        """What has become of each assertion so far."""
+        return [
+            check._replace(row=self._deciding.get(assertion, str)())
+            for assertion, check in self._checks.items()
+        ]
+
+    @property
+    def assertions(self) -> list[Assertion]:
+        """What must hold."""
+        return list(self._checks)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Write nothing until the end, while the answer is written."""
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            for line in lines:
+                self.say(line)
+
+    def say(self, line: str) -> None:
+        """Write a line."""
+        if self._held is None:
+            self._write(f"{printable(line)}\n")
+        else:
+            self._held.append(line)
+
+    def note(self, line: str) -> None:
+        """Write a line, unless the run is quiet."""
+        if not self._quiet:
+            self.say(line)
+
+    def worse(self, code: int) -> None:
+        """Another exit code, if that is worse."""
+        self.exit_code = max(self.exit_code, code)
+
+    def refuse(self, reason: str, assertion: str = "") -> None:
+        """Something could not be answered, such as an assertion."""
+        self.exit_code = 2
+        if self._is_one_of_few("error", Fault(reason, assertion=assertion)):
+            self.say(f"error: {reason}")
+
+    def fails(self, reason: str) -> None:
+        """The answer is no."""
+        self.worse(1)
+        self.faults.append(Fault(reason, answers=True))
+        self.note(f"failed: {reason}")
+
+    def differs(self, reason: str, name: str = "") -> None:
+        """A cross-check differs."""
+        self.worse(1)
+        reason = ": ".join(part for part in ("mismatch", name, reason) if part)
+        if self._is_one_of_few("mismatch", Fault(reason, answers=True)):
+            self.note(f"failed: {reason}")
+
+    def _is_one_of_few(self, kind: str, fault: Fault) -> bool:
+        """Count a fault of a kind; keep it if there are not too many."""
+        self._failed[kind] += 1
+        if self._failed[kind] > _MOST_LINES:
+            return False
+        self.faults.append(fault)
+        return True
+
+    def crosscheck(self, row: Row, fields: Iterable[Field], name: Name = row_name) -> None:
+        """Say where the counts of a row differ from its formulas."""
+        if row.crosscheck != "mismatch":
+            return
+        differences = [
+            f"{field.name} is {found:,}, but the formula gives {expected:,}"
+            for field in fields
+            if field.is_number
+            and field.formula
+            and (expected := field.formula(row)) != (found := field.read(row))
+        ]
+        self.differs("; ".join(differences) or "a step differs", name(row))
+
+    def check(self, row: Row, name: Name = row_name, *, each: bool | None = None) -> None:
+        """Say which assertions a row fails: all, those of each row, or those of the total."""
+        for assertion, check in self._checks.items():
+            if each is not None and assertion.each is not each:
+                continue
+            value = assertion.field.read(row)
+            if assertion.each and value is None and not row.unknown:
+                continue  # such as the ratio of a pool
+            try:
+                holds = assertion.holds(row, self._numbers)
+            except DscalcError as error:
+                self.refuse(str(error), assertion.text)
+                holds, value = False, None
+            else:
+                if not holds:
+                    self._fail(assertion, row, name)
+            if _decides(check, holds, value):
+                check = check._replace(value=value)
+                self._deciding[assertion] = partial(name, row)
+            self._checks[assertion] = check._replace(
+                holds=check.holds and holds,
+                rows=check.rows + 1,
+                failed=check.failed + (not holds),
+            )
+
+    def _fail(self, assertion: Assertion, row: Row, name: Name) -> None:
+        self.worse(1)
+        self._failed[assertion.text] += 1
+        if self._failed[assertion.text] > _MOST_LINES:
+            return
+        field = assertion.field
+        reason = f"{field.name} is {exact(field.read(row))}"
+        if assertion.relative_to:
+            other = field.read(self._numbers[assertion.relative_to])
+            reason += f"; {assertion.relative_to} is {exact(other)}"
+        self.note(": ".join(filter(None, ("failed", assertion.text, name(row), reason))))
+
+    def conclude(self) -> int:
+        """Say what was left out, and which assertions hold; return the exit code."""
+        for kind, failures in self._failed.items():
+            if failures > _MOST_LINES:
+                self.note(f"{kind}: {failures - _MOST_LINES:,} more")
+        for assertion, check in self._checks.items():
+            if assertion.each and not check.rows and not self.exit_code:
+                reason = f"cannot check {check.assertion!r}: no row has a value"
+                self.refuse(reason, check.assertion)
+            if check.rows and check.holds:
+                rows = f" in all {check.rows:,} rows" if check.rows > 1 else ""
+                self.note(f"holds: {check.assertion}{rows}")
+        return self.exit_code
+
+
+def _decides(check: Check, holds: bool, value: Any) -> bool:
+    """Whether a row is nearer to the limit; once rows fail, whether it fails and is further off."""
+    if not check.rows or (check.holds and not holds):
+        return True
+    if (holds and not check.holds) or check.value is None or value is None:
+        return False
+    further = abs(value - check.limit) - abs(check.value - check.limit)
+    return bool(further < 0 if holds else further > 0)

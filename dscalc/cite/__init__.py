@@ -1,0 +1,1 @@
+"""How is it cited? A sentence for a paper."""

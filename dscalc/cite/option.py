@@ -1,0 +1,53 @@
+"""``--cite``: one sentence to use in a paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from dscalc.commands.options import output_option
+from dscalc.commands.question import Question
+from dscalc.errors import DscalcError
+from dscalc.report.report import Report
+
+if TYPE_CHECKING:
+    from dscalc.commands.asked import Asked
+
+
+@dataclass(init=False, eq=False, repr=False)
+class Cite(Question):
+    """One sentence in place of a report."""
+
+    cite: Annotated[
+        bool,
+        output_option(
+            "--cite", help="Print one sentence to use in a paper: counts, input, versions."
+        ),
+    ] = False
+
+    @property
+    def asked(self) -> Sequence[str]:
+        """Whether it is given."""
+        return ["--cite"] if self.cite else []
+
+    def begin(self, asked: "Asked") -> None:
+        """Refuse what does not go with it.
+
+        Raises:
+            DscalcError: another answer is asked for too, or a format.
+        """
+        asked.refuse_other_answers("--cite")
+        if (form := asked.output.format) != "table":
+            raise DscalcError(
+                f"--cite prints a sentence, not {form}; drop --format, or end FILE in .txt"
+            )
+
+    def answer(self, report: Report, asked: "Asked") -> Report:
+        """The sentence."""
+        from dscalc.cite.call import as_citation
+
+        return as_citation(report)
+
+
+def options(command: str) -> type[Question]:
+    """The options of a command."""
+    return Cite

@@ -1,0 +1,96 @@
+"""A report in its format, to stdout or into a file, whole or not at all."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dscalc.commands.options import OutputOptions, ReportOptions, command_line
+from dscalc.errors import DscalcError
+from dscalc.report import text
+from dscalc.report.file import replacing, to_stdout
+from dscalc.report.report import Report
+
+if TYPE_CHECKING:  # few runs need them
+    from dscalc.report.sheet import Sheet
+
+
+@contextmanager
+def working(output: OutputOptions, what: str) -> Iterator[None]:
+    """Show on a terminal that something slow goes on."""
+    if output.quiet or not sys.stderr.isatty():
+        yield
+        return
+    from dscalc.report import table
+
+    with table.status(what, sys.stderr):
+        yield
+
+
+def kind_of_picture(file: Path) -> str:
+    """Png, svg or pdf, by the ending of the file.
+
+    Raises:
+        DscalcError: it has another.
+    """
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise DscalcError(f"--plot needs a file that ends in .png, .svg or .pdf, got {file}")
+    return kind
+
+
+@contextmanager
+def drawn(report: Report, file: Path | None) -> Iterator[None]:
+    """Draw a report, if there are rows; the picture is there once all inside has gone well."""
+    if not file or not report.rows:
+        yield
+        return
+    with replacing(file) as path:
+        try:
+            report.draw(path, kind_of_picture(file))
+        except ImportError as error:
+            raise DscalcError(
+                f"--plot needs matplotlib ({error}); install it with pip install matplotlib"
+            ) from error
+        with to_stdout():  # whose error is not one of the picture
+            yield
+
+
+def write(report: Report, output: ReportOptions) -> None:
+    """Write a report in its format."""
+    if sentence := report.bare():
+        write_pieces([sentence], output)
+    elif output.format == "json":
+        write_pieces(report.json(), output)
+    elif output.format in ("csv", "jsonl"):
+        write_pieces((text.csv if output.format == "csv" else text.jsonl)(report), output)
+    else:
+        write_pieces(_sheet_pieces(report.sheet(), output), output)
+
+
+def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
+    """Write text to stdout, or to the file, whole or not at all."""
+    if output.file is None:
+        sys.stdout.writelines(pieces)
+        return
+    with (
+        replacing(output.file) as path,
+        path.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        stream.writelines(pieces)
+
+
+def _sheet_pieces(shown: "Sheet", output: ReportOptions) -> Iterable[str]:
+    """A sheet in one of the formats that people read."""
+    if output.format == "markdown":
+        if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
+            from dscalc.report.sheet import in_ascii
+
+            shown = in_ascii(shown)
+        return text.markdown(shown)
+    from dscalc.report import table
+
+    if output.format == "table":
+        return table.render(shown, None if output.file else sys.stdout)
+    return table.svg(shown, command_line())

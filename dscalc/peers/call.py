@@ -1,0 +1,87 @@
+"""Other people's numbers, as calls."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from dscalc.core.conv import Conv
+from dscalc.core.row import Row
+from dscalc.errors import DscalcError
+from dscalc.peers.conventions import Source, read_number
+from dscalc.peers.conventions import explain as explanation
+from dscalc.peers.quantities import of_layers, of_rows
+from dscalc.peers.view import Counted, Explained
+from dscalc.report.report import Report
+
+
+def explain(report: Report, number: str) -> Explained:
+    """Which counters and conventions give a number that somebody else printed.
+
+    Args:
+        report: of one layer, a network or a model; a model's must come of an `audit` with
+            ``observe=dscalc.peers.observer.Observer``.
+        number: as it is written: ``"4133742592"`` or ``"4.13G"``.
+
+    Raises:
+        DscalcError: it is no number, or the MACs are not known.
+    """
+    return explained(report, number, ())
+
+
+def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) -> Explained:
+    """The same; ``sized`` are reports of it at other input sizes, read only if needed."""
+    more = (Source(f"an input of {size}x{size}", _quantities(other), 0, 1) for size, other in sized)
+    found = explanation(read_number(number, "the number"), _sources(report), report.unit, more)
+    return Explained(**_own(report), found=found)
+
+
+def counters(report: Report) -> Counted:
+    """What each counter that dscalc knows prints of a model.
+
+    Args:
+        report: of an `audit` with ``observe=dscalc.peers.observer.Observer``.
+
+    Raises:
+        DscalcError: the MACs are not known.
+    """
+    return Counted(**_own(report), quantities=_sources(report)[0].quantities)
+
+
+def _own(report: Report) -> dict[str, Any]:
+    return {each.name: getattr(report, each.name) for each in fields(Report)} | {"notes": []}
+
+
+def _sources(report: Report) -> list[Source]:
+    """What of it may have been counted, the thing itself first."""
+    rows, total = list(report.rows), report.total
+    if report.command == "compare":
+        return _parts(rows[0])
+    if total and total.unknown:
+        raise DscalcError(f"the MACs are not known: {total.no_formula}")
+    sources = [Source("", _quantities(report), total.as_is.cost.params if total else 0)]
+    if report.command == "network" and any(row.rewritten is not row.as_is for row in rows):
+        rewritten = [row._replace(as_is=row.rewritten) for row in rows]
+        what = f"the network rewritten as {report.block}"
+        params = sum(row.as_is.cost.params for row in rewritten)
+        sources.append(Source(what, of_rows(rewritten), params))
+    return sources
+
+
+def _quantities(report: Report) -> Any:
+    return report.extra if report.command == "model" else of_rows(report.rows)
+
+
+def _parts(row: Row) -> list[Source]:
+    """A layer, what it is rewritten as, and the steps of that."""
+    steps = row.rewritten.steps
+    built = {"the standard convolution": row.as_is.steps, f"{row.block}": steps}
+    if len(steps) > 1:
+        built |= {f"the {step.name} step": (step,) for step in steps}
+    return [
+        Source(
+            what,
+            of_layers(step.layer for step in steps if isinstance(step.layer, Conv)),
+            sum(step.cost.params for step in steps),
+        )
+        for what, steps in built.items()
+    ]

@@ -1,0 +1,147 @@
+"""The report of ``dscalc check``: what became of each assertion of each budget."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from dscalc.checks.verdict import Check
+from dscalc.core.fields import Fields, attributes
+from dscalc.report.report import Report
+from dscalc.report.sentences import DIFFERENT, SAME
+from dscalc.report.sheet import Column, Sheet
+from dscalc.show import exact, plural, rounded
+
+FIELDS = Fields(
+    attributes(
+        "",
+        ("budget", str, "the name of the budget"),
+        ("assertion", str, "the assertion as written"),
+        ("holds", bool, "whether it holds; null if it cannot be checked"),
+        (
+            "value", Fraction,
+            "value of its field, in the row nearest to the limit or furthest past it",
+        ),
+        ("limit", Fraction, "what the value is compared with"),
+        ("left", Fraction, "how much of the limit is left; negative if over it"),
+        ("row", str, "the row that the value is of; empty for a total"),
+        ("error", str, "why it cannot be checked"),
+    )
+)  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """A check of a budget, or why there is none: a row of ``dscalc check``.
+
+    Args:
+        budget: the name of the budget.
+        assertion: as it is written.
+        holds: whether it holds; None where there is no answer.
+        value: of its field, as in `Check`.
+        limit: what the value is compared with.
+        left: how much of the limit is left; below 0 it is exceeded; None where it is no limit.
+        row: the name of the row that the value is of; "" for a total.
+        error: why there is no value.
+    """
+
+    budget: str
+    assertion: str = ""
+    holds: bool | None = None
+    value: int | float | Fraction | None = None
+    limit: int | float | Fraction | None = None
+    left: int | float | Fraction | None = None
+    row: str = ""
+    error: str = ""
+
+    @classmethod
+    def of(cls, budget: str, check: Check) -> "Outcome":
+        """What became of an assertion of a budget."""
+        if check.value is None:
+            return cls(budget, check.assertion, limit=_plain(check.limit), error=check.sentence)
+        symbol, left = check.assertion.split()[1], None
+        if symbol[0] in "<>":
+            # So written, a float is the decimal that it was meant as.
+            value, limit = (Fraction(str(_plain(each))) for each in (check.value, check.limit))
+            left = _plain(limit - value if symbol[0] == "<" else value - limit)
+        return cls(
+            budget, check.assertion, check.holds, _plain(check.value), _plain(check.limit), left,
+            check.row,
+        )  # fmt: skip
+
+    @property
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        if self.error:
+            return self.error
+        where = f"{self.row}: " if self.row else ""
+        return f"{self.assertion}: {where}{exact(self.value)}"
+
+
+def _plain(number: float | Fraction) -> int | float:
+    """A whole number as an int; another Fraction as a float."""
+    if isinstance(number, Fraction):
+        return number.numerator if number.denominator == 1 else float(number)
+    return number
+
+
+@dataclass(eq=False, repr=False)
+class Outcomes(Report):
+    """What became of each budget of a project, one assertion a row."""
+
+    rows: Sequence[Any]
+
+    def head(self) -> dict[str, Any]:
+        """What the JSON says before its rows; they are rewritten as nothing."""
+        head = super().head()
+        del head["as"]
+        return head
+
+    def foot(self) -> dict[str, Any]:
+        """What the JSON says after its rows, which are the checks."""
+        return {"total": None}
+
+    def table(self) -> Sheet:
+        """What people read of it."""
+        columns = [
+            Column("budget", lambda row: row.budget, role="name"),
+            Column("assertion", _marked),
+            Column("value", _value),
+            Column("limit", lambda row: _number(row.limit), rank=2),
+            Column("left", lambda row: _number(row.left), rank=3),
+        ]
+        if any(row.row for row in self.rows):
+            columns.append(Column("row", lambda row: row.row, rank=1, role="listed"))
+        errors = [f"{row.budget}: {row.error}" for row in self.rows if row.error]
+        notes = list(dict.fromkeys(errors))
+        return Sheet.of(titled(self.rows), columns, self.rows, notes, paths=True)
+
+
+def _marked(row: Outcome) -> str:
+    mark = {True: f" {SAME}", False: f" {DIFFERENT}", None: ""}[row.holds]
+    return f"{row.assertion}{mark}"
+
+
+def _value(row: Outcome) -> str:
+    return "not answered" if row.holds is None else _number(row.value)
+
+
+def _number(value: float | Fraction | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    number = float(value)
+    return f"{number:,.10g}" if abs(number) >= 1000 else rounded(number)
+
+
+def titled(outcomes: Sequence[Outcome]) -> str:
+    """How many there are, and how many hold."""
+    count = Counter(outcome.holds for outcome in outcomes)
+    holding, failing, unknown = count[True], count[False], count[None]
+    parts = [f"{holding:,} {'holds' if holding == 1 else 'hold'}"]
+    if failing:
+        parts.append(f"{failing:,} {'fails' if failing == 1 else 'fail'}")
+    if unknown:
+        parts.append(f"{unknown:,} not answered")
+    return f"{len(outcomes):,} {plural('check', len(outcomes))}: {', '.join(parts)}"
