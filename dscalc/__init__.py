@@ -34,8 +34,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A function of a slice, imported when it is first asked for."""
-    from dscalc.slices import call
+    from dscalc.slices import find_call
 
-    if (found := call(name)) is None:
+    if (found := find_call(name)) is None:
         raise AttributeError(f"module 'dscalc' has no attribute {name!r}")
     return found

@@ -8,7 +8,7 @@ from dscalc.cli import main
 
 
 def run() -> None:
-    """Run ``main``; end the process without freeing each object, a fifth of a short run.
+    """Run ``main``; end the process without freeing each object.
 
     What was registered to run at the exit, by torch say, runs first. A user's model may hold
     more that only a whole exit ends well, such as a file that is written and not closed.

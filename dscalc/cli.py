@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +16,10 @@ from typer.core import TyperGroup
 
 from dscalc import slices
 from dscalc._version import __version__
-from dscalc.commands.options import COMMAND_LINE, Run, SectionedCommand, grouped
+from dscalc.commands.options import Run, SectionedCommand, with_groups
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
-from dscalc.show import printable
+from dscalc.show import did_you_mean, printable
 
 _COMMANDS = {  # the module of each, and what it does
     "compare": (
@@ -71,26 +72,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if argv is None else list(argv)
-    typed = COMMAND_LINE.set(args)
     gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
     try:
         with to_stdout():  # of files there are other errors
-            answer = _asked(args or ["--help"], Run(_answered, _write_to_stderr))
+            answer = _asked(args or ["--help"])
             code: int = answer if isinstance(answer, int) else answer.write()
         return _interrupted() if code == 130 else code if args else 2
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
         _trace(error, args)
-        sys.stderr.write(_explained(error, args))
+        sys.stderr.write(_in_one_line(error, args))
         return 2
-    finally:
-        COMMAND_LINE.reset(typed)
 
 
-def _asked(args: list[str], run: Run) -> Any:
+def _asked(args: list[str]) -> Any:
     """The answer that a command line asks for, not yet written; or an exit code."""
-    return _app(args)(args, prog_name="dscalc", standalone_mode=False, obj=run)
+    run = Run(args, _answered, _write_to_stderr)
+    program = _program(_command(args))
+    return program(args, prog_name="dscalc", standalone_mode=False, obj=run)
 
 
 def _answered(args: list[str]) -> Any:
@@ -100,10 +100,10 @@ def _answered(args: list[str]) -> Any:
         DscalcError: there is none; it says why in the words of the command line.
     """
     try:
-        answer = _asked(args, Run(_answered, _write_to_stderr))
+        answer = _asked(args)
     except Exception as error:
         _trace(error, args)
-        raise DscalcError(_explained(error, args).strip().replace("error: ", "")) from error
+        raise DscalcError(_in_one_line(error, args).strip().replace("error: ", "")) from error
     if isinstance(answer, int):
         raise DscalcError("run printed no report")
     return answer
@@ -128,8 +128,9 @@ def _interrupted() -> int:
     return 130
 
 
-def _app(args: list[str]) -> typer.Typer:
-    """The program with the command asked for, or with all where help or completion needs them."""
+@cache  # for a check of many budgets
+def _program(command: str) -> Any:
+    """The program with one command, or with all for "", as help and completion need them."""
     app = typer.Typer(
         cls=_CompareByDefault,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -137,14 +138,13 @@ def _app(args: list[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback(epilog=f"{_EXAMPLES}{slices.examples('')}\n{_EXIT_CODES}")(_group)
-    command = _command(args)
     for name in [command] if command else _COMMANDS:
         place, summary = _COMMANDS[name]
         module = import_module(place)
         epilog = f"\b\nExamples:{module.EXAMPLES}{slices.examples(name)}\n{_EXIT_CODES}"
         register = app.command(cls=SectionedCommand, epilog=epilog, short_help=summary)
-        register(grouped(getattr(module, name)))
-    return app
+        register(with_groups(getattr(module, name)))
+    return typer.main.get_command(app)
 
 
 def _command(args: list[str]) -> str:
@@ -160,25 +160,25 @@ def _is_usage(error: Exception) -> bool:
     return hasattr(error, "format_message")
 
 
-def _explained(error: Exception, args: list[str]) -> str:
+def _in_one_line(error: Exception, args: list[str]) -> str:
     if isinstance(error, FileError):
         return f"{error}\n"
     if isinstance(error, DscalcError):
         reason = str(error)
     elif _is_usage(error):
-        reason = _usage(error, args)
+        reason = _usage_error(error, args)
     else:
         reason = f"{type(error).__name__}: {error}; this is a bug in dscalc; -v shows where"
     return f"error: {printable(reason)}\n"
 
 
-def _usage(error: Any, args: list[str]) -> str:
+def _usage_error(error: Any, args: list[str]) -> str:
     """What the parser says, in the words of dscalc."""
     option = getattr(error, "option_name", "")
     if option[1:2].isdigit():  # a negative number, of which the parser took one digit
         negative = next(arg for arg in args if arg.startswith(option))
         return f"IC, OC, F and D must be at least 1, got {negative}"
-    said = error.format_message().replace("Value error, ", "")  # pydantic's words, since typer 0.29
+    said = error.format_message()
     reason = f"{said[0].lower()}{said[1:].rstrip('.')}"
     command = error.ctx.command_path if error.ctx else f"dscalc {_command(args)}".strip()
     if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
@@ -197,10 +197,9 @@ def _usage(error: Any, args: list[str]) -> str:
 
 def _no_option(option: str, possible: list[str]) -> str:
     """Which commands have an option that this one has not; else which ones are near."""
-    commands: Any = typer.main.get_command(_app([]))
     having = [
         f"dscalc {name}"
-        for name, command in commands.commands.items()
+        for name, command in _program("").commands.items()
         if any(
             option in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params
         )
@@ -209,11 +208,8 @@ def _no_option(option: str, possible: list[str]) -> str:
         last = having.pop()
         named = f"{', '.join(having)} and {last} have it" if having else f"{last} has it"
         return f"no such option here: {option}; {named}"
-    from difflib import get_close_matches  # which few runs need
-
-    near = get_close_matches(option, possible, n=2, cutoff=0.7) or possible
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"no such option: {option}{hint}"
+    near = did_you_mean(option, possible, f"did you mean {' or '.join(possible)}?", cutoff=0.7)
+    return f"no such option: {option}{f'; {near}' if possible else ''}"
 
 
 def _meant(word: str) -> str:

@@ -76,7 +76,7 @@ def compare(
         CrosscheckError: torch refuses modules of these sizes.
     """
     from dscalc.core.describe import described, in_words
-    from dscalc.core.fields import of_layers
+    from dscalc.core.fields import layer_fields
     from dscalc.core.row import existing, layer_row, total
     from dscalc.inputs.grid import Grid
     from dscalc.report.report import Report
@@ -87,10 +87,10 @@ def compare(
         dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
         width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
-    _refuse_many(layers.count, work)
+    _refuse_work_of_many(layers.count, work)
     like = next(iter(layers))
     report = Report(
-        "compare", block, of_layers(block, unit), (), unit=unit, count=layers.count, work=work,
+        "compare", block, layer_fields(block, unit), (), unit=unit, count=layers.count, work=work,
         title=in_words(like, layers.count, block, one_position=layers.one_position),
     )  # fmt: skip
     if layers.count == 1:
@@ -99,7 +99,7 @@ def compare(
         report.notes += _remarks(like, block, padding, one_position=layers.one_position)
     else:
         report.rows = _Rows(lambda: existing(layers, [block], report.left_out))
-        report.name = lambda row: described(_conv(row), block)
+        report.name = lambda row: described(_layer_of(row), block)
     return report.proved(_counter()) if verify else report
 
 
@@ -139,7 +139,7 @@ def blocks(
         CrosscheckError: torch refuses modules of these sizes.
     """
     from dscalc.core.describe import described, in_words
-    from dscalc.core.fields import of_blocks
+    from dscalc.core.fields import block_fields
     from dscalc.core.row import cheapest_first
     from dscalc.inputs.grid import Grid
     from dscalc.report.report import Report
@@ -151,10 +151,10 @@ def blocks(
         dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
         width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
-    _refuse_many(layers.count, work)
+    _refuse_work_of_many(layers.count, work)
     like = next(iter(layers))
     report = Report(
-        "blocks", STANDARD, of_blocks(STANDARD, unit), (), unit=unit, work=work,
+        "blocks", STANDARD, block_fields(STANDARD, unit), (), unit=unit, work=work,
         count=layers.count * len(chosen),
         title=in_words(like, layers.count, STANDARD, one_position=layers.one_position),
     )  # fmt: skip
@@ -167,7 +167,7 @@ def blocks(
         report.rows = _Rows(
             lambda: (row for conv in layers for row in cheapest_first(conv, chosen, left_out))
         )
-        report.name = lambda row: f"{row.name} of {described(_conv(row), STANDARD)}"
+        report.name = lambda row: f"{row.name} of {described(_layer_of(row), STANDARD)}"
     return report.proved(_counter()) if verify else report
 
 
@@ -235,7 +235,7 @@ def networks(
     Raises:
         DscalcError, FileError: as `network`, once the rows are read.
     """
-    from dscalc.core.fields import of_networks
+    from dscalc.core.fields import network_fields
     from dscalc.inputs.network_file import load_scaled, source_name
     from dscalc.report.report import Report
     from dscalc.show import times
@@ -261,7 +261,7 @@ def networks(
 
     count = len(sources) * len(scales)
     return Report(
-        "network", block, of_networks(block, unit), _Rows(rows), unit=unit, count=count,
+        "network", block, network_fields(block, unit), _Rows(rows), unit=unit, count=count,
         title=f"{count:,} networks", name=name, prove=prove,
     )  # fmt: skip
 
@@ -269,9 +269,9 @@ def networks(
 def _summed(source: str, rows: "list[Row]", scale: "dict[str, Any]", unit: "Unit") -> "Report":
     """The report of a network, from its rows."""
     from dscalc.core.conv import Conv
-    from dscalc.core.fields import of_networks
+    from dscalc.core.fields import network_fields
     from dscalc.core.row import total, with_shares
-    from dscalc.inputs.network_file import titled
+    from dscalc.inputs.network_file import network_title
     from dscalc.report.report import Report
     from dscalc.show import times
 
@@ -281,20 +281,21 @@ def _summed(source: str, rows: "list[Row]", scale: "dict[str, Any]", unit: "Unit
         inputs = times((first.batch_size, first.in_channels, *first.input_size))
     rows = with_shares(rows)
     return Report(
-        "network", block, of_networks(block, unit), rows, total(rows), unit=unit, count=len(rows),
-        title=titled(source, rows, scale), inputs=inputs, notes=_nothing_to_do(rows, block),
+        "network", block, network_fields(block, unit), rows, total(rows), unit=unit,
+        count=len(rows), title=network_title(source, rows, scale), inputs=inputs,
+        notes=_nothing_to_do(rows, block),
     )  # fmt: skip
 
 
 def _as_one_row(whole: "Report", name: str, scale: "dict[str, Any]") -> "Row":
-    from dscalc.core.row import Shape
+    from dscalc.core.row import Sizes
 
     [first, *_], row = list(whole.rows), whole.total
     assert row is not None
     size, width = first.layer.input_size, scale["width_multiplier"]
     return row._replace(
         name=name, kind="network", width_multiplier=width, extra=whole,
-        layer=Shape(input_size=size, batch_size=scale["batch_size"]),
+        layer=Sizes(input_size=size, batch_size=scale["batch_size"]),
     )  # fmt: skip
 
 
@@ -317,14 +318,14 @@ class _Rows:
         return rows
 
 
-def _conv(row: "Row") -> "Conv":
+def _layer_of(row: "Row") -> "Conv":
     from dscalc.core.conv import Conv
 
     assert isinstance(row.layer, Conv)
     return row.layer
 
 
-def _refuse_many(count: int, work: bool) -> None:
+def _refuse_work_of_many(count: int, work: bool) -> None:
     if work and count > 1:
         raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
 

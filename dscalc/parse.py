@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from dscalc.errors import DscalcError
-from dscalc.show import shown
+from dscalc.show import quoted
 
 Size = int | tuple[int, ...]
 Padding = Literal["same", "valid"] | Size
@@ -24,7 +24,7 @@ def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
     """
     text = text.strip()
     if not _WHOLE.fullmatch(text):
-        raise DscalcError(f"{name} must be a whole number such as {such_as}, got {shown(text)}")
+        raise DscalcError(f"{name} must be a whole number such as {such_as}, got {quoted(text)}")
     if len(text) > _MOST_DIGITS:
         raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {len(text)}")
     if int(text) < least:
@@ -40,7 +40,7 @@ def size(text: str, name: str, least: int = 1) -> Size:
     """
     parts = with_x(text.strip()).split("x")
     if not all(_WHOLE.fullmatch(part) for part in parts):
-        raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {shown(text)}")
+        raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {quoted(text)}")
     sizes = tuple(whole(part, name, least) for part in parts)
     return sizes if len(sizes) > 1 else sizes[0]
 
@@ -55,7 +55,7 @@ def shape(text: str, name: str) -> tuple[int, ...]:
     try:
         value = size(text, name)
     except DscalcError:
-        raise DscalcError(f"{name} must be a shape such as 3x224x224, got {shown(text)}") from None
+        raise DscalcError(f"{name} must be a shape such as 3x224x224, got {quoted(text)}") from None
     return (value,) if isinstance(value, int) else value
 
 
@@ -69,7 +69,7 @@ def keywords(text: str, name: str) -> dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         raise DscalcError(
-            f"{name} must be a JSON object such as '{{\"width\": 64}}', got {shown(text)}"
+            f"{name} must be a JSON object such as '{{\"width\": 64}}', got {quoted(text)}"
         )
     return value
 
@@ -85,7 +85,7 @@ def padding(text: str, name: str = "padding") -> Padding:
     except DscalcError:
         raise DscalcError(
             f"{name} must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, "
-            f"got {shown(text)}"
+            f"got {quoted(text)}"
         ) from None
 
 
@@ -98,9 +98,11 @@ def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fr
         value = Fraction(match[1])
         value *= Fraction(1, 100) if match[2] == "%" else 1000 ** THOUSANDS[match[2].upper()]
     except (ValueError, ZeroDivisionError):
-        raise DscalcError(f"{name} must be a number such as {such_as}, got {shown(text)}") from None
+        raise DscalcError(
+            f"{name} must be a number such as {such_as}, got {quoted(text)}"
+        ) from None
     if max(abs(value.numerator), value.denominator) > 10**_MOST_DIGITS:
-        raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {shown(text)}")
+        raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {quoted(text)}")
     return value
 
 
@@ -108,5 +110,5 @@ def multiplier(text: str, name: str) -> Fraction:
     """A number greater than 0, such as 0.75 or 3/4."""
     value = number(text, name, "0.75 or 3/4")
     if value <= 0:
-        raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {shown(text)}")
+        raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {quoted(text)}")
     return value

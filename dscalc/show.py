@@ -1,7 +1,9 @@
 """Values to text: 3x5, 13.2 MB, 0.126736 (73/576), and the words of others, quoted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+
+_MOST_NAMES = 20  # that a hint lists
 
 
 def printable(text: str) -> str:
@@ -14,9 +16,36 @@ def plural(noun: str, number: int) -> str:
     return noun if number == 1 else f"{noun}s"
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """User input as an error quotes it: on one line, control characters escaped, not too long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def did_you_mean(
+    word: str, known: Iterable[str], otherwise: str | None = None, *, cutoff: float = 0.6
+) -> str:
+    """The nearest names as a question; if there are none, another hint, or all names."""
+    from difflib import SequenceMatcher, get_close_matches  # which few runs need
+
+    def likeness(name: str) -> float:
+        return SequenceMatcher(None, word, name).ratio()
+
+    known = list(known)
+    if near := get_close_matches(word, known, 3, cutoff):
+        as_near = [name for name in near if likeness(name) > likeness(near[0]) - 0.08]
+        return f"did you mean {' or '.join(map(printable, as_near))}?"
+    if otherwise is not None:
+        return otherwise
+    listed = [*map(printable, known[:_MOST_NAMES]), *(["..."] if len(known) > _MOST_NAMES else [])]
+    return f"choose from {', '.join(listed)}"
+
+
+def first_line(error: object) -> str:
+    """The first line of an error that says something, at most 200 characters of it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.endswith("raised:")]  # the compiler
+    line = printable(" ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1]))
+    return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def times(size: Sequence[int] | None) -> str:
@@ -33,7 +62,7 @@ def amount(count: int) -> str:
     return f"{count} bytes"
 
 
-def rounded(value: float | Fraction) -> str:
+def in_six_digits(value: float | Fraction) -> str:
     """Six digits of a number, and all before the point: 0.126736, 597,177,369.6."""
     number = float(value)
     return f"{number:,.1f}" if abs(number) >= 10**6 else f"{number:.6g}"
@@ -42,7 +71,7 @@ def rounded(value: float | Fraction) -> str:
 def exact(value: object) -> str:
     """A value in full: 4,096, or 0.126736 (73/576)."""
     if isinstance(value, Fraction) and value.denominator > 1:
-        return f"{rounded(value)} ({value})"
+        return f"{in_six_digits(value)} ({value})"
     if isinstance(value, float):
-        return rounded(value)
+        return in_six_digits(value)
     return f"{value:,}" if isinstance(value, int) else str(value)

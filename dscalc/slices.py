@@ -79,7 +79,7 @@ def numbers() -> dict[str, str]:
     }
 
 
-def call(name: str) -> Any:
+def find_call(name: str) -> Any:
     """A function of a slice in Python, by its name; None if there is none."""
     for folder, slice_ in SLICES.items():
         if name in slice_.calls:

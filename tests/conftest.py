@@ -17,7 +17,9 @@ from dscalc.cli import main
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in each other's way here
 
 # The default run is repeatable; `pytest --hypothesis-profile=search` looks for new failures.
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=30
+)
 settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile("repeatable")
 
@@ -122,5 +124,5 @@ def timed(monkeypatch):
             raise timed.raising[channels]
         return [took(row, 1e3, 1000 / channels, 10.0, spread=timed.spread) for row in rows]
 
-    monkeypatch.setattr(timing, "measured", measured)
+    monkeypatch.setattr(timing, "time_rows", measured)
     return timed

@@ -11,7 +11,7 @@ from vocabulary import fields, find
 from dscalc import Conv, Cost, DscalcError, Row
 from dscalc.checks.assertion import Assertion
 from dscalc.core.blocks import SEPARABLE, STANDARD
-from dscalc.core.row import Shape, Side, layer_row, total
+from dscalc.core.row import Side, Sizes, layer_row, total
 
 PAPER = layer_row(Conv(512, 512, 3, 14), SEPARABLE)
 known = partial(find, command="compare", block=SEPARABLE)
@@ -23,7 +23,7 @@ def parsed(text):
 
 def row(as_is, rewritten):
     """A row of so many MACs."""
-    return Row(None, "conv", Shape(), Side(Cost(as_is, 0)), Side(Cost(rewritten, 0)))
+    return Row(None, "conv", Sizes(), Side(Cost(as_is, 0)), Side(Cost(rewritten, 0)))
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_a_condition_needs_a_number(number):
     [
         ("mac_rato", "compare", "macs", "did you mean mac_ratio"),
         ("seperable_macs", "compare", "macs", "did you mean separable_macs"),
-        ("nonsense", "compare", "macs", "choose from name kind in_channels"),
+        ("nonsense", "compare", "macs", "choose from name, kind, in_channels"),
         ("standard_flops", "compare", "macs", "it needs --unit flops"),
         ("separable_macs", "compare", "flops", "it needs --unit macs"),
         ("separable_macs", "network", "macs", "it needs --as separable"),
-        ("standard_macs", "model", "macs", "did you mean saved_macs or torch_macs?"),
+        ("standard_macs", "model", "macs", "did you mean saved_macs?"),
     ],
 )
 def test_an_unknown_field_is_refused_with_what_may_be_meant(name, command, unit, hint):

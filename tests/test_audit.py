@@ -905,9 +905,9 @@ def test_a_wrong_formula_of_a_layer_is_a_mismatch(formula, monkeypatch):
 
 @pytest.mark.parametrize("lost", ["stem", "head", "the model"])
 def test_a_lost_row_is_a_mismatch(lost, monkeypatch):
-    rows = AUDIT._rows
+    rows = AUDIT._make_rows
     monkeypatch.setattr(
-        AUDIT, "_rows", lambda *given: [row for row in rows(*given) if row.name != lost]
+        AUDIT, "_make_rows", lambda *given: [row for row in rows(*given) if row.name != lost]
     )
     _, faults = faulty(audit(planted(), IMAGE))
     assert any(fault.startswith("torch's FlopCounterMode gives 6,330") for fault in faults)

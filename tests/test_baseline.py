@@ -16,7 +16,7 @@ from dscalc.baseline.changes import changes
 from dscalc.baseline.earlier import Baseline, read_baseline
 from dscalc.baseline.view import change_fields, field_of_total
 from dscalc.checks.assertion import Assertion
-from dscalc.core.row import Shape, Side, layer_row, total, with_shares
+from dscalc.core.row import Side, Sizes, layer_row, total, with_shares
 from dscalc.inputs.network_file import shipped
 from dscalc.report import text
 from dscalc.report.report import Report
@@ -38,7 +38,7 @@ def files(tmp_path, monkeypatch, run):
 
 def row(name, kind, channels, macs, params):
     side = Side(Cost(macs, params))
-    return Row(name, kind, Shape(in_channels=channels), side, side)
+    return Row(name, kind, Sizes(in_channels=channels), side, side)
 
 
 lists = st.lists(
@@ -227,6 +227,19 @@ def test_a_list_of_layers_is_a_baseline_too(files, run):
     assert run(args).stdout == f"{81657856 // 4}\n"
 
 
+def test_a_folder_is_no_baseline_and_is_not_written_over(files, run):
+    (files / "older").mkdir()
+    error = run("network b.csv --no-verify --baseline older").error
+    assert error == "cannot read the baseline older: Is a directory"
+    (files / "older/x.json").mkdir()
+    (files / "note.txt").write_text("an old note")
+    error = run("network b.csv --no-verify --baseline note.txt").error
+    assert error.endswith("network b.csv -o note.json; then give --baseline note.json")
+    (files / "note.json").mkdir()
+    error = run("network b.csv --no-verify --baseline note.txt").error
+    assert error.endswith("network b.csv -o baseline.json; then give --baseline baseline.json")
+
+
 def test_a_width_changes_costs_and_no_names(files, run):
     """Of twice the width, a layer has the sizes that the next one had."""
     for name, width in (("narrow", 8), ("wide", 16)):
@@ -275,7 +288,7 @@ def test_a_wrong_baseline_is_one_line_and_nothing_is_written(content, reason, fi
     ours = content is None or ('"schema": "dscalc' in content and '"command": "network"' in content)
     ours |= result.error.startswith("the baseline x.json is not JSON")  # which began as a report
     file = "x.json" if ours else "baseline.json; then give --baseline baseline.json"
-    assert result.error.endswith(f"write one with: dscalc network b.csv --batch 2 -o {file}")
+    assert result.error.endswith(f"write one with: dscalc network b.csv -b 2 -o {file}")
     assert not (files / "out.json").exists()
 
 
@@ -372,3 +385,16 @@ def test_a_baseline_of_another_batch_or_size_is_said(files, run):
     assert "the baseline has a batch of 1, and this one of 2" in shown
     assert "the baseline begins at 64x64, and this at 16x16" in shown
     assert "begins at" not in run("network a.csv --baseline main.json -f markdown").stdout
+
+
+def test_a_model_whose_macs_are_not_known_is_its_own_baseline(files, run):
+    (files / "ffts.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Sequential):\n"
+        "    def forward(self, x):\n        return torch.fft.rfft2(super().forward(x))\n"
+        "net = Net(nn.Conv2d(3, 8, 3))\n"
+    )
+    args = "model ffts.py:net --input 3x8x8"
+    assert run(f"{args} -o main.json").code == 0
+    result = run(f"{args} --baseline main.json -f csv")
+    assert (result.code, result.stderr) == (0, "")
+    assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == ["same", "same"]

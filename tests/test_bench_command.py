@@ -143,7 +143,7 @@ def test_forward_and_backward_are_named_together(timed, run, monkeypatch):
     from times import HERE, took
 
     both = HERE._replace(backward=True)
-    monkeypatch.setattr(timing, "measured", lambda rows, _: [took(rows[0], 9, 3, here=both)])
+    monkeypatch.setattr(timing, "time_rows", lambda rows, _: [took(rows[0], 9, 3, here=both)])
     text = run(f"bench {LAYER} --backward").stdout.replace("\n", " ")
     assert "3x faster (2.97 to 3.03) forward and backward " in text
     assert "of forward and backward together on Some CPU" in text

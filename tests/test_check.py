@@ -311,7 +311,7 @@ def test_names_are_printed_literally(check):
 def test_an_interrupt_ends_the_run(check, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        "dscalc.commands.check._checked", lambda *_, **__: ran.append(1) or (130, [])
+        "dscalc.commands.check._check_budget", lambda *_, **__: ran.append(1) or (130, [])
     )
     result = check(BUDGETS)
     assert (result.code, result.stdout, len(ran)) == (130, "", 1)
@@ -399,3 +399,16 @@ def test_the_example_of_the_help_works_as_it_stands(run, tmp_path, monkeypatch):
     example = shown.partition("[[tool.dscalc.check]]:\n")[2].partition("\n\n")[0]
     Path("budgets.toml").write_text(example)
     assert run("check budgets.toml -f markdown").code == 0
+
+
+def test_what_is_left_counts_toward_the_limit_from_either_side(check):
+    budget = (
+        "[[check]]\nname = 'a'\nrun = '8 8 3 4 --no-verify'\n"
+        "assert = ['standard_macs >= 9K', 'standard_macs > 10K', 'standard_macs == 9216']\n"
+    )
+    rows = json.loads(check(budget, "-f", "json").stdout)["rows"]
+    assert [(row["holds"], row["left"]) for row in rows] == [
+        (True, 216),
+        (False, -784),
+        (True, None),
+    ]

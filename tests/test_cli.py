@@ -502,7 +502,7 @@ def test_a_traceback_is_shown_only_on_request(run, monkeypatch):
     assert result.stderr.endswith("-v shows where\n")
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Grid, "__iter__"), (cli, "_app")])
+@pytest.mark.parametrize(("owner", "name"), [(Grid, "__iter__"), (cli, "_program")])
 def test_an_interrupt_in_or_before_a_command_exits_with_130(owner, name, run, monkeypatch):
     monkeypatch.setattr(owner, name, raising(KeyboardInterrupt()))
     assert run(f"{LAYER} --no-verify") == (130, "", "")

@@ -24,14 +24,14 @@ from dscalc.peers import conventions
 from dscalc.peers.conventions import (
     MACS,
     TABLE,
-    Answer,
     Explanation,
+    Match,
     Source,
     chance,
-    explain,
+    find_explanation,
     read_number,
 )
-from dscalc.peers.observer import Observer
+from dscalc.peers.observer import CallObserver
 from dscalc.peers.quantities import Quantities
 from dscalc.peers.view import peers_data
 from dscalc.pytorch import audit
@@ -41,7 +41,7 @@ ENTRIES = {entry.name: entry for entry in TABLE}
 
 def seen(model: nn.Module, size: int = 224) -> tuple[Quantities, int]:
     """The quantities of a model, and its parameters."""
-    found = audit(model, (1, 3, size, size), verify=False, observe=Observer).extra
+    found = audit(model, (1, 3, size, size), verify=False, observe=CallObserver).extra
     assert found is not None
     return found, sum(parameter.numel() for parameter in model.parameters())
 
@@ -65,11 +65,11 @@ def known() -> dict[str, Source]:
     return {name: Source("", *seen(model)) for name, model in models.items()}
 
 
-def explained(source: Source, number: str, unit: Unit = "macs") -> list[Answer]:
-    return explain(read_number(number, "--explain"), [source], unit).answers
+def explained(source: Source, number: str, unit: Unit = "macs") -> list[Match]:
+    return find_explanation(read_number(number, "--explain"), [source], unit).answers
 
 
-def counters(answers: list[Answer]) -> dict[str, int]:
+def counters(answers: list[Match]) -> dict[str, int]:
     return {answer.candidate.by: answer.candidate.total for answer in answers}
 
 
@@ -117,11 +117,11 @@ def test_known_models_to_the_digit(
 
 def test_quantities_are_seen_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS["encoder"]()
-    monkeypatch.setattr(Observer, "__torch_function__", None)
+    monkeypatch.setattr(CallObserver, "__torch_function__", None)
     report = audit(model, IMAGE, verify=False)
     assert report.extra is None
     with pytest.raises(DscalcError, match="cannot run"):
-        audit(model, IMAGE, verify=False, observe=Observer)
+        audit(model, IMAGE, verify=False, observe=CallObserver)
 
 
 @pytest.mark.parametrize(
@@ -142,21 +142,21 @@ def test_what_counters_see_stops_no_model(call: Callable[[torch.Tensor], torch.T
     model = Calling(lambda m, x: call(m.conv(x)), conv=nn.Conv2d(3, 8, 1))
     image = 1, 3, 8, 8
     plain = audit(model, image, verify=False)
-    assert audit(model, image, verify=False, observe=Observer).total == plain.total
+    assert audit(model, image, verify=False, observe=CallObserver).total == plain.total
 
 
 @pytest.mark.parametrize("kernel", [2, (2, 2)])
 def test_a_pool_of_an_image_without_a_batch_has_all_its_axes(kernel: int | tuple[int, int]) -> None:
-    found = audit(nn.AvgPool2d(kernel), (8, 4, 4), observe=Observer).extra
+    found = audit(nn.AvgPool2d(kernel), (8, 4, 4), observe=CallObserver).extra
     assert found is not None
     assert found["module.avg_pool.taps"] == found["module.avg_pool.windows"] == 8 * 4 * 4
     assert found["module.avg_pool.out"] == 8 * 2 * 2
 
 
 def test_a_network_says_what_it_lists() -> None:
-    from dscalc.peers.quantities import of_rows
+    from dscalc.peers.quantities import row_quantities
 
-    found = of_rows(load_network("mobilenet_v2"))
+    found = row_quantities(load_network("mobilenet_v2"))
     assert printed_by("ptflops 0.7.5 (aten)", found) == 300_774_272
     assert printed_by("fvcore 0.1.5", found) == 300_774_272 + 62_720  # the global pool's inputs
     assert printed_by("ptflops 0.7.5", found) is None  # which counts activations
@@ -225,10 +225,10 @@ def test_two_differences_at_once() -> None:
     at_256 = Counter({"conv": 983_247_888, "linear": 448_000, "matmul": 2_521_072})
     own, other = Source("", at_224), Source("an input of 256x256", at_256, 0, 1)
     assert counters(explained(own, "789M"))["fvcore 0.1.5"] == 789_257_216
-    few = explain(read_number("986M", "--explain"), [own], more=[other])
+    few = find_explanation(read_number("986M", "--explain"), [own], more=[other])
     assert not few.answers
     assert few.elsewhere[0].total == 986_216_960
-    whole = explain(read_number("986216960", "--explain"), [own], more=[other])
+    whole = find_explanation(read_number("986216960", "--explain"), [own], more=[other])
     assert {answer.verdict for answer in whole.answers} == {"explained"}
     assert whole.answers[0].candidate.of == "an input of 256x256"
 
@@ -244,13 +244,13 @@ def test_other_sizes_are_looked_at_only_where_nothing_else_explains(
         yield from ()
 
     number = "4111512576" if answers else "4111512577"
-    found = explain(read_number(number, "--explain"), [known["resnet50"]], more=more())
+    found = find_explanation(read_number(number, "--explain"), [known["resnet50"]], more=more())
     assert bool(found.answers) == bool(answers)
     assert bool(looked) != bool(answers)
 
 
 def test_what_comes_nearest_where_nothing_fits(known: dict[str, Source]) -> None:
-    found = explain(read_number("4.2G", "--explain"), [known["resnet50"]])
+    found = find_explanation(read_number("4.2G", "--explain"), [known["resnet50"]])
     assert not found.answers
     assert found.nearest[0].total == 4_133_742_592
 
@@ -314,7 +314,7 @@ def test_any_two_conventions_are_found_again(
     if count <= 0:
         return
     number = read_number(f"{count:.2e}" if digits else str(count), "--explain")
-    answers = explain(number, [source]).answers
+    answers = find_explanation(number, [source]).answers
     few = number.most_conventions < len(chosen)
     assert few or count in [answer.candidate.total for answer in answers]
 
@@ -483,7 +483,14 @@ def test_a_model_at_another_size(model: list[str], capsys: pytest.CaptureFixture
 
 
 def test_an_explanation_says_what_was_asked(known: dict[str, Source]) -> None:
-    found = explain(read_number("4.13G", "--explain"), [known["resnet50"]])
+    found = find_explanation(read_number("4.13G", "--explain"), [known["resnet50"]])
     assert isinstance(found, Explanation)
     assert found.macs == 4_089_184_256
     assert {answer.verdict for answer in found.answers} == {"consistent with"}
+
+
+def test_digits_that_are_dropped_end_before_the_next(name="the number"):
+    number = read_number("3.8G", name)
+    assert number.truncates(Fraction(3_800_000_000))
+    assert number.truncates(Fraction(3_899_999_999))
+    assert not number.truncates(Fraction(3_900_000_000))

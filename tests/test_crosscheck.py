@@ -36,7 +36,7 @@ def counted_on_real_tensors(module, conv):
     return flops.by_operator()["conv"], by_torch, params, made.total(), output.shape
 
 
-@settings(max_examples=max(300, settings().max_examples))
+@settings(max_examples=max(100, settings().max_examples))
 @given(rewrites())
 def test_formulas_crosscheck_fvcore_on_real_tensors_and_torch_all_agree(rewrite):
     conv, block = rewrite

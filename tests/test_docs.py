@@ -4,7 +4,6 @@ import doctest
 import json
 import re
 import runpy
-import subprocess
 from importlib.metadata import version
 
 import measure_peers
@@ -88,9 +87,10 @@ def test_what_stands_in_yaml_runs(place, monkeypatch):
                 lines = strings(yaml.safe_load(block.text))
                 commands += [line for line in lines if line.startswith("dscalc ")]
     assert commands
+    shell = Shell()
     for command in commands:
-        done = subprocess.run(["bash", "-c", command], check=False, capture_output=True)
-        assert done.returncode == 0, (command, done.stderr)
+        printed = shell.run(command)
+        assert shell.code == 0, (command, printed)
 
 
 def strings(node):

@@ -18,7 +18,7 @@ from dscalc.pytorch.inputs import (
     materialised,
     read_inputs,
 )
-from dscalc.pytorch.load import load_model, user_frame
+from dscalc.pytorch.load import load_model, user_line
 
 NETS = """
 import sys
@@ -300,7 +300,7 @@ ERRORS = {
     "netz:net": "there is no module 'netz' here; did you mean nets?",
     "torch.nnn:Linear": "there is no module 'torch.nnn' here; did you mean torch.nn?",
     "missing.deep:net": f"there is no module 'missing.deep' here; {ENDING}",
-    "nets.py:nett": "nets.py has no attribute 'nett'; did you mean net or nested?",
+    "nets.py:nett": "nets.py has no attribute 'nett'; did you mean net?",
     "nets:zzz": "nets has no attribute 'zzz'; check the spelling",
     "nets.py:family.smal": "nets.py has no attribute 'smal'; did you mean small?",
     "nets.py:number": "nets.py:number is of type int; it must be an nn.Module, or a callable that "
@@ -407,7 +407,7 @@ def test_the_traceback_of_a_users_error_begins_in_their_file():
     error = caught.value.__cause__
     assert error.__traceback__.tb_frame.f_code.co_name == "nested"
     assert error.__context__ is None
-    file, line, source = user_frame(error)
+    file, line, source = user_line(error)
     assert f"{file}:{line}" == at(source) == at(NEEDED)
 
 
@@ -477,7 +477,7 @@ WORDS = {
     "=8": "the keyword of an --input must be a name such as mask=1x32, got '=8'",
     "twice=1": "--input twice is given twice, got 'twice=1'; give it once",
     "8:int46": "--input '8:int46': 'int46' is not a dtype for an input; did you mean int64 or "
-    "int16 or int8?",
+    "int16?",
     "8:": f"--input '8:': '' is not a dtype for an input; {DTYPES}",
 }
 

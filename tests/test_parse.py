@@ -119,5 +119,5 @@ def test_a_value_is_shown_in_full_and_once():
 
 
 def test_an_error_does_not_quote_at_length():
-    assert parse.shown("7" * 60) == repr("7" * 60)
-    assert parse.shown("7" * 61) == repr("7" * 57 + "...")
+    assert parse.quoted("7" * 60) == repr("7" * 60)
+    assert parse.quoted("7" * 61) == repr("7" * 57 + "...")

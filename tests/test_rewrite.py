@@ -21,7 +21,7 @@ from dscalc.core.blocks import SEPARABLE
 from dscalc.core.row import layer_row
 from dscalc.pytorch import to_separable
 from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv
-from dscalc.pytorch.rewrite import copied, described, reasons_to_keep, replacement
+from dscalc.pytorch.rewrite import as_conv, copied, reasons_to_keep, replacement
 
 DESCRIBING = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
@@ -169,7 +169,7 @@ def test_a_module_is_described_as_the_convolution_that_it_is(arguments):
         device="meta",
     )
     spans = [d * (k - 1) + 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
-    assert described(module) == replace(conv, batch_size=1, input_size=tuple(spans))
+    assert as_conv(module) == replace(conv, batch_size=1, input_size=tuple(spans))
 
 
 @given(rewrites(paddings=["valid", "size"]))
@@ -213,7 +213,7 @@ def test_a_converted_model_keeps_its_shapes_and_has_the_params_of_its_rows(name)
         assert shapes(converted(features)) == shapes(model(features))
     eligible = {path for path, why in reasons_to_keep(model, SEPARABLE).items() if not why}
     assert replaced_in(converted) == eligible != set()
-    rows = [layer_row(described(model.get_submodule(path)), SEPARABLE) for path in eligible]
+    rows = [layer_row(as_conv(model.get_submodule(path)), SEPARABLE) for path in eligible]
     saved = sum(row.as_is.cost.params - row.rewritten.cost.params for row in rows)
     assert params_of(model) - params_of(converted) == saved
 

@@ -13,8 +13,8 @@ from vocabulary import find
 from dscalc import Conv, DscalcError
 from dscalc.bench import timing
 from dscalc.bench.measurement import Limits, Turn
-from dscalc.bench.timing import Settings, bytes_needed, environment, measured, take_turns
-from dscalc.bench.view import measured as sentences
+from dscalc.bench.timing import Settings, bytes_needed, environment, take_turns, time_rows
+from dscalc.bench.view import measurement_sentences as sentences
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 from dscalc.core.describe import described
 from dscalc.core.row import layer_row
@@ -40,7 +40,7 @@ def read(row, name, block=SEPARABLE):
 def runs(monkeypatch):
     """In place of the clock: each candidate runs once; keeps what ran, and for which settings."""
     kept = SimpleNamespace(candidates={}, outputs={}, settings=None, inference=None)
-    real = timing._candidates
+    real = timing._build_timed
 
     def candidates(rows, settings):
         kept.settings, kept.candidates = settings, real(rows, settings)
@@ -51,7 +51,7 @@ def runs(monkeypatch):
         kept.outputs.setdefault(run, run())
         return Turn(1.0, 1000, 0)
 
-    monkeypatch.setattr(timing, "_candidates", candidates)
+    monkeypatch.setattr(timing, "_build_timed", candidates)
     monkeypatch.setattr(timing, "_turn", turn)
     monkeypatch.setattr(timing, "_limits", lambda row, settings: Limits(100.0, 10.0))
     return kept
@@ -159,7 +159,7 @@ def test_noise_and_page_faults_are_told():
 def test_a_real_measurement_fills_every_field():
     threads = torch.get_num_threads()
     row = layer(4, 6, 4, 9, stride=2, bias=True, batch_size=2)
-    [found] = measured([row], Settings(threads=1, min_run_time=0.002))
+    [found] = time_rows([row], Settings(threads=1, min_run_time=0.002))
     times = [found.extra.as_is, *found.extra.steps.values(), found.extra.rewritten]
     assert [*found.extra.steps] == ["depthwise", "pointwise"]
     assert all(time.time_us > 0 and time.time_iqr_us >= 0 for time in times)
@@ -170,11 +170,11 @@ def test_a_real_measurement_fills_every_field():
 
 
 def test_forward_and_backward_are_run_together():
-    [found] = measured([layer(4, 6, 3, 9)], Settings(backward=True, min_run_time=0.002))
+    [found] = time_rows([layer(4, 6, 3, 9)], Settings(backward=True, min_run_time=0.002))
     assert found.extra.environment.backward
     module = nn.Conv1d(2, 3, 1)
     features = torch.ones(1, 2, 5, requires_grad=True)
-    candidate = timing.Candidate(module, module, features)
+    candidate = timing.Timed(module, module, features)
     gradients = timing._run(candidate, Settings(backward=True))()
     wanted = [features, *module.parameters()]
     assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in wanted]
@@ -183,7 +183,7 @@ def test_forward_and_backward_are_run_together():
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_a_run_finds_the_memory_of_the_one_before():
     """A map of 12.8 MB has 3,136 pages, which malloc would give back to the system as it comes."""
-    [found] = measured([TEXTBOOK], Settings(threads=1, min_run_time=0.05))
+    [found] = time_rows([TEXTBOOK], Settings(threads=1, min_run_time=0.05))
     assert found.extra.as_is.page_faults < 10
     assert found.extra.rewritten.page_faults < 10
 
@@ -194,7 +194,7 @@ def test_threads_that_wait_for_each_other_are_disturbed_by_who_takes_the_cpu(
     threads, disturbed, monkeypatch
 ):
     usage = iter([(100, 7), (130, 8)])
-    monkeypatch.setattr(timing, "_usage", lambda: next(usage))
+    monkeypatch.setattr(timing, "_resource_usage", lambda: next(usage))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     turn = timing._turn(lambda: None, Settings(), 1e-9)
     assert (turn.faults, turn.disturbed) == (30, disturbed)
@@ -254,7 +254,7 @@ def test_all_turns_are_as_long_as_the_slowest_run():
 def test_several_blocks_share_the_layer_as_it_is_and_have_no_steps(runs):
     blocks = [Block.parse(name) for name in ("separable", "separable:2", "grouped:2")]
     rows = [layer(4, 6, 3, 8, block=block) for block in blocks]
-    found = measured(rows, Settings())
+    found = time_rows(rows, Settings())
     assert [*runs.candidates] == ["as it is", "separable", "separable:2", "grouped:2"]
     assert [row.block for row in found] == blocks
     assert not any(row.extra.steps for row in found)
@@ -263,7 +263,7 @@ def test_several_blocks_share_the_layer_as_it_is_and_have_no_steps(runs):
 
 def test_modules_are_real_and_ready(runs):
     block = Block("separable", (2,))
-    measured([layer(4, 6, (3, 5), (8, 7), block=block, stride=2, bias=True, batch_size=3)],
+    time_rows([layer(4, 6, (3, 5), (8, 7), block=block, stride=2, bias=True, batch_size=3)],
              Settings())  # fmt: skip
     outputs = [tuple(output.shape) for output in runs.outputs.values()]
     inputs = [tuple(candidate.features.shape) for candidate in runs.candidates.values()]
@@ -282,14 +282,14 @@ def test_modules_are_real_and_ready(runs):
 @pytest.mark.parametrize("threads", [1, 3, None])
 def test_threads_reach_torch_which_else_uses_its_own_number(runs, threads):
     before = torch.get_num_threads()
-    [found] = measured([SMALL], Settings(threads=threads))
+    [found] = time_rows([SMALL], Settings(threads=threads))
     assert runs.threads == found.extra.environment.threads == (threads or before)
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_dtype_reaches_torch(runs, dtype):
-    measured([SMALL], Settings(dtype=dtype))
+    time_rows([SMALL], Settings(dtype=dtype))
     assert {tensor.dtype for tensor in tensors(runs)} == {getattr(torch, dtype)}
 
 
@@ -298,7 +298,7 @@ def test_the_dtype_reaches_torch(runs, dtype):
 )
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_memory_format_reaches_torch(runs, dims, layout, channels_last):
-    measured([layer(4, 6, 3, (8,) * dims)], Settings(channels_last=channels_last))
+    time_rows([layer(4, 6, 3, (8,) * dims)], Settings(channels_last=channels_last))
     standard = runs.candidates["as it is"]
     for tensor in (standard.features, *standard.module.parameters()):
         assert tensor.is_contiguous(memory_format=layout) == channels_last
@@ -307,7 +307,7 @@ def test_the_memory_format_reaches_torch(runs, dims, layout, channels_last):
 def test_the_device_reaches_torch(runs, monkeypatch):
     """The meta device stands in for one that this machine may lack."""
     monkeypatch.setitem(timing._DEVICES, "meta", lambda: True)
-    measured([SMALL], Settings(device="meta"))
+    time_rows([SMALL], Settings(device="meta"))
     assert {tensor.device.type for tensor in tensors(runs)} == {"meta"}
 
 
@@ -362,7 +362,7 @@ def test_compile_reaches_torch(runs, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(torch.compiler, "reset", lambda: compiled.append("reset"))
-    measured([SMALL], Settings(compile=True))
+    time_rows([SMALL], Settings(compile=True))
     assert compiled == ["reset", *[{"fullgraph": True, "dynamic": False}] * 4]
     assert not any(isinstance(made.call, nn.Module) for made in runs.candidates.values())
 
@@ -374,7 +374,7 @@ def test_an_interrupt_comes_through_and_leaves_nothing(runs, monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.setattr(timing, "_turn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measured([SMALL], Settings(threads=3))
+        time_rows([SMALL], Settings(threads=3))
     assert not torch.is_inference_mode_enabled()
     assert torch.get_num_threads() == before
 
@@ -426,19 +426,19 @@ def test_a_dtype_that_the_device_does_not_have(monkeypatch):
 
 def test_channels_last_of_a_1d_layer():
     with pytest.raises(DscalcError, match="2-D and 3-D convolutions, got a 1-D one; omit it"):
-        measured([layer(4, 6, 3, (8,))], Settings(channels_last=True))
+        time_rows([layer(4, 6, 3, (8,))], Settings(channels_last=True))
 
 
 @pytest.mark.parametrize("axes", [0, 4])
 def test_a_layer_that_torch_has_no_convolution_for(axes):
     with pytest.raises(DscalcError, match=f"1, 2 or 3 spatial axes, got {axes}"):
-        measured([layer(4, 6, (1,) * axes, (8,) * axes)], Settings())
+        time_rows([layer(4, 6, (1,) * axes, (8,) * axes)], Settings())
 
 
 def test_what_torch_cannot_run(runs, monkeypatch):
     monkeypatch.setattr(timing, "_turn", raising("no kernel\nsee the trace"))
     with pytest.raises(DscalcError) as refused:
-        measured([SMALL], Settings(dtype="bfloat16"))
+        time_rows([SMALL], Settings(dtype="bfloat16"))
     assert str(refused.value) == (
         "torch cannot run 4 -> 6 channels, 3x3 kernel, 8x8 map, padding same on cpu in bfloat16 "
         "(no kernel); "
@@ -451,7 +451,7 @@ def test_what_torch_cannot_compile(runs, monkeypatch):
     refuse = raising("backend='inductor' raised:\nInvalidCxxCompiler: no compiler\n\nhint")
     monkeypatch.setattr(torch, "compile", lambda module, **options: refuse)
     with pytest.raises(DscalcError) as refused:
-        measured([SMALL], Settings(compile=True))
+        time_rows([SMALL], Settings(compile=True))
     assert str(refused.value) == (
         "torch cannot compile 4 -> 6 channels, 3x3 kernel, 8x8 map, padding same on cpu in float32 "
         "(InvalidCxxCompiler: no compiler); measure without compile"
@@ -473,7 +473,7 @@ def test_the_memory_of_a_layer_by_hand():
 def test_a_layer_that_does_not_fit_is_refused_with_the_numbers(runs, monkeypatch):
     monkeypatch.setattr(timing, "_free_bytes", lambda device: 4_000_000)
     with pytest.raises(DscalcError) as refused:
-        measured([DEEP], Settings())
+        time_rows([DEEP], Settings())
     assert str(refused.value) == (
         "512 -> 512 channels, 3x3 kernel, 14x14 map, padding same needs about 38.74 MB to be "
         "measured, but cpu has 4 MB free; use a smaller layer or batch"
@@ -483,12 +483,12 @@ def test_a_layer_that_does_not_fit_is_refused_with_the_numbers(runs, monkeypatch
 
 def test_a_layer_beyond_any_machine_is_refused_before_anything_is_allocated():
     with pytest.raises(DscalcError, match="needs about 72,120,000,000 TB to be measured"):
-        measured([layer(10**9, 10**9, 3, 10**6)], Settings())
+        time_rows([layer(10**9, 10**9, 3, 10**6)], Settings())
 
 
 def test_where_the_system_does_not_tell_torch_is_left_to_refuse(runs, monkeypatch):
     monkeypatch.setattr(timing, "_free_bytes", lambda device: None)
-    measured([SMALL], Settings())
+    time_rows([SMALL], Settings())
     assert runs.candidates
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.peers.observer import Observer
+from dscalc.peers.observer import CallObserver
 from dscalc.pytorch.operators import LEAVES, NO_MACS, has_no_macs
 from dscalc.pytorch.trace import copied_to, trace, trace_either
 
@@ -254,6 +254,7 @@ SHOWN = pytest.mark.skipif(
         (torch.mm, [SQUARE.cfloat()] * 2, "aten::mm on complex numbers"),
         (conv(dtype=torch.cfloat), [IMAGE.cfloat()], "aten::conv2d on complex numbers"),
         (lambda x: torch.sparse.mm(x.to_sparse(), x), [SQUARE], "aten::_sparse_addmm"),
+        (lambda x: torch.mm(x.to_sparse(), x), [SQUARE], "aten::mm on sparse tensors"),
         pytest.param(nested, [SQUARE], "cond", marks=SHOWN),
     ],
 )
@@ -341,8 +342,8 @@ def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
     block = nn.Sequential()
     block.add_module("depthwise", nn.Conv2d(3, 3, 3, padding=1, groups=3, device="meta"))
     block.add_module("pointwise", nn.Conv2d(3, 4, 1, device="meta"))
-    found = trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block}, observe=Observer)
-    plain = trace(twin, (IMAGE,), {}, observe=Observer)
+    found = trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block}, observe=CallObserver)
+    plain = trace(twin, (IMAGE,), {}, observe=CallObserver)
     ran = found.blocks["0"]
     assert [(op.path, op.kind, op.step, op.macs) for op in ran.operators] == [
         ("0", "conv", "depthwise", 64 * 27),
@@ -502,3 +503,12 @@ def test_counter_that_fails_is_left_out(monkeypatch):
     monkeypatch.setitem(flop_registry, torch.ops.aten.convolution, lambda: 0)
     found = seen(conv(), IMAGE)
     assert (found.macs, found.torch_macs) == (MACS_3_4, None)
+
+
+def test_an_odd_number_of_flops_is_no_count_of_macs(monkeypatch):
+    right = flop_registry[torch.ops.aten.convolution]
+    odd = lambda *a, **k: right(*a, **k) + 1  # noqa: E731
+    odd._get_raw = True
+    monkeypatch.setitem(flop_registry, torch.ops.aten.convolution, odd)
+    found = seen(conv(), IMAGE)
+    assert found.torch_macs > found.macs == MACS_3_4

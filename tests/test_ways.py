@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dscalc
 from dscalc import Block, Conv, DscalcError, compare
-from dscalc.core.cost import total
+from dscalc.core.cost import sum_costs
 from dscalc.core.describe import beyond_one_position
 from dscalc.core.row import layer_row
 from dscalc.core.transposed import TransposedConv
@@ -24,7 +24,7 @@ from dscalc.inputs.network_file import load_network
 
 
 def cost_of(conv, block):
-    return total(step.cost for step in Block.parse(block).steps(conv))
+    return sum_costs(step.cost for step in Block.parse(block).steps(conv))
 
 
 # Figures of the papers.

@@ -5,10 +5,10 @@ from dscalc.core import fields as vocabularies
 from dscalc.report.outcomes import FIELDS as CHECK
 
 VOCABULARIES = {
-    "compare": vocabularies.of_layers,
-    "blocks": vocabularies.of_blocks,
-    "network": vocabularies.of_networks,
-    "model": vocabularies.of_models,
+    "compare": vocabularies.layer_fields,
+    "blocks": vocabularies.block_fields,
+    "network": vocabularies.network_fields,
+    "model": vocabularies.model_fields,
     "bench": BENCH,
     "check": lambda block, unit: CHECK,
 }

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from dscalc.core.row import Row
 
-Kind = Literal["added", "removed", "dearer", "cheaper", "renamed", "same"]
+ChangeKind = Literal["added", "removed", "dearer", "cheaper", "renamed", "same"]
 Noun = Literal["macs", "params"]
 NOUNS: tuple[Noun, ...] = ("macs", "params")
 
@@ -17,7 +17,7 @@ class Change(NamedTuple):
     dearer and cheaper are of the MACs as it is, and where these are the same, of the params.
     """
 
-    kind: Kind
+    kind: ChangeKind
     before: Row | None
     after: Row | None
 
@@ -35,11 +35,11 @@ class Change(NamedTuple):
 
     def difference(self, noun: Noun) -> int | None:
         """After - before; None where one of them is not known."""
-        before, after = count(self.before, noun), count(self.after, noun)
+        before, after = count_of(self.before, noun), count_of(self.after, noun)
         return None if before is None or after is None else after - before
 
 
-def count(row: Row | None, noun: Noun) -> int | None:
+def count_of(row: Row | None, noun: Noun) -> int | None:
     """MACs or params of a row as it is: 0 where there is none, None where they are not known."""
     if row is None:
         return 0
@@ -57,7 +57,11 @@ def changes(before: Sequence[Row], after: Sequence[Row]) -> list[Change]:
     sizes of the next.
     """
     named = sorted(str(row.name) for row in before) == sorted(str(row.name) for row in after)
-    keys = (_all, _name_and_kind, _name) if named else (_all, _looks, _name_and_kind, _name)
+    keys = (
+        (_all_keys, _name_and_kind_key, _name_key)
+        if named
+        else (_all_keys, _look_key, _name_and_kind_key, _name_key)
+    )
     pairs: dict[int, int] = {}  # places in after -> before
     left = dict(enumerate(before))
     for key in keys:
@@ -83,19 +87,19 @@ def _change(before: Row, after: Row) -> Change:
     return found._replace(kind="renamed") if found.renamed else found
 
 
-def _all(row: Row) -> Hashable:
-    return row.name, _looks(row)
+def _all_keys(row: Row) -> Hashable:
+    return row.name, _look_key(row)
 
 
-def _name_and_kind(row: Row) -> Hashable:
+def _name_and_kind_key(row: Row) -> Hashable:
     return row.name, row.kind
 
 
-def _name(row: Row) -> Hashable:
+def _name_key(row: Row) -> Hashable:
     return row.name
 
 
-def _looks(row: Row) -> Hashable:
+def _look_key(row: Row) -> Hashable:
     layer = row.layer
     sizes = (
         *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.input_size),

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
 from dscalc.core.blocks import Block, Step
-from dscalc.core.cost import Cost
-from dscalc.core.cost import total as summed
+from dscalc.core.cost import Cost, sum_costs
 from dscalc.core.fields import UNITS, Unit, count_names, proof_name
-from dscalc.core.row import Crosscheck, Row, Shape, Side, with_shares
+from dscalc.core.row import Crosscheck, Row, Side, Sizes, with_shares
 from dscalc.core.row import total as together
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.report import SCHEMA, Report
-from dscalc.show import printable
+from dscalc.show import first_line, printable
 
-_MOST = 10**300  # so that no ratio of two counts is too large for a float
+_LARGEST_COUNT = 10**300  # so that no ratio of two counts is too large for a float
 
 
 class Baseline(NamedTuple):
@@ -76,7 +75,7 @@ def read_baseline(
         report = _report(content)
         if report is None and other:
             return _baseline(file, _as_a_network(file, other))
-        return Baseline(name, *_checked(report, command, block))
+        return Baseline(name, *_rows_and_total(report, command, block))
     except DscalcError as error:
         ours = report.get("command") == command if report else b'"schema"' in content[:200]
         reason = printable(str(error))
@@ -92,7 +91,7 @@ def _as_a_network(file: str, other: Callable[[str], Report]) -> Report:
     try:
         return other(file)
     except FileError as error:
-        first = str(error).partition("\n")[0].removeprefix(f"{printable(file)}:")
+        first = first_line(error).removeprefix(f"{printable(file)}:")
         raise DscalcError(f"is neither a JSON report nor a list of layers (line {first})") from None
 
 
@@ -128,7 +127,9 @@ def _report(content: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and "schema" in value else None
 
 
-def _checked(report: dict[str, Any] | None, command: str, block: Block) -> tuple[list[Row], Row]:
+def _rows_and_total(
+    report: dict[str, Any] | None, command: str, block: Block
+) -> tuple[list[Row], Row]:
     """The rows and the total of a report.
 
     Raises:
@@ -154,7 +155,7 @@ def _checked(report: dict[str, Any] | None, command: str, block: Block) -> tuple
         _Written(row, f"row {number}", command, block, unit).row()
         for number, row in enumerate(rows, 1)
     ]
-    found = summed(row.as_is.cost for row in read)
+    found = sum_costs(row.as_is.cost for row in read)
     macs = found.macs if total.unknown else total.as_is.cost.macs  # then none to compare with
     params = total.as_is.cost.params
     if (found.macs, found.params) != (macs, params):
@@ -187,7 +188,7 @@ class _Written:
         return Row(
             self._word("name"),
             self._word("kind"),
-            Shape(*map(self._size, Shape._fields)),
+            Sizes(*map(self._size, Sizes._fields)),
             self._side("", ()),
             self._side(self._block.name, self._block.step_names),
             self._word("kept"),
@@ -219,7 +220,7 @@ class _Written:
         value = self._values.get(name)
         if value is None:
             return None
-        if type(value) is not int or not 0 <= value < _MOST or value % scale:
+        if type(value) is not int or not 0 <= value < _LARGEST_COUNT or value % scale:
             raise self._wrong(name)
         return value // scale
 

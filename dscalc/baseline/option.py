@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from dscalc.commands.options import asked_again, output_option
+from dscalc.commands.options import is_about_output, output_option, written_again
 from dscalc.commands.question import Question
 from dscalc.core.fields import Field
 from dscalc.core.row import Row
@@ -53,7 +53,7 @@ class Since(Question):
         self._unit = output.unit
         self._earlier: Baseline = read_baseline(
             str(self.baseline), asked.command, asked.block,
-            question=asked_again(asked.ctx), other=asked.other,
+            question=written_again(asked.ctx, is_about_output), other=asked.other,
         )  # fmt: skip
 
     def find(self, name: str, find: Callable[[str], Field]) -> Field:

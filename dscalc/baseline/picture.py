@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dscalc.baseline.changes import count
+from dscalc.baseline.changes import count_of
 from dscalc.baseline.view import Compared
 from dscalc.report.drawing import bars, plain_style, save
 
@@ -10,7 +10,11 @@ from dscalc.report.drawing import bars, plain_style, save
 def draw(report: Compared, path: Path, kind: str) -> None:
     """MACs of the layers that changed, before beside now; ``kind`` is png, svg or pdf."""
     changed = [
-        (change.row.name or "", count(change.before, "macs") or 0, count(change.after, "macs") or 0)
+        (
+            change.row.name or "",
+            count_of(change.before, "macs") or 0,
+            count_of(change.after, "macs") or 0,
+        )
         for change in report.changes
         if change.difference("macs")
     ]

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from dscalc.baseline.changes import NOUNS, Change, Noun, count
+from dscalc.baseline.changes import NOUNS, Change, Noun, count_of
 from dscalc.baseline.earlier import Baseline
 from dscalc.core.fields import (
     UNITS,
@@ -25,11 +25,11 @@ from dscalc.core.fields import (
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.report.report import Report
-from dscalc.report.sentences import CONVENTION, MARKS, crosschecked, percent, percent_in_column
+from dscalc.report.sentences import MARKS, UNIT_SENTENCE, crosschecked, percent, percent_in_column
 from dscalc.report.sheet import Column, Sheet
 from dscalc.show import plural, times
 
-_MOST = 20  # changes; machine formats have all
+_MOST_CHANGES = 20  # changes; machine formats have all
 
 
 @dataclass(eq=False, repr=False)
@@ -94,15 +94,19 @@ def change_fields(unit: Unit) -> Fields:
                 lambda change: change.before and change.before.name,
             )
         ),
-        *(_counted(noun, unit) for noun in NOUNS),
+        *(_count_group(noun, unit) for noun in NOUNS),
     )  # fmt: skip
 
 
-def _counted(noun: Noun, unit: Unit) -> Group:
+def _count_group(noun: Noun, unit: Unit) -> Group:
     name, (label, scale) = (unit, UNITS[unit]) if noun == "macs" else (noun, (noun, 1))
 
     def read(change: Change) -> tuple[int | None, ...]:
-        numbers = count(change.after, noun), count(change.before, noun), change.difference(noun)
+        numbers = (
+            count_of(change.after, noun),
+            count_of(change.before, noun),
+            change.difference(noun),
+        )
         return tuple(None if number is None else number * scale for number in numbers)
 
     return group(
@@ -143,12 +147,12 @@ def _changed(report: Compared) -> Sheet:
     costly = sorted(filter(_has_cost, found), key=_dearest_first)
     notes = [
         *_of_other_inputs(list(report.rows), baseline.rows),
-        *_more(costly[_MOST:], label, scale),
+        *_more(costly[_MOST_CHANGES:], label, scale),
         *_without_cost([change for change in found if not _has_cost(change)], label),
         *_same([change for change in report.changes if change.kind == "same"], label, scale),
         *(note for note in report.notes if whole.unknown),
         *crosschecked([whole] if whole.as_is.cost.macs else []),
-        CONVENTION[report.unit],
+        UNIT_SENTENCE[report.unit],
     ]
 
     def mark(change: Change) -> str:
@@ -158,23 +162,27 @@ def _changed(report: Compared) -> Sheet:
         return percent_in_column(_growth(change, "macs"), signed=True)
 
     columns = [
-        Column("layer", lambda change: "total" if change is total else _name(change), role="name"),
+        Column(
+            "layer", lambda change: "total" if change is total else _name_cell(change), role="name"
+        ),
         Column("change", lambda change: "" if change is total else change.kind, rank=4),
-        Column(f"{label} before", lambda change: _count(change.before, "macs", scale), rank=3),
-        Column(label, lambda change: _count(change.after, "macs", scale) + mark(change)),
+        Column(f"{label} before", lambda change: _count_cell(change.before, "macs", scale), rank=3),
+        Column(label, lambda change: _count_cell(change.after, "macs", scale) + mark(change)),
         Column(f"{label} +/-", lambda change: _difference(change, "macs", scale)),
         Column("%", growth, rank=6),
-        Column("params before", lambda change: _count(change.before, "params"), rank=1),
-        Column("params", lambda change: _count(change.after, "params"), rank=2),
+        Column("params before", lambda change: _count_cell(change.before, "params"), rank=1),
+        Column("params", lambda change: _count_cell(change.after, "params"), rank=2),
         Column("params +/-", lambda change: _difference(change, "params"), rank=5),
     ]
     title = f"{_verdict(total, label)}: {report.title} against {baseline.name}"
     paths = report.command == "model"
-    return Sheet.of(title, columns, costly[:_MOST], notes, total, paths=paths, result_first=True)
+    return Sheet.of(
+        title, columns, costly[:_MOST_CHANGES], notes, total, paths=paths, result_first=True
+    )
 
 
-def _count(row: Row | None, noun: Noun, scale: int = 1) -> str:
-    number = count(row, noun)
+def _count_cell(row: Row | None, noun: Noun, scale: int = 1) -> str:
+    number = count_of(row, noun)
     if number is None:
         return "not known"
     return f"{number * scale:,}" if row else ""
@@ -182,7 +190,7 @@ def _count(row: Row | None, noun: Noun, scale: int = 1) -> str:
 
 def _difference(change: Change, noun: Noun, scale: int = 1) -> str:
     difference = change.difference(noun)
-    return "" if difference is None else _signed(difference * scale)
+    return "" if difference is None else _signed_count(difference * scale)
 
 
 def _of_other_inputs(now: Sequence[Row], before: Sequence[Row]) -> Iterator[str]:
@@ -216,12 +224,12 @@ def _compared(total: Change, noun: Noun, label: str) -> str:
 
 def _growth(change: Change, noun: Noun) -> Fraction | None:
     """The difference as a share of before."""
-    before, difference = count(change.before, noun), change.difference(noun)
+    before, difference = count_of(change.before, noun), change.difference(noun)
     return Fraction(difference, before) if before and difference is not None else None
 
 
 def _has_cost(change: Change) -> bool:
-    return any(count(row, noun) for row in (change.before, change.after) for noun in NOUNS)
+    return any(count_of(row, noun) for row in (change.before, change.after) for noun in NOUNS)
 
 
 def _dearest_first(change: Change) -> tuple[int, int, int]:
@@ -231,12 +239,12 @@ def _dearest_first(change: Change) -> tuple[int, int, int]:
     return -1 if sign > 0 else 1 if not sign else 0, -abs(macs), -abs(params)
 
 
-def _name(change: Change) -> str:
+def _name_cell(change: Change) -> str:
     name = change.row.name or ""
     return f"{change.before.name} -> {name}" if change.renamed and change.before else name
 
 
-def _signed(number: int) -> str:
+def _signed_count(number: int) -> str:
     return f"{number:+,}" if number else "0"
 
 
@@ -248,7 +256,7 @@ def _more(left_out: Sequence[Change], label: str, scale: int) -> Iterator[str]:
         noun = plural("change", len(left_out))
         yield (
             f"{len(left_out):,} more {noun}, which -f csv lists: {_kinds(left_out)}; "
-            f"{_signed(macs)} {label}, {_signed(params)} params"
+            f"{_signed_count(macs)} {label}, {_signed_count(params)} params"
         )
 
 
@@ -265,7 +273,7 @@ def _kinds(found: Sequence[Change]) -> str:
 
 def _same(same: Sequence[Change], label: str, scale: int) -> Iterator[str]:
     if same:
-        macs = sum(count(change.after, "macs") or 0 for change in same) * scale
-        params = sum(count(change.after, "params") or 0 for change in same)
+        macs = sum(count_of(change.after, "macs") or 0 for change in same) * scale
+        params = sum(count_of(change.after, "params") or 0 for change in same)
         noun = plural("row", len(same))
         yield f"{len(same):,} {noun} stayed the same: {macs:,} {label}, {params:,} params"

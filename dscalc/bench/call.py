@@ -107,7 +107,7 @@ def _measured(
                     rows = [layer_row(conv, block) for block in blocks]
                 else:
                     rows = list(existing([conv], blocks, report.left_out))
-                rows = timing.measured(rows, settings) if rows else []
+                rows = timing.time_rows(rows, settings) if rows else []
             except DscalcError as error:
                 if refuse is None:
                     raise

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from dscalc.core.cost import Cost
 from dscalc.core.roofline import least_bytes
 
-Verdict = Literal["faster", "slower", "not decided"]
+SpeedVerdict = Literal["faster", "slower", "not decided"]
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 NOISY = 0.1  # of the median; an interquartile range above it is noise
@@ -104,7 +104,7 @@ class Speedup(NamedTuple):
         return cls(median(ratios), *(sign_interval(ratios) or (None, None)))
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SpeedVerdict:
         """Whether rewritten is faster: decided where all of a narrow interval says so."""
         if self.low is None or self.high is None or self.high > WIDE * self.low:
             return "not decided"

@@ -33,7 +33,7 @@ from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, block_module
-from dscalc.show import amount
+from dscalc.show import amount, first_line
 
 try:
     import resource
@@ -117,8 +117,8 @@ class Settings:
             functional.conv2d(one, one)
         except _FAILURES as error:
             raise DscalcError(
-                f"dtype {self.dtype} is not supported on {self.device} ({_reason(error)}); "
-                "use float32"
+                f"dtype {self.dtype} is not supported on {self.device} "
+                f"({first_line(error) or repr(error)}); use float32"
             ) from error
 
     @property
@@ -128,7 +128,7 @@ class Settings:
         return dtype
 
 
-class Candidate(NamedTuple):
+class Timed(NamedTuple):
     """What is timed: a module, whole and compiled where that is asked for, and its input."""
 
     module: nn.Module
@@ -136,7 +136,7 @@ class Candidate(NamedTuple):
     features: torch.Tensor
 
 
-def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
+def time_rows(rows: Sequence[Row], settings: Settings) -> list[Row]:
     """Time the ways to build a layer: it as it is, and as it is rewritten in each of the rows.
 
     A single row has its steps timed too, each alone. Modules run in eval mode, with initialised
@@ -155,7 +155,7 @@ def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
             ways = {str(row.block): row for row in rows}
             timed = {
                 part: partial(_turn, _run(candidate, settings), settings)
-                for part, candidate in _candidates(rows, settings).items()
+                for part, candidate in _build_timed(rows, settings).items()
             }
             turns = take_turns(alike_long(timed, settings), ways, settings.min_run_time)
             limits = [_limits(row, settings) for row in rows]
@@ -165,8 +165,8 @@ def measured(rows: Sequence[Row], settings: Settings) -> list[Row]:
         if settings.compile:
             what, fix = "compile", "measure without compile"
         raise DscalcError(
-            f"torch cannot {what} {_named(rows)} on {settings.device} in {settings.dtype} "
-            f"({_reason(error)}); {fix}"
+            f"torch cannot {what} {_layer_name(rows)} on {settings.device} in {settings.dtype} "
+            f"({first_line(error) or repr(error)}); {fix}"
         ) from error
     times = {part: Time.of(taken) for part, taken in turns.items()}
     steps = {part: time for part, time in times.items() if part not in (_AS_IS, *ways)}
@@ -242,22 +242,22 @@ def bytes_needed(rows: Sequence[Row], settings: Settings) -> int:
     moved = sum(least_bytes(side.cost, bytes_) for side in sides)
     unrolls = settings.device == "cpu" and settings.dtype != "float32"
     spare = _SPARE * (2 if settings.backward else 1)
-    return moved * (spare + (prod(_conv(rows).kernel_size) if unrolls else 0))
+    return moved * (spare + (prod(_layer(rows).kernel_size) if unrolls else 0))
 
 
-def _conv(rows: Sequence[Row]) -> Conv:
+def _layer(rows: Sequence[Row]) -> Conv:
     """The layer that the rows are ways to build."""
     conv = rows[0].layer
     assert isinstance(conv, Conv)
     return conv
 
 
-def _named(rows: Sequence[Row]) -> str:
-    return rows[0].name or described(_conv(rows), rows[0].block or STANDARD)
+def _layer_name(rows: Sequence[Row]) -> str:
+    return rows[0].name or described(_layer(rows), rows[0].block or STANDARD)
 
 
 def _check(rows: Sequence[Row], settings: Settings) -> None:
-    dims = len(_conv(rows).kernel_size)
+    dims = len(_layer(rows).kernel_size)
     if dims not in CONVOLUTIONS:
         raise DscalcError(f"a measured layer must have 1, 2 or 3 spatial axes, got {dims}")
     if settings.channels_last and dims not in _CHANNELS_LAST:
@@ -267,14 +267,14 @@ def _check(rows: Sequence[Row], settings: Settings) -> None:
     needed, free = bytes_needed(rows, settings), _free_bytes(settings.device)
     if free is not None and needed > free:
         raise DscalcError(
-            f"{_named(rows)} needs about {amount(needed)} to be measured, but "
+            f"{_layer_name(rows)} needs about {amount(needed)} to be measured, but "
             f"{settings.device} has {amount(free)} free; use a smaller layer or batch"
         )
 
 
-def _candidates(rows: Sequence[Row], settings: Settings) -> dict[str, Candidate]:
+def _build_timed(rows: Sequence[Row], settings: Settings) -> dict[str, Timed]:
     """The layer as it is, as each row rewrites it, and each step of a single row."""
-    row, conv = rows[0], _conv(rows)
+    row, conv = rows[0], _layer(rows)
     dims = len(conv.kernel_size)
     layout = _CHANNELS_LAST[dims] if settings.channels_last else torch.contiguous_format
     features = _features(conv, settings, layout)
@@ -294,7 +294,7 @@ def _candidates(rows: Sequence[Row], settings: Settings) -> dict[str, Candidate]
         call: Callable[[torch.Tensor], torch.Tensor] = module
         if settings.compile:  # shapes are constants, and nothing falls back to eager mode
             call = torch.compile(module, fullgraph=True, dynamic=False)
-        candidates[part] = Candidate(module, call, inputs)
+        candidates[part] = Timed(module, call, inputs)
     return candidates
 
 
@@ -320,7 +320,7 @@ def _ready(module: nn.Module, settings: Settings, layout: torch.memory_format) -
     return module
 
 
-def _run(candidate: Candidate, settings: Settings) -> Callable[[], object]:
+def _run(candidate: Timed, settings: Settings) -> Callable[[], object]:
     """One run: forward, or forward and backward."""
     module, call, features = candidate
     if not settings.backward:
@@ -333,9 +333,9 @@ def _run(candidate: Candidate, settings: Settings) -> Callable[[], object]:
 def _turn(run: Callable[[], object], settings: Settings, aim: float) -> Turn:
     """Run it for so many seconds, after once that brings what it reads back into the caches."""
     run()
-    faults, switches = _usage()
+    faults, switches = _resource_usage()
     seconds, runs = _TIMERS[settings.device](run, aim)
-    more_faults, more_switches = _usage()
+    more_faults, more_switches = _resource_usage()
     if settings.device != "cpu" or resource is None:
         return Turn(seconds, runs)
     several = torch.get_num_threads() > 1
@@ -393,7 +393,7 @@ def _doubled(seconds: Callable[[int], float], aim: float) -> tuple[float, int]:
 _TIMERS = {"cpu": _on_the_cpu, "cuda": _on_cuda, "mps": _on_mps}
 
 
-def _usage() -> tuple[int, int]:
+def _resource_usage() -> tuple[int, int]:
     """Minor page faults so far, and how often another process took the CPU from this one."""
     if resource is None:
         return 0, 0
@@ -492,9 +492,3 @@ def _told(file: Path, name: str) -> str:
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
-
-
-def _reason(error: Exception) -> str:
-    """The first line that says something: before it, torch may name the compiler that raised."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.endswith("raised:")), repr(error))

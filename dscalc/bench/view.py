@@ -18,7 +18,7 @@ from dscalc.report.sentences import factor, short
 from dscalc.report.sheet import Column, Counts, Sheet, name, varying
 from dscalc.show import amount, plural
 
-_NEAR = 2  # times the least time: near enough to be held back by that limit
+_NEAR_A_LIMIT = 2  # times the least time: near enough to be held back by that limit
 
 
 def measurement(row: Row) -> Measurement:
@@ -167,7 +167,7 @@ def _one_layer(report: Report, row: Row) -> Sheet:
         Column("least bytes", lambda each: f"{least_bytes(each[0].cost, element):,}", rank=2),
         Column("FLOP/byte", lambda each: f"{float(intensity(each[0].cost, element)):,.1f}", rank=1),
     ]
-    notes = [*measured(row), *_measured_on(row)]
+    notes = [*measurement_sentences(row), *_measured_on(row)]
     notes.append(
         "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each"
     )
@@ -241,7 +241,7 @@ def _measured_on(row: Row) -> list[str]:
     ]
 
 
-def measured(row: Row) -> Iterator[str]:
+def measurement_sentences(row: Row) -> Iterator[str]:
     """What a measurement says, such as "8.84x fewer MACs, 6.8x faster (6.7 to 6.9)".
 
     Then how that fits what the machine can do, and what should make one doubt it.
@@ -308,7 +308,7 @@ def _limited(row: Row, times: Measurement) -> str:
         return ""
     by_memory = times.limits.is_memory(2 * costs[1].macs, after)
     what = "memory" if by_memory else "arithmetic"
-    fits = "consistent with" if taken <= _NEAR * least else "not explained by"
+    fits = "consistent with" if taken <= _NEAR_A_LIMIT * least else "not explained by"
     return (
         f"{fits} a limit set by {what}: {row.block} moves {amount(after)} instead of "
         f"{amount(before)} and does {flops[1]} FLOP per byte instead of {flops[0]}; at the "

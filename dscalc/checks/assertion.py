@@ -10,7 +10,7 @@ from dscalc import parse
 from dscalc.core.fields import Field
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.show import shown
+from dscalc.show import quoted
 
 Numbers = Mapping[str, Row | str]  # what a condition may name: a row that has it, or why none has
 
@@ -65,13 +65,13 @@ class Assertion(NamedTuple):
         if not match:
             raise DscalcError(
                 f"{what} must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
-                f"with < <= == != >= or >, got {shown(text)}"
+                f"with < <= == != >= or >, got {quoted(text)}"
             )
         name, symbol, right = match.groups()
         field = find(name)
         if not field.is_number:
-            raise DscalcError(f"cannot check {shown(text)}: {name} is not a number")
-        side = f"the right side of {shown(text)}"
+            raise DscalcError(f"cannot check {quoted(text)}: {name} is not a number")
+        side = f"the right side of {quoted(text)}"
         named, factor = next((number for number in numbers if number in right), ""), right
         if named:
             times = re.fullmatch(rf"(?:(.*)\*)?\s*{re.escape(named)}\s*", right, re.DOTALL)
@@ -99,12 +99,12 @@ class Assertion(NamedTuple):
             DscalcError: it names a row that is not there, or has no value of the field.
         """
         if not self.relative_to:
-            return _whole(self.number)
+            return _as_int_if_whole(self.number)
         named = numbers[self.relative_to]
         if isinstance(named, str):
             raise DscalcError(f"cannot check {self.text!r}: {named}")
         where = f" in the {self.relative_to}"
-        return _whole(self.number * Fraction(self._value(named, where)))
+        return _as_int_if_whole(self.number * Fraction(self._value(named, where)))
 
     def _value(self, row: Row, where: str = "") -> int | float | Fraction:
         value: int | float | Fraction | None = self.field.read(row)
@@ -125,7 +125,7 @@ class Assertion(NamedTuple):
             DscalcError: it names another row.
         """
         if self.relative_to:
-            raise DscalcError(f"{option} cannot use {self.relative_to}, got {shown(self.text)}")
+            raise DscalcError(f"{option} cannot use {self.relative_to}, got {quoted(self.text)}")
         return self
 
     def distance(self, row: Row) -> Fraction | None:
@@ -136,5 +136,5 @@ class Assertion(NamedTuple):
         return abs(Fraction(value) - self.number) / (abs(self.number) or 1)
 
 
-def _whole(number: Fraction) -> int | Fraction:
+def _as_int_if_whole(number: Fraction) -> int | Fraction:
     return number.numerator if number.denominator == 1 else number

@@ -106,7 +106,7 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
         if key not in _KEYS:
             yield unknown("key", key, _KEYS)
         elif key in ("assert", "assert-each"):
-            if not all(isinstance(text, str) for text in _listed(value)):
+            if not all(isinstance(text, str) for text in _as_list(value)):
                 yield f"{key} must be a string or a list of strings, got {value!r}"
         elif not isinstance(value, str):
             yield f"{key} must be a string, got {value!r}"
@@ -114,15 +114,15 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
         yield 'run is missing; add a command line such as "network mobilenet_v1"'
     elif isinstance(table["run"], str):
         yield from _problems_of_run(table["run"])
-    if not _listed(table.get("assert", [])) and not _listed(table.get("assert-each", [])):
+    if not _as_list(table.get("assert", [])) and not _as_list(table.get("assert-each", [])):
         yield 'assert is missing; add an assertion such as "macs <= 600M"'
 
 
 def _problems_of_run(text: str) -> Iterator[str]:
     try:
-        run = _split(text)
+        run = _split_words(text)
     except ValueError as error:
-        yield f"run {show.shown(text)} is not a command line: {str(error).lower()}"
+        yield f"run {show.quoted(text)} is not a command line: {str(error).lower()}"
         return
     if not run:
         yield 'run is empty; give a command line such as "network mobilenet_v1"'
@@ -136,9 +136,9 @@ def _problems_of_run(text: str) -> Iterator[str]:
 
 
 def _budget(table: Mapping[str, Any]) -> Budget:
-    run, assertions = _split(table["run"]), []
+    run, assertions = _split_words(table["run"]), []
     for key in ("assert", "assert-each"):
-        for text in _listed(table.get(key, [])):
+        for text in _as_list(table.get(key, [])):
             run += [f"--{key}", text]
             assertions.append(show.printable(text))
     if "baseline" in table:
@@ -147,11 +147,11 @@ def _budget(table: Mapping[str, Any]) -> Budget:
     return Budget(name, run, assertions)
 
 
-def _split(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     """The words of a command line; that it is one of dscalc goes without saying."""
     said = shlex.split(text)
     return said[1:] if said[:1] == ["dscalc"] else said
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

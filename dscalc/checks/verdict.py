@@ -105,7 +105,7 @@ class Verdict:
         self._checks = {
             a: Check(a.text, True, None, "", 0, 0, a.limit(numbers)) for a in assertions
         }
-        self._deciding: dict[Assertion, Callable[[], str]] = {}  # names are slow to make
+        self._deciding: dict[Assertion, Callable[[], str]] = {}  # names are made on demand
         self._held: list[str] | None = None
         self._failed: Counter[str] = Counter()
 

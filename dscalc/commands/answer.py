@@ -41,7 +41,7 @@ class Answer:
     def write(self) -> int:
         """Write it, and return the exit code."""
         asked, report = self._asked, self._report
-        _refuse_many(report, asked)
+        _refuse_too_many_rows(report, asked)
         if asked.streamed and not report.adds_up:
             self._write(replace(report, rows=self._rows()))
             for note in report.left_out_notes:
@@ -215,7 +215,7 @@ class Answer:
                 rows = [report.total] if total_alone and report.total else report.rows
                 write_pieces(text.bare(rows, asked.get), asked.output)
             else:
-                write(report, asked.output)
+                write(report, asked.output, asked.ctx)
         self._verdict.worse(report.exit_code)
 
 
@@ -224,7 +224,7 @@ def _holder(asked: Asked) -> str:
     return "--plot" if asked.output.plot else asked.output.format
 
 
-def _refuse_many(report: Report, asked: Asked) -> None:
+def _refuse_too_many_rows(report: Report, asked: Asked) -> None:
     """Refuse more rows than can be held, where all of them are held at once."""
     if asked.selection and asked.selection.holds_all:
         what, instead = "--sort", "add --top N"

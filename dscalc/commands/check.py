@@ -14,7 +14,7 @@ from dscalc.commands.options import ReportOptions, Run
 from dscalc.commands.writing import write
 from dscalc.core.blocks import STANDARD
 from dscalc.errors import DscalcError
-from dscalc.report.outcomes import FIELDS, Outcome, Outcomes, titled
+from dscalc.report.outcomes import FIELDS, Outcome, Outcomes, outcomes_title
 from dscalc.show import printable
 
 EXAMPLES = """
@@ -54,7 +54,7 @@ def check(
     worst, outcomes = 0, list[Outcome]()
     with chdir(found.resolve().parent):
         for budget in budgets:
-            code, rows = _checked(budget, ctx.obj, verbose=output.verbose)
+            code, rows = _check_budget(budget, ctx.obj, verbose=output.verbose)
             if code == 130:
                 return code
             worst = max(worst, code)
@@ -66,11 +66,13 @@ def check(
     )
     for line in said:
         sys.stderr.write(f"{printable(line)}\n")
-    write(Outcomes("check", STANDARD, FIELDS, outcomes, title=titled(outcomes)), output)
+    write(
+        Outcomes("check", STANDARD, FIELDS, outcomes, title=outcomes_title(outcomes)), output, ctx
+    )
     return worst
 
 
-def _checked(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outcome]]:
+def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outcome]]:
     """The exit code of a budget, and what became of each of its assertions."""
     more = ["-v"] if verbose else []
     loud = sys.stderr if verbose else StringIO()

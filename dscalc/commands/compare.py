@@ -26,7 +26,7 @@ EXAMPLES = """
   dscalc 64 8:1024:8 3 56 --where 'separable_macs <= 50M' --sort out_channels
   dscalc 512 512 3 14 --assert 'separable_macs <= 60M'
 """
-FIELDS = fields.of_layers
+FIELDS = fields.layer_fields
 
 
 def compare(

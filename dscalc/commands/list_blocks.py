@@ -25,7 +25,7 @@ EXAMPLES = """
   dscalc blocks 64 64 3 28 --only inverted --work
   dscalc blocks 64 64:512:x2 3 28 -o blocks.csv
 """
-FIELDS = fields.of_blocks
+FIELDS = fields.block_fields
 
 
 def blocks(

@@ -32,7 +32,7 @@ EXAMPLES = """
   dscalc model torchvision.models:vgg16 --input 3x224x224 --sort macs --top 5
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
 """
-FIELDS = fields.of_models
+FIELDS = fields.model_fields
 
 _option = partial(typer.Option, rich_help_panel="Model")
 
@@ -145,7 +145,7 @@ def model(
             return _audited(target.audit, asked, **options)
 
     if len(targets) > 1:
-        return Answer(_totals(targets, audited, asked), asked)
+        return Answer(_several_models(targets, audited, asked), asked)
     return Answer(replace(audited(targets[0]), depth=levels), asked)
 
 
@@ -163,7 +163,7 @@ def _audited(audit: Callable[..., Report], asked: Asked, *args: Any, **options: 
     return report
 
 
-def _totals(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> Report:
+def _several_models(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> Report:
     """A row for each model, of its totals; one that has no answer hides no other."""
 
     def rows() -> Iterator[Row]:

@@ -38,7 +38,7 @@ EXAMPLES = """
   cat mynet.jsonl | dscalc network - -f csv
   dscalc network --list
 """
-FIELDS = fields.of_networks
+FIELDS = fields.network_fields
 
 
 def _print_networks(ctx: typer.Context, wanted: bool) -> None:
@@ -120,7 +120,7 @@ def network(
     variants = [
         {**options, **common, "dims": options["dims"] or 2, "input_size": size}
         for options in scale.variants()
-        for size in (_sizes(input_size) if input_size is not None else [None])
+        for size in (_input_sizes(input_size) if input_size is not None else [None])
     ]
     if sources.count("-") > 1:
         raise DscalcError("stdin can be read only once; give - once")
@@ -152,7 +152,7 @@ def _show(sources: list[str], ctx: typer.Context) -> int:
     return 0
 
 
-def _sizes(text: str) -> list[Size]:
+def _input_sizes(text: str) -> list[Size]:
     """The input sizes that are listed; a range is of square maps."""
     sizes: list[Size] = []
     for piece in text.split(","):

@@ -1,9 +1,8 @@
 """The options that commands share, each declared once."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
@@ -25,15 +24,16 @@ class Run(NamedTuple):
     """How a command runs.
 
     Args:
+        typed: its arguments.
         answer: what another command line asks for, for one that runs others.
         write: writes a line for people.
     """
 
+    typed: Sequence[str]
     answer: Callable[[list[str]], Any]
     write: Callable[[str], object]
 
 
-COMMAND_LINE: ContextVar[Sequence[str]] = ContextVar("COMMAND_LINE", default=())
 Format = Literal["table", "json", "jsonl", "csv", "markdown", "svg"]
 _TABLE: Format = "table"
 _FORMATS: dict[str, Format] = {
@@ -43,7 +43,7 @@ _FORMATS: dict[str, Format] = {
 
 layer_option = partial(typer.Option, rich_help_panel="Layer")
 output_option = partial(typer.Option, rich_help_panel="Output")
-_rows = partial(typer.Option, rich_help_panel="Rows")
+_rows_option = partial(typer.Option, rich_help_panel="Rows")
 
 
 def _fields_asked(ctx: typer.Context) -> Fields:
@@ -189,7 +189,7 @@ class BlockOptions:
         """What the layer is rewritten as."""
         if self.as_ == "all" or "," in self.as_:
             raise DscalcError(
-                f"--as takes one block, got {show.shown(self.as_)}; "
+                f"--as takes one block, got {show.quoted(self.as_)}; "
                 "dscalc blocks sets several side by side"
             )
         block = Block.parse(self.as_, "--as", standard="what the layer is compared with")
@@ -264,7 +264,7 @@ class ScaleOptions:
         ):
             if "," in text:
                 raise DscalcError(
-                    f"{name} takes a list only in dscalc network, got {show.shown(text)}; "
+                    f"{name} takes a list only in dscalc network, got {show.quoted(text)}; "
                     "list the channels or sizes instead"
                 )
         [only] = self.variants()
@@ -400,7 +400,7 @@ class OutputOptions(ReportOptions):
     ] = field(default_factory=list)
     where: Annotated[
         list[str],
-        _rows(
+        _rows_option(
             "--where",
             metavar="'FIELD OP NUMBER'",
             help="Show only rows that pass, such as 'separable_macs <= 50M'. Exit with 1 if none "
@@ -410,17 +410,17 @@ class OutputOptions(ReportOptions):
     ] = field(default_factory=list)
     sort: Annotated[
         str | None,
-        _rows(
+        _rows_option(
             "--sort",
             metavar="FIELD",
             help="Sort rows by FIELD, largest first.",
             autocompletion=_number_names,
         ),
     ] = None
-    reverse: Annotated[bool, _rows("--reverse", help="With --sort: smallest first.")] = False
-    top: Annotated[str | None, _rows("--top", metavar="N", help="Show only the first N rows.")] = (
-        None
-    )
+    reverse: Annotated[bool, _rows_option("--reverse", help="With --sort: smallest first.")] = False
+    top: Annotated[
+        str | None, _rows_option("--top", metavar="N", help="Show only the first N rows.")
+    ] = None
     unit: Annotated[Unit, output_option("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = (
         "macs"
     )
@@ -438,54 +438,39 @@ class OutputOptions(ReportOptions):
         super().__post_init__()
 
 
-def command_line() -> str:
-    """What was typed, without how and where the report is written."""
+def written_again(ctx: typer.Context, without: Callable[[Any], bool]) -> str:
+    """The command line as it was typed, without some of its options."""
     import shlex
 
-    said, skipped = ["dscalc"], False
-    for word in COMMAND_LINE.get():
-        if skipped or word in ("-f", "--format", "-o", "--output"):
-            skipped = not skipped
-        elif not word.startswith(("-f", "--format=", "-o", "--output=")):
-            said.append(word)
-    return shlex.join(said)
+    options = {name: one for one in ctx.command.params for name in (*one.opts, *one.secondary_opts)}
+    typed, kept = iter(ctx.obj.typed), ["dscalc"]
+    for word in typed:
+        name, equals, _ = word.partition("=")
+        option = options.get(name) or (None if word[:2] == "--" else options.get(word[:2]))
+        if option is None or option.param_type_name == "argument" or not without(option):
+            kept.append(word)
+        elif not getattr(option, "is_flag", False) and not equals and word in options:
+            next(typed, None)  # its value
+    return shlex.join(kept)
 
 
-def asked_again(ctx: typer.Context) -> str:
-    """The command line that asks the same again, without how the answer is shown and checked."""
-    import shlex
-
-    said = [*ctx.command_path.split()]
-    for parameter, value in _given(ctx):
-        if getattr(parameter, "rich_help_panel", None) not in ("Output", "Rows"):
-            said += _spelled(parameter, value)
-    return shlex.join(said)
+def is_about_output(option: Any) -> bool:
+    """Whether it says how an answer is shown and checked."""
+    return getattr(option, "rich_help_panel", None) in ("Output", "Rows")
 
 
 def options_given(ctx: typer.Context) -> list[str]:
     """The options of a command line that are not as they are by default."""
-    given = [parameter for parameter, _ in _given(ctx)]
-    return [max(one.opts, key=len) for one in given if one.param_type_name == "option"]
+    return [
+        max(one.opts, key=len)
+        for one in ctx.command.params
+        if one.param_type_name == "option"
+        and (value := ctx.params.get(one.name or "")) not in (None, [], ())
+        and value != one.get_default(ctx)
+    ]
 
 
-def _given(ctx: typer.Context) -> Iterator[tuple[Any, Any]]:
-    """The parameters that are not as they are by default, and their values."""
-    for parameter in ctx.command.params:
-        value = ctx.params.get(parameter.name or "")
-        if value not in (None, [], ()) and value != parameter.get_default(ctx):
-            yield parameter, value
-
-
-def _spelled(parameter: Any, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
-    each = [str(part) for part in (value if isinstance(value, list | tuple) else [value])]
-    if parameter.param_type_name == "argument":
-        return each
-    return [word for part in each for word in (max(parameter.opts, key=len), part)]
-
-
-def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command one option for each field of the dataclasses that it takes.
 
     Typer reads the signature of a function, and knows no groups of options.
@@ -516,7 +501,7 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _filled(kind: Any, given: dict[str, Any]) -> Any:
     """A group of options with what is given of it."""
-    options = kind.__new__(kind)  # without __init__, classes are defined in half the time
+    options = kind.__new__(kind)  # they have no __init__, which takes long to define
     vars(options).update({option.name: given.pop(option.name) for option in fields(kind)})
     if hasattr(options, "__post_init__"):
         options.__post_init__()

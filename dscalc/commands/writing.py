@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dscalc.commands.options import OutputOptions, ReportOptions, command_line
+import typer
+
+from dscalc.commands.options import OutputOptions, ReportOptions, written_again
 from dscalc.errors import DscalcError
 from dscalc.report import text
 from dscalc.report.file import replacing, to_stdout
@@ -57,7 +59,7 @@ def drawn(report: Report, file: Path | None) -> Iterator[None]:
             yield
 
 
-def write(report: Report, output: ReportOptions) -> None:
+def write(report: Report, output: ReportOptions, ctx: typer.Context) -> None:
     """Write a report in its format."""
     if sentence := report.bare():
         write_pieces([sentence], output)
@@ -66,7 +68,7 @@ def write(report: Report, output: ReportOptions) -> None:
     elif output.format in ("csv", "jsonl"):
         write_pieces((text.csv if output.format == "csv" else text.jsonl)(report), output)
     else:
-        write_pieces(_sheet_pieces(report.sheet(), output), output)
+        write_pieces(_sheet_pieces(report.sheet(), output, ctx), output)
 
 
 def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
@@ -81,7 +83,7 @@ def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
         stream.writelines(pieces)
 
 
-def _sheet_pieces(shown: "Sheet", output: ReportOptions) -> Iterable[str]:
+def _sheet_pieces(shown: "Sheet", output: ReportOptions, ctx: typer.Context) -> Iterable[str]:
     """A sheet in one of the formats that people read."""
     if output.format == "markdown":
         if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
@@ -93,4 +95,5 @@ def _sheet_pieces(shown: "Sheet", output: ReportOptions) -> Iterable[str]:
 
     if output.format == "table":
         return table.render(shown, None if output.file else sys.stdout)
-    return table.svg(shown, command_line())
+    says_where = ("asked_format", "file")
+    return table.svg(shown, written_again(ctx, lambda option: option.name in says_where))

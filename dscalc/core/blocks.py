@@ -8,7 +8,6 @@ entry in `BLOCKS`.
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from fractions import Fraction
 from math import prod
 from typing import NamedTuple
@@ -191,7 +190,7 @@ def _mix(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...])
     )  # fmt: skip
 
 
-class Number(NamedTuple):
+class BlockNumber(NamedTuple):
     """A number that a block takes after a colon: M of ``separable:M``.
 
     The usual one is taken where none is given, unless it is ``needed``.
@@ -203,7 +202,7 @@ class Number(NamedTuple):
     needed: bool = False
 
 
-class Kind(NamedTuple):
+class BlockKind(NamedTuple):
     """How a block is built: its steps and the numbers it takes.
 
     ``form`` is the closed form of its ratio to an ungrouped convolution, ``limit`` what that tends
@@ -212,31 +211,37 @@ class Kind(NamedTuple):
 
     build: Callable[..., Steps]
     steps: tuple[str, ...]
-    numbers: tuple[Number, ...] = ()
+    numbers: tuple[BlockNumber, ...] = ()
     form: Callable[..., Form] | None = None
     limit: Callable[..., Form] | None = None
 
 
 BLOCKS = {
-    "standard": Kind(standard, ("standard",)),
-    "separable": Kind(
+    "standard": BlockKind(standard, ("standard",)),
+    "separable": BlockKind(
         separable,
         ("depthwise", "pointwise"),
-        (Number("m", 1, "depth multiplier"),),
+        (BlockNumber("m", 1, "depth multiplier"),),
         separable_form,
         separable_limit,
     ),
-    "blueprint": Kind(blueprint, ("pointwise", "depthwise"), (), blueprint_form),
-    "grouped": Kind(grouped, ("conv",), (Number("g", 8, "groups", needed=True),), grouped_form),
-    "spatial": Kind(spatial, _AXES, (), spatial_form),
-    "bottleneck": Kind(
+    "blueprint": BlockKind(blueprint, ("pointwise", "depthwise"), (), blueprint_form),
+    "grouped": BlockKind(
+        grouped, ("conv",), (BlockNumber("g", 8, "groups", needed=True),), grouped_form
+    ),
+    "spatial": BlockKind(spatial, _AXES, (), spatial_form),
+    "bottleneck": BlockKind(
         bottleneck,
         ("reduce", "conv", "expand"),
-        (Number("r", 4, "reduction"), Number("g", 1, "inner groups")),
+        (BlockNumber("r", 4, "reduction"), BlockNumber("g", 1, "inner groups")),
     ),
-    "inverted": Kind(inverted, ("expand", "depthwise", "project"), (Number("t", 6, "expansion"),)),
-    "fused": Kind(fused, ("expand", "project"), (Number("t", 4, "expansion"),)),
-    "convnext": Kind(convnext, ("depthwise", "expand", "project"), (Number("t", 4, "expansion"),)),
+    "inverted": BlockKind(
+        inverted, ("expand", "depthwise", "project"), (BlockNumber("t", 6, "expansion"),)
+    ),
+    "fused": BlockKind(fused, ("expand", "project"), (BlockNumber("t", 4, "expansion"),)),
+    "convnext": BlockKind(
+        convnext, ("depthwise", "expand", "project"), (BlockNumber("t", 4, "expansion"),)
+    ),
 }
 
 DEFAULTS = [  # as they are shown
@@ -286,14 +291,13 @@ class Block(NamedTuple):
         """
         name, *given = text.strip().split(":")
         if name not in BLOCKS:
-            near = get_close_matches(name, BLOCKS, n=1)
             choices = [name for name in BLOCKS if not (standard and name == "standard")]
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
-            raise DscalcError(f"{option}: unknown block {show.shown(name)}; {hint}")
+            hint = show.did_you_mean(name, choices)
+            raise DscalcError(f"{option}: unknown block {show.quoted(name)}; {hint}")
         numbers = BLOCKS[name].numbers
         spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])
         if len(given) > len(numbers):
-            raise DscalcError(f"{option}: write the block as {spelled}, got {show.shown(text)}")
+            raise DscalcError(f"{option}: write the block as {spelled}, got {show.quoted(text)}")
         pairs = zip(given, numbers, strict=False)
         read = [
             parse.whole(value, f"{name} {number.meaning}", such_as=number.usual)
@@ -303,7 +307,7 @@ class Block(NamedTuple):
             if number.needed:
                 raise DscalcError(
                     f"{option}: {name} needs its {number.meaning}, such as {name}:{number.usual}, "
-                    f"got {show.shown(text)}"
+                    f"got {show.quoted(text)}"
                 )
             read.append(number.usual)
         if name == "standard" and standard:
@@ -311,7 +315,7 @@ class Block(NamedTuple):
         return cls(name, tuple(read))
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> BlockKind:
         """How it is built."""
         return BLOCKS[self.name]
 

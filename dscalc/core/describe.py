@@ -52,9 +52,9 @@ def unusual_options(conv: Conv, block: Block) -> list[str]:
     """The options of a layer that are not as usual, but for its padding."""
     words = []
     if max(conv.stride, default=1) > 1:
-        words.append(f"stride {_short(conv.stride)}")
+        words.append(f"stride {_short_size(conv.stride)}")
     if max(conv.dilation, default=1) > 1:
-        words.append(f"dilation {_short(conv.dilation)}")
+        words.append(f"dilation {_short_size(conv.dilation)}")
     if conv.groups > 1:
         words.append(f"{conv.groups} groups")
     words += block.unusual(conv)
@@ -66,8 +66,8 @@ def unusual_options(conv: Conv, block: Block) -> list[str]:
 
 
 def _padding(conv: Conv) -> str:
-    return conv.padding if isinstance(conv.padding, str) else _short(conv.padding)
+    return conv.padding if isinstance(conv.padding, str) else _short_size(conv.padding)
 
 
-def _short(size: tuple[int, ...]) -> str:
+def _short_size(size: tuple[int, ...]) -> str:
     return str(size[0]) if len(set(size)) == 1 else times(size)

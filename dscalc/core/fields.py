@@ -6,7 +6,6 @@ fields, so that a long grid stays quick.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
@@ -18,7 +17,7 @@ from dscalc.core.conv import Conv
 from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.show import shown
+from dscalc.show import did_you_mean, quoted
 
 Unit = Literal["macs", "flops"]
 Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | None
@@ -147,21 +146,21 @@ def find(name: str, vocabulary: Vocabulary, block: Block, unit: Unit = "macs") -
         hint = f"it needs --unit {other}"
     elif needed := [
         one
-        for one in ((STANDARD, SEPARABLE) if vocabulary is of_networks else (SEPARABLE,))
+        for one in ((STANDARD, SEPARABLE) if vocabulary is network_fields else (SEPARABLE,))
         if name in vocabulary(one, unit).names
     ]:
         hint = f"it needs --as {needed[0]}"
     else:
-        near = [other for other in known if name in other][:3] or get_close_matches(name, known, 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {' '.join(known)}"
-    raise DscalcError(f"unknown field {shown(name)}; {hint}")
+        within = [each for each in known if name in each][:3]
+        hint = f"did you mean {' or '.join(within)}?" if within else did_you_mean(name, known)
+    raise DscalcError(f"unknown field {quoted(name)}; {hint}")
 
 
 # ---- The fields of each kind of row. ----
 
 
 @lru_cache
-def of_layers(block: Block, unit: Unit = "macs") -> Fields:
+def layer_fields(block: Block, unit: Unit = "macs") -> Fields:
     """A standard convolution beside the block in its place."""
     return Fields(
         *compared(block, block.name, unit, lambda row: 4),
@@ -170,7 +169,7 @@ def of_layers(block: Block, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def of_blocks(block: Block, unit: Unit = "macs") -> Fields:
+def block_fields(block: Block, unit: Unit = "macs") -> Fields:
     """A block in place of the standard convolution, one a row."""
     return Fields(
         _IDENTITY,
@@ -189,14 +188,14 @@ def of_blocks(block: Block, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def of_networks(block: Block, unit: Unit = "macs") -> Fields:
+def network_fields(block: Block, unit: Unit = "macs") -> Fields:
     """A layer of a network, as it is and with the block in its place; or a whole network."""
     width = ("width_multiplier", Fraction, "width multiplier of a whole network")
     return Fields(_IDENTITY, _KEPT, _LAYER, attributes("", width), *_built(block, unit))
 
 
 @lru_cache
-def of_models(block: Block, unit: Unit = "macs") -> Fields:
+def model_fields(block: Block, unit: Unit = "macs") -> Fields:
     """The operators of a kind in a module, as they are and rewritten; or a whole model."""
     label, scale = UNITS[unit]
 
@@ -445,7 +444,7 @@ def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
     ):
         for name, side in sides.items():
             doc = f"{unit_} as {counter} counts them"
-            read = _counted(side, noun, by), _by_formula(side, noun, by)
+            read = _read_counted(side, noun, by), _by_formula(side, noun, by)
             fields.append(Field(proof_name(counter, name, spelled), unit_, int, doc, *read))
     doc = "exact: fvcore and torch count what the formulas give; mismatch; or skipped"
     crosscheck = Field(
@@ -462,7 +461,7 @@ def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
     yield Group((*fields, crosscheck), read_all)
 
 
-def _counted(side: str, noun: str, by: int) -> Callable[[Row], int | None]:
+def _read_counted(side: str, noun: str, by: int) -> Callable[[Row], int | None]:
     counted = attrgetter(f"{side}.counted")
 
     def read(row: Row) -> int | None:

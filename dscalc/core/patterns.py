@@ -1,10 +1,10 @@
 """Globs that choose what is rewritten, by name."""
 
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from fnmatch import filter as matching
 
 from dscalc.errors import DscalcError
+from dscalc.show import did_you_mean
 
 Patterns = str | Sequence[str]
 
@@ -26,10 +26,7 @@ def _matching(patterns: Patterns, names: Collection[str], what: str) -> set[str]
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matched = matching(names, pattern)
         if not matched:
-            near = get_close_matches(pattern, names, n=1)
-            hint = f"choose from {', '.join(names)}" if names else "it has none"
-            if near:
-                hint = f"did you mean {near[0]}?"
+            hint = did_you_mean(pattern, names) if names else "it has none"
             raise DscalcError(f"{pattern!r} matches no {what}; {hint:.300}")
         found.update(matched)
     return found

@@ -16,7 +16,7 @@ Counted = Mapping[str, Cost]  # MACs and params on real modules: of each step, a
 Count = Callable[[tuple[Step, ...]], Counted | None]
 
 
-class Shape(NamedTuple):
+class Sizes(NamedTuple):
     """What is known of the sizes of a row that is no convolution; the names are those of `Conv`."""
 
     in_channels: int | None = None
@@ -86,7 +86,7 @@ class Row(NamedTuple):
 
     name: str | None
     kind: str
-    layer: Conv | Shape
+    layer: Conv | Sizes
     as_is: Side
     rewritten: Side
     kept: str = ""
@@ -169,7 +169,7 @@ def total(rows: Sequence[Row]) -> Row:
     return Row(
         "total",
         "total",
-        Shape(),
+        Sizes(),
         _together([row.as_is for row in rows], counted="skipped" not in checks),
         _together([row.rewritten for row in rows], counted="skipped" not in checks),
         calls=sum(row.calls for row in rows if row.calls) or None,

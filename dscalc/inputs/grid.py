@@ -11,9 +11,9 @@ from dscalc.core.conv import Conv, output_sizes, pads, per_axis, whole_number
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.errors import DscalcError
 from dscalc.parse import Size
-from dscalc.show import printable, shown, times
+from dscalc.show import printable, quoted, times
 
-_MOST_LAYERS = 10**9
+_LARGEST_GRID = 10**9
 _FEW = 1000  # sizes to keep in memory
 
 Values = str | Size | Iterable[Size]  # as text, or one, or several that are no tuple
@@ -34,7 +34,7 @@ class Axis:
     def __init__(self, values: Values, name: str, dims: int | None = None) -> None:
         self.name, self.dims = name, dims
         self._pieces = self._read(values) if isinstance(values, str) else [self._checked(values)]
-        self.count = sum(_length(piece) for piece in self._pieces)
+        self.count = sum(_number_of_values(piece) for piece in self._pieces)
 
     def _read(self, text: str) -> list[Sequence[Size]]:
         name = self.name
@@ -69,7 +69,7 @@ class Axis:
         if ":" not in text:
             if "x" in text and re.fullmatch(r"\s*\d+(x\d+)+\s*", text):
                 raise DscalcError(
-                    f"{self.name} is a number of channels, got {shown(text)}; the order is "
+                    f"{self.name} is a number of channels, got {quoted(text)}; the order is "
                     "IC OC F D, and sizes are F and D"
                 )
             return (parse.whole(text, self.name),)
@@ -78,7 +78,7 @@ class Axis:
         step = steps[0] if steps else "1"
         if len(steps) > 1:
             raise DscalcError(
-                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {shown(text)}"
+                f"{self.name} must be like 32:512:32 or 32:1024:x2, got {quoted(text)}"
             )
         if start > stop:
             written = ":".join([first, last, *steps])
@@ -140,14 +140,14 @@ class Grid:
             raise DscalcError(f"the sizes of {sizes:.80} differ in their number of axes")
         dims = dims or next(iter(written), 2)
         self.axes = (
-            Axis(ic, _name(ic, "IC", "in_channels")),
-            Axis(oc, _name(oc, "OC", "out_channels")),
-            Axis(f, _name(f, "F", "kernel_size"), dims),
-            Axis(d, _name(d, "D", "input_size"), dims),
+            Axis(ic, _axis_name(ic, "IC", "in_channels")),
+            Axis(oc, _axis_name(oc, "OC", "out_channels")),
+            Axis(f, _axis_name(f, "F", "kernel_size"), dims),
+            Axis(d, _axis_name(d, "D", "input_size"), dims),
         )
         self.count = prod(axis.count for axis in self.axes)
-        if self.count > _MOST_LAYERS:
-            raise DscalcError(f"a grid has at most {_MOST_LAYERS:,} layers, got {self.count:,}")
+        if self.count > _LARGEST_GRID:
+            raise DscalcError(f"a grid has at most {_LARGEST_GRID:,} layers, got {self.count:,}")
         self._width = exact_multiplier("width_multiplier", width_multiplier)
         self._resolution = exact_multiplier("resolution_multiplier", resolution_multiplier)
         self._options = options
@@ -220,7 +220,7 @@ def _normal(values: Values) -> Values:
     return list(values) if isinstance(values, Iterable) and type(values) is not tuple else values
 
 
-def _name(values: Values, typed: str, named: str) -> str:
+def _axis_name(values: Values, typed: str, named: str) -> str:
     """What errors call an axis: as it is typed, or as Python names it."""
     return typed if isinstance(values, str) else named
 
@@ -254,7 +254,7 @@ def _axes(*sizes: Values) -> set[int]:
     return counts
 
 
-def _length(values: Sequence[Size]) -> int:
+def _number_of_values(values: Sequence[Size]) -> int:
     if isinstance(values, range):  # len() stops at 2^63
         return (values[-1] - values[0]) // values.step + 1
     return len(values)

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fractions import Fraction
 from functools import partial
 from math import prod
@@ -16,7 +15,7 @@ from dscalc.core.blocks import BLOCKS, STANDARD, Block, Norm, Step, why_kept, wi
 from dscalc.core.conv import Conv, per_axis
 from dscalc.core.cost import NOTHING
 from dscalc.core.patterns import Patterns
-from dscalc.core.row import Row, Shape, Side, rewriting, side
+from dscalc.core.row import Row, Side, Sizes, rewriting, side
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
@@ -106,7 +105,7 @@ def source_name(source: str) -> str:
     return "stdin" if source == "-" else show.printable(source)
 
 
-def titled(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
+def network_title(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
     """What a network is called, and what scales it: the arguments of `load_network`."""
     title = shipped().get(source) or source_name(source)
     given = []
@@ -226,9 +225,8 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
         with path.open("rb") as stream:
             yield stream, name
     except FileNotFoundError:
-        near = get_close_matches(name, shipped(), cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see dscalc network --list"
-        raise DscalcError(f"no network or file named {show.shown(name)}; {hint}") from None
+        hint = show.did_you_mean(name, shipped(), "see dscalc network --list")
+        raise DscalcError(f"no network or file named {show.quoted(name)}; {hint}") from None
     except OSError as error:
         raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
 
@@ -276,7 +274,7 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
         )
     block = Block.parse(spelled, "kind") if kind in BLOCKS else None
     if block is None and ":" in spelled:
-        raise DscalcError(f"kind {kind} takes no number, got {show.shown(spelled)}")
+        raise DscalcError(f"kind {kind} takes no number, got {show.quoted(spelled)}")
     if block and "depth_multiplier" in cells:
         number = parse.whole(cells["depth_multiplier"], "depth_multiplier")
         block = block._replace(numbers=(number,))
@@ -297,7 +295,7 @@ def _one_of(known: Mapping[str, Any]) -> Callable[[str, str], Any]:
     def read(text: str, column: str) -> Any:
         word = text.lower()  # a spreadsheet writes TRUE
         if word not in known:
-            raise DscalcError(f"{column} must be {' or '.join(known)}, got {show.shown(text)}")
+            raise DscalcError(f"{column} must be {' or '.join(known)}, got {show.quoted(text)}")
         return known[word]
 
     return read
@@ -395,7 +393,7 @@ def _named_source(
 ) -> _Map | None:
     if source in outputs:
         return outputs[source]
-    wanted = f"from names {show.shown(source)},"
+    wanted = f"from names {show.quoted(source)},"
     if any(source == other.name for other in entries):
         raise DscalcError(f"{wanted} which must come before this row")
     if len(outputs) < 2:
@@ -441,13 +439,15 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
     channels, size = fed.channels, fed.size
     bias = scale.bias if entry.bias is None else entry.bias
     if entry.kind == "norm":
-        return _kept(name, entry.kind, Shape(channels, channels, size, size), Norm(channels))
+        return _row_as_it_is(
+            name, entry.kind, Sizes(channels, channels, size, size), Norm(channels)
+        )
     if entry.kind == "linear":
         features = channels * prod(size)
         out_channels = _scaled(entry, features, Fraction(1) if last else scale.width)
         linear = Conv(features, out_channels, (), (), bias=bias, batch_size=scale.batch_size)
-        shape = Shape(features, out_channels, (), (), bias, scale.batch_size)
-        return _kept(name, entry.kind, shape, linear)
+        shape = Sizes(features, out_channels, (), (), bias, scale.batch_size)
+        return _row_as_it_is(name, entry.kind, shape, linear)
     if not size:
         raise DscalcError(
             f"{entry.kind} needs a map, but its input is the output of a linear layer"
@@ -460,7 +460,7 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
         elif entry.kernel_size is not None:
             stride = entry.stride or entry.kernel_size
             output_size = Conv(1, 1, entry.kernel_size, size, stride, entry.padding).output_size
-        return _kept(name, entry.kind, Shape(channels, channels, size, output_size))
+        return _row_as_it_is(name, entry.kind, Sizes(channels, channels, size, output_size))
     assert entry.kernel_size is not None
     made: Callable[..., Conv] = Conv
     if entry.kind == "transposed":
@@ -508,7 +508,9 @@ def _plain_rewritten(steps: tuple[Step, ...], block: Block) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def _kept(name: str, kind: str, shape: Conv | Shape, part: Conv | Norm | None = None) -> Row:
+def _row_as_it_is(
+    name: str, kind: str, shape: Conv | Sizes, part: Conv | Norm | None = None
+) -> Row:
     """A row that nothing is rewritten in."""
     as_is = side((Step(kind, part, part.cost),)) if part else Side(NOTHING)
     return Row(name, kind, shape, as_is, as_is, kind)

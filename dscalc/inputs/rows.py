@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Collection, Iterable, Iterator
-from difflib import get_close_matches
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -134,7 +133,7 @@ def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int,
             )
             if not isinstance(values, dict) or not values:
                 raise DscalcError(
-                    f"each line must be one JSON object, got {show.shown(line.strip())}"
+                    f"each line must be one JSON object, got {show.quoted(line.strip())}"
                 )
             if _OF_A_REPORT in values:
                 problems.stop(number, _A_REPORT)
@@ -155,7 +154,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise DscalcError(f"{show.shown(twice)} is given twice")
+        raise DscalcError(f"{show.quoted(twice)} is given twice")
     return values
 
 
@@ -183,7 +182,7 @@ def _check_columns(
         problems.stop(line, _A_REPORT)
     for number, column in enumerate(header):
         if column in header[:number]:
-            problems.add(line, f"the column {show.shown(column)} is given twice")
+            problems.add(line, f"the column {show.quoted(column)} is given twice")
         elif column not in columns:
             problems.add(line, unknown("column", column, columns))
     if "kind" not in header:
@@ -193,12 +192,11 @@ def _check_columns(
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """That a word is none of those that are known."""
-    return f"unknown {what} {show.shown(word)}; {suggestion(word, known)}"
+    return f"unknown {what} {show.quoted(word)}; {suggestion(word, known)}"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What was probably meant."""
-    known = list(known)
     symbol = _SYMBOLS.get(word.lower())
-    near = [symbol] if symbol in known else get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+    known = list(known)
+    return f"did you mean {symbol}?" if symbol in known else show.did_you_mean(word, known)

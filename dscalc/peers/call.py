@@ -8,9 +8,9 @@ from dscalc.core.conv import Conv
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.peers.conventions import Source, read_number
-from dscalc.peers.conventions import explain as explanation
-from dscalc.peers.quantities import of_layers, of_rows
-from dscalc.peers.view import Counted, Explained
+from dscalc.peers.conventions import find_explanation as explanation
+from dscalc.peers.quantities import layer_quantities, row_quantities
+from dscalc.peers.view import Counters, Explained
 from dscalc.report.report import Report
 
 
@@ -35,7 +35,7 @@ def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) 
     return Explained(**_own(report), found=found)
 
 
-def counters(report: Report) -> Counted:
+def counters(report: Report) -> Counters:
     """What each counter that dscalc knows prints of a model.
 
     Args:
@@ -44,7 +44,7 @@ def counters(report: Report) -> Counted:
     Raises:
         DscalcError: the MACs are not known.
     """
-    return Counted(**_own(report), quantities=_sources(report)[0].quantities)
+    return Counters(**_own(report), quantities=_sources(report)[0].quantities)
 
 
 def _own(report: Report) -> dict[str, Any]:
@@ -63,12 +63,12 @@ def _sources(report: Report) -> list[Source]:
         rewritten = [row._replace(as_is=row.rewritten) for row in rows]
         what = f"the network rewritten as {report.block}"
         params = sum(row.as_is.cost.params for row in rewritten)
-        sources.append(Source(what, of_rows(rewritten), params))
+        sources.append(Source(what, row_quantities(rewritten), params))
     return sources
 
 
 def _quantities(report: Report) -> Any:
-    return report.extra if report.command == "model" else of_rows(report.rows)
+    return report.extra if report.command == "model" else row_quantities(report.rows)
 
 
 def _parts(row: Row) -> list[Source]:
@@ -80,7 +80,7 @@ def _parts(row: Row) -> list[Source]:
     return [
         Source(
             what,
-            of_layers(step.layer for step in steps if isinstance(step.layer, Conv)),
+            layer_quantities(step.layer for step in steps if isinstance(step.layer, Conv)),
             sum(step.cost.params for step in steps),
         )
         for what, steps in built.items()

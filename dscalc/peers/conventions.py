@@ -343,7 +343,7 @@ TABLE = (
 # ---- A number, to the digits in which it is written. ----
 
 
-class Number(NamedTuple):
+class PrintedNumber(NamedTuple):
     """What somebody printed.
 
     Args:
@@ -384,7 +384,7 @@ class Number(NamedTuple):
 _UNITS = parse.THOUSANDS | {"B": 3}  # billions in papers
 
 
-def read_number(text: str, name: str) -> Number:
+def read_number(text: str, name: str) -> PrintedNumber:
     """A number as it stands in print: 4133742592, 4,133,742,592, 4.13G, 8.2120e9.
 
     Raises:
@@ -397,25 +397,25 @@ def read_number(text: str, name: str) -> Number:
     match = re.fullmatch(written, plain, re.ASCII)
     if not match or not (match[2] or match[3]):
         raise DscalcError(
-            f"{name} must be a number such as 4133742592 or 4.13G, got {show.shown(text)}"
+            f"{name} must be a number such as 4133742592 or 4.13G, got {show.quoted(text)}"
         )
     sign, whole, decimals, exponent, unit = match.groups(default="")
     if unit.upper() not in _UNITS:
         raise DscalcError(
-            f"{name} has an unknown unit {show.shown(unit)}, got {show.shown(text)}; choose from "
+            f"{name} has an unknown unit {show.quoted(unit)}, got {show.quoted(text)}; choose from "
             "K M G B T P, and say --unit flops if the number is called FLOPs"
         )
     thousands = _UNITS[unit.upper()]
     scale = Fraction(1000**thousands * 10 ** int(exponent or 0), 10 ** len(decimals))
     value = int(whole + decimals) * scale
     if sign == "-" or not value:
-        raise DscalcError(f"{name} must be greater than 0, got {show.shown(text)}")
+        raise DscalcError(f"{name} must be greater than 0, got {show.quoted(text)}")
     exact = not (decimals or exponent or unit)
     digits = len((whole + decimals).lstrip("0"))
-    return Number(text.strip(), value, Fraction(0) if exact else scale, digits, thousands)
+    return PrintedNumber(text.strip(), value, Fraction(0) if exact else scale, digits, thousands)
 
 
-def _with_unit(number: Number, macs: int) -> Number:
+def _with_unit(number: PrintedNumber, macs: int) -> PrintedNumber:
     """4.1 of a model with 4 G MACs is 4.1G; within 30% of them, or of FLOPs at 2 for each."""
     if not number.step or number.thousands or number.value >= 1000:
         return number
@@ -500,7 +500,7 @@ _VARIANTS = {
         ("of a 1x1, 32 -> 32, in the first block", 12_845_056),
     ),
 }
-_ACTIVATIONS = (
+_ACTIVATION_NAMES = (
     "relu|relu6|gelu|silu|hardswish|hardsigmoid|sigmoid|leaky_relu|prelu|elu|tanh|mish|hardtanh"
 )
 _CLASSES = (1, 10, 100, 1000)
@@ -527,7 +527,7 @@ def _free(quantities: Quantities) -> list[_Free]:
         ("pools", "pools (1 per output)", known("F.POOLS.out", "CALLS.mean.out")),
         ("pools", "global pools (1 per input)", known("F.adaptive_avg_pool.in")),
         ("pools", "global pools (1 per output)", known("F.adaptive_avg_pool.out")),
-        ("activations", "activations (1 per element)", known(f"F|CALLS.{_ACTIVATIONS}")),
+        ("activations", "activations (1 per element)", known(f"F|CALLS.{_ACTIVATION_NAMES}")),
         ("activations", "ReLU (1 per element)", known("F|CALLS.relu|relu6|hardtanh")),
         ("softmax", "softmax (1 per element)", known("F|CALLS.softmax", "module.mha.softmax")),
         *(("upsampling", f"upsampling ({each} per output)", each * up) for each in (1, 4, 11)),
@@ -554,7 +554,7 @@ def _free(quantities: Quantities) -> list[_Free]:
     return [_Free(group, what, value) for (group, value), what in merged.items()]
 
 
-def _named(source: Source, number: Number) -> Iterator[Candidate]:
+def _by_counters(source: Source, number: PrintedNumber) -> Iterator[Candidate]:
     """What each counter prints, what the papers print, and the parameters."""
     alone = MACS.summands(source.quantities) or []
     for entry in (MACS, *TABLE):
@@ -563,19 +563,19 @@ def _named(source: Source, number: Number) -> Iterator[Candidate]:
             theirs = dict(summands)
             lost = ((what, macs - theirs.get(what, 0) // entry.per_mac) for what, macs in alone)
             assumed = (OLDER,) if entry.superseded and not number.few else ()
-            yield _candidate(
+            yield _make_candidate(
                 source, summands, entry.name, len(assumed), conventions=assumed,
                 per_mac=entry.per_mac, published=entry is MACS,
                 left_out=tuple((what, macs) for what, macs in lost if macs > 0),
             )  # fmt: skip
     if variant := _VARIANTS.get(_macs(source)):
         by, different = variant
-        yield _candidate(source, [*alone, different], by, published=True)
+        yield _make_candidate(source, [*alone, different], by, published=True)
     if source.params:
-        yield _candidate(source, [("params", source.params)], PARAMETERS)
+        yield _make_candidate(source, [("params", source.params)], PARAMETERS)
 
 
-def _candidate(
+def _make_candidate(
     source: Source, summands: Sequence[Summand], by: str, cost: int = 0, **more: Any
 ) -> Candidate:
     count = sum(value for _, value in summands)
@@ -594,14 +594,16 @@ def _mixtures(source: Source, most: int) -> Iterator[Candidate]:
         for chosen in combinations(free, number):
             if len({one.group for one in chosen}) == number:
                 summands = [*alone, *((one.words, one.value) for one in chosen)]
-                found = _candidate(source, summands, "", number)
+                found = _make_candidate(source, summands, "", number)
                 if found.total > 0:
                     yield found._replace(conventions=tuple(one.words for one in chosen))
 
 
-def _candidates(source: Source, number: Number, unit: Unit, most: int) -> Iterator[Candidate]:
+def _candidates(
+    source: Source, number: PrintedNumber, unit: Unit, most: int
+) -> Iterator[Candidate]:
     """Everything that a source may be printed as, for at most so many conventions."""
-    for found in (*_named(source, number), *_mixtures(source, most)):
+    for found in (*_by_counters(source, number), *_mixtures(source, most)):
         each = [found]
         if found.per_mac == 1 and found.by != PARAMETERS:
             cost = found.cost + (unit == "macs")
@@ -618,10 +620,10 @@ def _candidates(source: Source, number: Number, unit: Unit, most: int) -> Iterat
 
 # ---- The answer. ----
 
-Verdict = Literal["explained", "could be", "consistent with"]
+Certainty = Literal["explained", "could be", "consistent with"]
 
 
-class Answer(NamedTuple):
+class Match(NamedTuple):
     """A way of counting that gives the number.
 
     Args:
@@ -632,7 +634,7 @@ class Answer(NamedTuple):
     """
 
     candidate: Candidate
-    verdict: Verdict
+    verdict: Certainty
     chance: Fraction
     truncated: bool = False
 
@@ -651,16 +653,19 @@ class Explanation:
             digits cannot prove.
     """
 
-    number: Number
+    number: PrintedNumber
     unit: Unit
     macs: int
-    answers: list[Answer]
+    answers: list[Match]
     nearest: list[Candidate] = field(default_factory=list)
     elsewhere: list[Candidate] = field(default_factory=list)
 
 
-def explain(
-    number: Number, sources: Sequence[Source], unit: Unit = "macs", more: Iterable[Source] = ()
+def find_explanation(
+    number: PrintedNumber,
+    sources: Sequence[Source],
+    unit: Unit = "macs",
+    more: Iterable[Source] = (),
 ) -> Explanation:
     """Which way of counting gives a number.
 
@@ -692,7 +697,7 @@ def explain(
     )
 
 
-def chance(number: Number, candidates: Iterable[Candidate], cost: int) -> Fraction:
+def chance(number: PrintedNumber, candidates: Iterable[Candidate], cost: int) -> Fraction:
     """How likely a number of as many digits is given by at most so many conventions.
 
     Candidates within 3%, each as wide as the last digit, over the 6% that they lie in.
@@ -706,24 +711,24 @@ def chance(number: Number, candidates: Iterable[Candidate], cost: int) -> Fracti
     return min(Fraction(1), len(values) * max(number.step, Fraction(1)) / (2 * near))
 
 
-def _answers(number: Number, candidates: Sequence[Candidate]) -> list[Answer]:
+def _answers(number: PrintedNumber, candidates: Sequence[Candidate]) -> list[Match]:
     fitting: list[tuple[Candidate, bool]] = []
     for one in candidates:
         rounded = number.fits(one.value)
         if rounded or (number.few and one.published and number.truncates(one.value)):
             fitting.append((one, not rounded))
     fitting.sort(key=lambda each: (each[0].cost, not each[0].by))
-    answers: list[Answer] = []
+    answers: list[Match] = []
     simplest: dict[int, tuple[int, str]] = {}  # a total that fewer conventions give needs no more
     for one, truncated in fitting:
         least, by = simplest.setdefault(one.total, (one.cost, one.by))
         if one.cost > least or (by and not one.by):
             continue
         odds = chance(number, candidates, one.cost)
-        verdict: Verdict = "explained" if odds < Fraction(1, 100) else "could be"
+        verdict: Certainty = "explained" if odds < Fraction(1, 100) else "could be"
         if number.few or (not one.cost and odds >= Fraction(1, 10)):
             verdict = "consistent with"
         elif odds >= Fraction(1, 10):
             continue
-        answers.append(Answer(one, verdict, odds, truncated))
+        answers.append(Match(one, verdict, odds, truncated))
     return answers

@@ -51,7 +51,7 @@ def of_operators(operators: Iterable["Operator"]) -> Counter[str]:
     return found
 
 
-class Observer(TorchFunctionMode):
+class CallObserver(TorchFunctionMode):
     """Books the calls of modules and functions while it is on.
 
     Attributes:
@@ -359,7 +359,7 @@ def quantities_at(
             continue
         other = torch.empty(samples, channels, size, size, device="meta", dtype=image.dtype)
         try:
-            found = trace(copied_to("meta", model), (other,), inputs.kwargs, observe=Observer)
+            found = trace(copied_to("meta", model), (other,), inputs.kwargs, observe=CallObserver)
         except DscalcError:  # it takes no such size
             continue
         yield size, found.observed

@@ -62,9 +62,9 @@ class Explain(Question):
     @property
     def observe(self) -> Callable[[], Any] | None:
         """What sees the calls of modules and functions."""
-        from dscalc.peers.observer import Observer
+        from dscalc.peers.observer import CallObserver
 
-        return Observer
+        return CallObserver
 
 
 @dataclass(init=False, eq=False, repr=False)

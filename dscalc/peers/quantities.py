@@ -51,7 +51,7 @@ def of_conv(conv: Conv, macs: int, outputs: int) -> Counter[str]:
     return found
 
 
-def of_layers(convs: Iterable[Conv]) -> Counter[str]:
+def layer_quantities(convs: Iterable[Conv]) -> Counter[str]:
     """Of convolutions and linear layers as torch's own modules, and nothing besides."""
     found: Counter[str] = Counter()
     for conv in convs:
@@ -71,7 +71,7 @@ def of_layers(convs: Iterable[Conv]) -> Counter[str]:
     return found
 
 
-def of_rows(rows: Iterable[Row]) -> Quantities:
+def row_quantities(rows: Iterable[Row]) -> Quantities:
     """Of a network: its layers, and the norms and global pools among them.
 
     It lists no activations and does not say of what kind other pools are: they are not known.
@@ -79,7 +79,7 @@ def of_rows(rows: Iterable[Row]) -> Quantities:
     rows = list(rows)
     steps = [step for row in rows for step in row.as_is.steps]
     convs = [step.layer for step in steps if isinstance(step.layer, Conv)]
-    found, batch_size = of_layers(convs), convs[0].batch_size if convs else 1
+    found, batch_size = layer_quantities(convs), convs[0].batch_size if convs else 1
     known = set(_OF_NETWORKS)
     for row in rows:
         channels, size = row.layer.out_channels or 0, row.layer.output_size or ()

@@ -11,11 +11,11 @@ from dscalc.peers.conventions import (
     MACS,
     OLDER,
     TABLE,
-    Answer,
     Candidate,
     Convention,
     Explanation,
-    Number,
+    Match,
+    PrintedNumber,
     Summand,
 )
 from dscalc.peers.quantities import Quantities
@@ -47,7 +47,7 @@ class Explained(Report):
 
     def table(self) -> Sheet:
         """What people read of it."""
-        return _explained(self, self.found)
+        return _explained_sheet(self, self.found)
 
     def json(self) -> Iterator[str]:
         """The same for machines."""
@@ -55,7 +55,7 @@ class Explained(Report):
 
 
 @dataclass(eq=False, repr=False)
-class Counted(Report):
+class Counters(Report):
     """What each counter prints, in place of a report.
 
     Args:
@@ -80,7 +80,7 @@ def _dumped(data: dict[str, Any]) -> Iterator[str]:
     yield "\n"
 
 
-def _explained(report: Report, found: Explanation) -> Sheet:
+def _explained_sheet(report: Report, found: Explanation) -> Sheet:
     """What gives a number; or, if nothing does, what comes nearest and what to ask."""
     label = UNITS[found.unit][0]
     title = f"{found.number.text}, as {label} of {report.title}"
@@ -102,16 +102,16 @@ def _explained(report: Report, found: Explanation) -> Sheet:
         ),
         Column("chance", lambda answer: percent_in_column(answer.chance), rank=1),
     ]
-    notes = [_sentence(group) for group in shown]
+    notes = [_explanation_sentence(group) for group in shown]
     if len(groups) > len(shown):
         notes.append(f"{len(groups) - len(shown):,} more; -f json has all")
     notes += _verdicts(found)
     return Sheet.of(title, columns, [answer for group in shown for answer in group], notes)
 
 
-def _grouped(answers: Sequence[Answer]) -> list[list[Answer]]:
+def _grouped(answers: Sequence[Match]) -> list[list[Match]]:
     """Counters that count alike are one explanation."""
-    groups: dict[Candidate, list[Answer]] = {}
+    groups: dict[Candidate, list[Match]] = {}
     for answer in answers:
         alike = answer.candidate
         if alike.by:
@@ -120,17 +120,17 @@ def _grouped(answers: Sequence[Answer]) -> list[list[Answer]]:
     return list(groups.values())
 
 
-def _sentence(group: Sequence[Answer], *, brief: bool = False) -> str:
+def _explanation_sentence(group: Sequence[Match], *, brief: bool = False) -> str:
     """``4,111,512,576 = 4,089,184,256 convolutions and linear layers + ...: as ... counts``."""
     one = group[0].candidate
     said = f"{one.total:,}" if brief else f"{one.total:,} = {_sum(one)}"
     counters = [answer.candidate.by for answer in group if answer.candidate.by in _COUNTERS]
     if counters:
         verb = "counts" if len(counters) == 1 else "count"
-        said += f"{',' if brief else ':'} as {_listed(counters)} {verb}"
+        said += f"{',' if brief else ':'} as {_enumerated(counters)} {verb}"
         said += f" ({OLDER})" if OLDER in one.conventions else ""
     if one.left_out and not brief:
-        lost = _listed([f"{macs:,} MACs of {what}" for what, macs in one.left_out])
+        lost = _enumerated([f"{macs:,} MACs of {what}" for what, macs in one.left_out])
         said += f", without {lost}"
     said += f", for {one.of}" if one.of else ""
     return f"{said}, with 1024 for 1000" if one.value != one.total else said
@@ -143,16 +143,18 @@ def _sum(one: Candidate) -> str:
     said = ""
     if products:
         names = [what for what, _ in products]
-        said = f"{per_mac}{sum(value for _, value in products) // one.per_mac:,} {_listed(names)}"
-    said = f"{said} {_signed(others)}".strip().removeprefix("+ ")
+        said = (
+            f"{per_mac}{sum(value for _, value in products) // one.per_mac:,} {_enumerated(names)}"
+        )
+    said = f"{said} {_signed_summands(others)}".strip().removeprefix("+ ")
     return f"2 x ({said})" if one.doubled else said
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumerated(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _signed(summands: Sequence[Summand]) -> str:
+def _signed_summands(summands: Sequence[Summand]) -> str:
     return " ".join(
         f"{'-' if value < 0 else '+'} {abs(value):,} {what}" for what, value in summands
     )
@@ -173,7 +175,7 @@ def _verdicts(found: Explanation) -> Iterator[str]:
         )
 
 
-def _nearest(asked: Number) -> list[Column]:
+def _nearest(asked: PrintedNumber) -> list[Column]:
     """The columns of counters that come near a number."""
     return [
         Column("nearest counters", lambda one: one.by, role="name"),
@@ -187,8 +189,8 @@ def _nearest(asked: Number) -> list[Column]:
 
 def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
     yield f"no known counter and no small set of known conventions gives {found.number.text}"
-    for group in _grouped([Answer(one, "could be", Fraction(0)) for one in found.elsewhere]):
-        found_so = _sentence(group, brief=True)
+    for group in _grouped([Match(one, "could be", Fraction(0)) for one in found.elsewhere]):
+        found_so = _explanation_sentence(group, brief=True)
         yield f"with one more assumption, which its digits cannot prove: {found_so}"
     if not found.number.most_conventions:
         digits = found.number.digits
@@ -210,7 +212,7 @@ def explained_data(found: Explanation) -> dict[str, Any]:
             "macs": found.macs,
             "explained": bool(found.answers),
             "answers": [
-                _candidate(answer.candidate)
+                _candidate_data(answer.candidate)
                 | {
                     "verdict": answer.verdict,
                     "chance": float(answer.chance),
@@ -218,13 +220,13 @@ def explained_data(found: Explanation) -> dict[str, Any]:
                 }
                 for answer in found.answers
             ],
-            "nearest": [_candidate(one) for one in found.nearest],
-            "on_one_more_assumption": [_candidate(one) for one in found.elsewhere],
+            "nearest": [_candidate_data(one) for one in found.nearest],
+            "on_one_more_assumption": [_candidate_data(one) for one in found.elsewhere],
         }
     }
 
 
-def _candidate(one: Candidate) -> dict[str, Any]:
+def _candidate_data(one: Candidate) -> dict[str, Any]:
     return {
         "by": one.by or None,
         "count": one.total,
@@ -269,7 +271,7 @@ def _peers(report: Report, quantities: Quantities) -> Sheet:
     for entry in TABLE:
         summands = entry.summands(quantities) or []
         if summands and (differs := _differences(summands, ours, entry.per_mac)):
-            notes.append(f"{entry.name}: {_signed(differs)}")
+            notes.append(f"{entry.name}: {_signed_summands(differs)}")
     notes.append("computed from what each was measured to count, not by running it")
     return Sheet.of(report.title, columns, TABLE, notes, MACS)
 

@@ -9,11 +9,10 @@ from torch import nn
 
 from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
 from dscalc.core.conv import Conv
-from dscalc.core.cost import Cost
-from dscalc.core.cost import total as summed
-from dscalc.core.fields import UNITS, Unit, of_models
+from dscalc.core.cost import Cost, sum_costs
+from dscalc.core.fields import UNITS, Unit, model_fields
 from dscalc.core.patterns import Patterns
-from dscalc.core.row import Counted, Crosscheck, Row, Shape, Side, total, with_shares
+from dscalc.core.row import Counted, Crosscheck, Row, Side, Sizes, total, with_shares
 from dscalc.core.transposed import TransposedConv
 from dscalc.pytorch.crosscheck import count
 from dscalc.pytorch.modules import CONVOLUTIONS
@@ -22,7 +21,7 @@ from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either
 from dscalc.report.report import Report
 from dscalc.show import plural, printable
 
-Count = Callable[[tuple[Step, ...]], Counted]
+_CountCalls = Callable[[tuple[Step, ...]], Counted]
 _OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -79,13 +78,13 @@ def audit(
     found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe)
     reasons |= dict.fromkeys(found.functional, "functional")
     counting = cache(count) if verify else None
-    rows = list(_rows(copied, block, reasons, found, counting))
+    rows = list(_make_rows(copied, block, reasons, found, counting))
     label = UNITS[unit][0]
-    whole, faults = _whole(rows, copied, reasons, found, counting)
+    whole, faults = _total_row(rows, copied, reasons, found, counting)
     if not found.unknown:
         rows = with_shares(rows)
     return Report(
-        "model", block, of_models(block, unit), rows, whole, title=type(model).__name__,
+        "model", block, model_fields(block, unit), rows, whole, title=type(model).__name__,
         notes=list(_notes(rows, block, found, copied, label, verified=verify)), faults=faults,
         unit=unit, extra=found.observed,
     )  # fmt: skip
@@ -126,12 +125,12 @@ class _Books:
         return conv.cost.params if conv.bias == ("bias" in held) else params
 
 
-def _rows(
+def _make_rows(
     model: nn.Module,
     block: Block,
     reasons: Mapping[str, str],
     found: Trace,
-    count: Count | None,
+    count: _CountCalls | None,
 ) -> Iterator[Row]:
     """A row for each module and kind of operator, then for each other module with parameters."""
     books = _Books(model)
@@ -146,8 +145,8 @@ def _rows(
         countable = len(convs) == len(operators) and not unknown
         formula = Cost(0, books.by_formula(operators[0], params))
         before = Side(
-            summed(Cost(o.macs, 0, o.activations) for o in operators) + formula,
-            counted=_counted(convs, params, count) if countable else None,
+            sum_costs(Cost(o.macs, 0, o.activations) for o in operators) + formula,
+            counted=_count_rows_calls(convs, params, count) if countable else None,
         )
         side, agrees = before, not before.differences
         if not kept:
@@ -173,7 +172,7 @@ def _rows(
 
 def _without_macs(path: str, kind: str, params: int, kept: str, **seen: Any) -> Row:
     side = Side(Cost(0, params))
-    return Row(printable(path) or "the model", kind, Shape(), side, side, kept, **seen)
+    return Row(printable(path) or "the model", kind, Sizes(), side, side, kept, **seen)
 
 
 def _by_row(traced: Trace) -> dict[tuple[str, str], list[Operator]]:
@@ -184,10 +183,10 @@ def _by_row(traced: Trace) -> dict[tuple[str, str], list[Operator]]:
     return rows
 
 
-def _shape(convs: list[Conv]) -> Conv | Shape:
+def _shape(convs: list[Conv]) -> Conv | Sizes:
     """What all calls have in common."""
     if not convs:
-        return Shape()
+        return Sizes()
     first = convs[0]
     if first.kernel_size and all(conv == first for conv in convs):
         return first
@@ -196,10 +195,10 @@ def _shape(convs: list[Conv]) -> Conv | Shape:
         values = {getattr(conv, name) for conv in convs}
         return values.pop() if len(values) == 1 else None
 
-    return Shape(common("in_channels"), common("out_channels"), bias=common("bias"))
+    return Sizes(common("in_channels"), common("out_channels"), bias=common("bias"))
 
 
-def _counted(convs: list[Conv], params: int, count: Count | None) -> Counted | None:
+def _count_rows_calls(convs: list[Conv], params: int, count: _CountCalls | None) -> Counted | None:
     """What fvcore counts of the layers of a row, each call, and the parameters of one."""
     if count is None or not convs:
         return None
@@ -207,12 +206,12 @@ def _counted(convs: list[Conv], params: int, count: Count | None) -> Counted | N
     return {"": Cost(macs, params)}
 
 
-def _as_block(convs: list[Conv], block: Block, count: Count | None) -> Side:
+def _as_block(convs: list[Conv], block: Block, count: _CountCalls | None) -> Side:
     """What the calls of a convolution cost as a block, its parameters once, and what is counted."""
     calls = [block.steps(conv) for conv in convs]
     steps = []
     for each in zip(*calls, strict=True):
-        cost = summed(step.cost for step in each)._replace(params=each[0].cost.params)
+        cost = sum_costs(step.cost for step in each)._replace(params=each[0].cost.params)
         steps.append(each[0]._replace(cost=cost))
     counted = None
     if count:
@@ -221,15 +220,15 @@ def _as_block(convs: list[Conv], block: Block, count: Count | None) -> Side:
             name: Cost(sum(counts[name].macs for counts in found), cost.params)
             for name, cost in found[0].items()
         }
-    return Side(summed(step.cost for step in steps), tuple(steps), counted)
+    return Side(sum_costs(step.cost for step in steps), tuple(steps), counted)
 
 
-def _whole(
+def _total_row(
     rows: list[Row],
     model: nn.Module,
     reasons: Mapping[str, str],
     found: Trace,
-    count: Count | None,
+    count: _CountCalls | None,
 ) -> tuple[Row, list[str]]:
     """The total, which is the model, and what differs in it."""
     whole = total(rows)
@@ -285,18 +284,18 @@ def _unchecked(rows: Iterable[Row]) -> list[Row]:
 def _notes(
     rows: list[Row], block: Block, found: Trace, model: nn.Module, label: str, *, verified: bool
 ) -> Iterator[str]:
-    yield from _kept(rows, block, found, label)
+    yield from _kept_notes(rows, block, found, label)
     idle = [row for row in rows if row.kept == "did not run"]
     if idle:
         names = _first([row.name or "" for row in idle])
         params = sum(row.as_is.cost.params for row in idle)
         plain = {kind.__name__ for kind in CONVOLUTIONS.values()}
         noun = "convolution" if {row.kind for row in idle} <= plain else "module"
-        yield f"{_number(len(idle), noun)} did not run ({names}): {_number(params, 'param')}"
+        yield f"{_with_noun(len(idle), noun)} did not run ({names}): {_with_noun(params, 'param')}"
     if found.real:
         yield f"this ran on real tensors, because the model needs values ({found.reason})"
     for name, calls in found.unknown.items():
-        yield f"no formula for {name} ({_number(calls, 'call')})"
+        yield f"no formula for {name} ({_with_noun(calls, 'call')})"
     if verified and not found.unknown and (unchecked := _unchecked(rows)):
         names = _first([f"{row.name} ({row.kind})" for row in unchecked])
         yield f"not cross-checked, because neither fvcore nor torch counts it: {names}"
@@ -313,7 +312,7 @@ def _notes(
         yield f"fvcore's own total lacks {what}, of which it knows no count"
 
 
-def _kept(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[str]:
+def _kept_notes(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[str]:
     """Which convolutions are not rewritten and why; of what is out of reach, what it would cost."""
     macs = sum(row.as_is.cost.macs for row in rows) or 1
     kept: dict[str, list[tuple[Row, list[Conv]]]] = {}
@@ -325,7 +324,7 @@ def _kept(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[s
         before = sum(row.as_is.cost.macs for row, _ in held)
         share = "" if found.unknown else f", {float(100 * before / macs):.4g}% of the {label},"
         sentence = (
-            f"{_number(len(held), 'convolution')}{share} "
+            f"{_with_noun(len(held), 'convolution')}{share} "
             f"{'was' if len(held) == 1 else 'were'} not rewritten: {reason}"
         )
         if reason in _OUT_OF_REACH and before:
@@ -340,7 +339,7 @@ def _by_block(conv: Conv, block: Block) -> int:
     """MACs of a convolution as a block, where that is cheaper, else as it is."""
     if isinstance(conv, TransposedConv) or why_kept(conv, block):
         return conv.cost.macs
-    return summed(step.cost for step in block.steps(conv)).macs
+    return sum_costs(step.cost for step in block.steps(conv)).macs
 
 
 def _first(names: list[str]) -> str:
@@ -348,7 +347,7 @@ def _first(names: list[str]) -> str:
     return ", ".join(dict.fromkeys(names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def _number(number: int, noun: str) -> str:
+def _with_noun(number: int, noun: str) -> str:
     return f"{number:,} {plural(noun, number)}"
 
 

@@ -27,6 +27,7 @@ from dscalc.core.cost import Cost
 from dscalc.core.row import Counted, Row, proved
 from dscalc.errors import CrosscheckError
 from dscalc.pytorch.modules import block_module
+from dscalc.show import first_line
 
 
 def crosscheck(row: Row) -> Row:
@@ -51,11 +52,11 @@ def count(steps: tuple[Step, ...]) -> Counted:
         return {"": Cost(0, 0)}
     try:
         with torch._C.DisableTorchFunction():  # torch.jit cannot trace under a user's modes
-            return _count(block_module(steps, "meta"), steps[0])
+            return _count_module(block_module(steps, "meta"), steps[0])
     except CrosscheckError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise CrosscheckError(
             f"torch refuses a layer of these sizes, so it is not counted ({reason})"
         ) from error
@@ -66,7 +67,7 @@ def versions() -> str:
     return f"fvcore {fvcore.__version__} on torch {torch.__version__}"
 
 
-def _count(module: nn.Module, first: Step) -> Counted:
+def _count_module(module: nn.Module, first: Step) -> Counted:
     """Counts of a module on the meta device and of its parts, given the step that comes first."""
     layer = first.layer
     if isinstance(layer, Conv):

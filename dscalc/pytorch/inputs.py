@@ -14,9 +14,8 @@ from torch.overrides import TorchFunctionMode
 from dscalc.errors import DscalcError
 from dscalc.parse import shape
 from dscalc.pytorch.load import (
-    call,
-    described,
-    did_you_mean,
+    call_users,
+    error_in_words,
     load_object,
     misfit,
     parameters_of,
@@ -24,7 +23,7 @@ from dscalc.pytorch.load import (
     torch_dtype,
     user_code,
 )
-from dscalc.show import shown, times
+from dscalc.show import did_you_mean, quoted, times
 
 _OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # as people write it
 
@@ -60,16 +59,16 @@ def read_inputs(
         sizes, colon, named = rest.partition(":")
         if equals and not keyword.isidentifier():
             raise DscalcError(
-                f"the keyword of an --input must be a name such as mask=1x32, got {shown(word)}"
+                f"the keyword of an --input must be a name such as mask=1x32, got {quoted(word)}"
             )
         if keyword in kwargs:
-            raise DscalcError(f"--input {keyword} is given twice, got {shown(word)}; give it once")
+            raise DscalcError(f"--input {keyword} is given twice, got {quoted(word)}; give it once")
         try:
             kind = torch_dtype(named if colon else dtype or "float32")
         except DscalcError as error:
-            raise DscalcError(f"--input {shown(word)}: {error}" if colon else str(error)) from None
+            raise DscalcError(f"--input {quoted(word)}: {error}" if colon else str(error)) from None
         lone = colon and not sizes.strip()  # one number a sample
-        tensor = make((batch, *(() if lone else _sizes(sizes, word))), kind)
+        tensor = make((batch, *(() if lone else _shape_of(sizes, word))), kind)
         if keyword:
             kwargs[keyword] = tensor
         else:
@@ -89,7 +88,7 @@ def inputs_from(target: str) -> Inputs:
     with user_code(target):
         made = load_object(target, "--inputs", "inputs")
         if callable(made) and not isinstance(made, nn.Module):
-            made = call(target, made, None)
+            made = call_users(target, made, None)
     if isinstance(made, nn.Module):
         raise DscalcError(
             f"{target} is a model ({type(made).__name__}); --inputs names the inputs of a model"
@@ -98,7 +97,7 @@ def inputs_from(target: str) -> Inputs:
         for name in made:
             if not isinstance(name, str):
                 raise DscalcError(
-                    f"{target} is a dict with the key {shown(str(name))}, but its keys must "
+                    f"{target} is a dict with the key {quoted(str(name))}, but its keys must "
                     "be keywords of forward; if it takes the dict itself, make it a tuple: (it,)"
                 )
         return Inputs((), dict(made))
@@ -127,7 +126,7 @@ def materialised(inputs: Inputs, device: str) -> Inputs:
         raise
     except Exception as error:
         raise DscalcError(
-            f"the inputs cannot be copied to {device} ({described(error)})"
+            f"the inputs cannot be copied to {device} ({error_in_words(error)})"
         ) from error
 
 
@@ -174,7 +173,7 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
     if _misfit(model, inputs):
         unknown = next((name for name in inputs.kwargs if name not in parameters), None)
         if unknown and (near := did_you_mean(unknown, parameters, "")):
-            return f"{asks}: for {shown(unknown)}, {near}"
+            return f"{asks}: for {quoted(unknown)}, {near}"
         words = [
             "--input CxHxW"
             if each.kind is Parameter.POSITIONAL_ONLY
@@ -212,14 +211,14 @@ def _forward(model: nn.Module) -> Callable[..., Any]:
     return forward
 
 
-def _sizes(text: str, word: str) -> tuple[int, ...]:
+def _shape_of(text: str, word: str) -> tuple[int, ...]:
     try:
         return shape(text, "--input")
     except DscalcError:
-        rule = f"--input must be a shape such as 3x224x224, got {shown(word)}"
+        rule = f"--input must be a shape such as 3x224x224, got {quoted(word)}"
         numbers = re.findall(r"\d+", text)
         if len(numbers) > 1 and _OTHER_SHAPE.fullmatch(text.strip()):
-            rule += f"; write {shown('x'.join(numbers))[1:-1]}"
+            rule += f"; write {quoted('x'.join(numbers))[1:-1]}"
         elif re.fullmatch(r"-?\d+(x-?\d+)*", text.strip()):
             rule += "; each size is at least 1"
         raise DscalcError(rule) from None
@@ -247,7 +246,7 @@ def _maker(device: str) -> Callable[[tuple[int, ...], torch.dtype], Tensor]:
             )
         except (RuntimeError, TypeError) as error:
             raise DscalcError(
-                f"torch cannot make an input of {times(sizes)} ({described(error)})"
+                f"torch cannot make an input of {times(sizes)} ({error_in_words(error)})"
             ) from error
 
     return make

@@ -11,26 +11,26 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from difflib import get_close_matches
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dscalc.errors import DscalcError
-from dscalc.show import printable, shown
+from dscalc.show import did_you_mean, first_line, printable, quoted
 
 USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
 _OWN = Path(__file__).parents[1]
+_TORCH = Path(torch.__file__).parent
 _NOT_THE_USERS = (
     _OWN,
-    Path(torch.__file__).parent,
+    _TORCH,
     *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
 _DTYPES = (
@@ -67,7 +67,7 @@ def load_model(
                 "callable that returns one"
             )
         else:
-            model = call(target, model, arguments, meta=meta)
+            model = call_users(target, model, arguments, meta=meta)
     if not isinstance(model, nn.Module):
         raise DscalcError(f"{target} returns a {type(model).__name__}; it must return an nn.Module")
     return model.to(precision) if precision and precision.is_floating_point else model
@@ -82,7 +82,7 @@ def load_object(target: str, what: str, example: str) -> Any:
     name, colon, attributes = target.rpartition(":")
     if not colon or not name or not attributes:
         raise DscalcError(
-            f"{what} must be MODULE:ATTR, such as mymodels.py:{example}, got {shown(target)}"
+            f"{what} must be MODULE:ATTR, such as mymodels.py:{example}, got {quoted(target)}"
         )
     found: Any = _imported(name)
     for attribute in attributes.split("."):
@@ -90,13 +90,13 @@ def load_object(target: str, what: str, example: str) -> Any:
             found = getattr(found, attribute)
         except AttributeError as error:
             hint = did_you_mean(attribute, dir(found), "check the spelling")
-            raise DscalcError(f"{name} has no attribute {shown(attribute)}; {hint}") from error
+            raise DscalcError(f"{name} has no attribute {quoted(attribute)}; {hint}") from error
         except USER_ERRORS as error:  # a module can make its attributes when asked
             raise _failed(f"reading {target}", error) from error
     return found
 
 
-def call(
+def call_users(
     target: str, make: Callable[..., Any], arguments: dict[str, Any] | None, *, meta: bool = False
 ) -> Any:
     """Call the user's callable: with ``--kwargs``, or with nothing for ``arguments`` None.
@@ -142,7 +142,7 @@ def call(
                 f"{target} cannot be called like this ({printable(str(error))}); it takes "
                 f"{signature_text(make)}: {fix}"
             ) from error
-        called = f"{target.rpartition(':')[2]}()" if user_frame(error) else target
+        called = f"{target.rpartition(':')[2]}()" if user_line(error) else target
         raise _failed(called, error) from error
 
 
@@ -214,36 +214,46 @@ def torch_defaults() -> Iterator[None]:
         torch.set_default_device(None)
 
 
-def user_frame(error: BaseException) -> tuple[str, int, str] | None:
-    """Where in the user's own files an error arose: the innermost file, line and its source.
+class Line(NamedTuple):
+    """A line of code: its file, relative to the working folder if it is in it; and its text."""
 
-    None if no file of the traceback is the user's, but torch's, dscalc's or another package's. The
-    file is relative to the working folder if it is in it.
+    file: str
+    number: int
+    text: str
+
+
+def user_line(error: BaseException, *, packages: bool = False) -> Line | None:
+    """The innermost line of the user's own files through which an error came.
+
+    None if there is none; if other ``packages`` count too, one of theirs may stand for it, but none
+    of torch or dscalc.
     """
-    found = None
-    for frame, number in walk_tb(error.__traceback__):
-        if _is_users(frame.f_code.co_filename):
-            found = frame.f_code.co_filename, number
-    if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
-        found = error.filename, error.lineno or 1  # of a file that never ran
+    frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno or 1))  # of a file that never ran
+    found = [frame for frame in frames if _is_users(frame[0])]
+    if packages and not found:
+        theirs = [frame for frame in frames if not frame[0].startswith("<")]
+        found = [(f, n) for f, n in theirs if not any(map(Path(f).is_relative_to, (_OWN, _TORCH)))]
     if not found:
         return None
-    path, line = Path(found[0]).resolve(), found[1]
-    file = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return printable(str(file)), line, printable(linecache.getline(found[0], line).strip())
+    file, number = found[-1]
+    path = Path(file).resolve()
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    text = linecache.getline(file, number).strip()
+    return Line(printable(str(near)), number, printable(text))
 
 
-def described(error: BaseException) -> str:
+def error_in_words(error: BaseException) -> str:
     """An error on one line; one without a message shows the user's line, such as an assertion."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    lines = [line.strip() for line in said.strip().splitlines()]
-    message = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
-    if not message and (frame := user_frame(error)) and not frame[2].startswith("raise"):
-        message = frame[2]
+    message = first_line(error.msg if isinstance(error, SyntaxError) else error)
+    line = user_line(error)
+    if not message and line and not line.text.startswith("raise"):
+        message = line.text
     if isinstance(error, ModuleNotFoundError):
-        return printable(message)
-    kind = type(error).__name__
-    return printable(f"{kind}: {message[:300]}" if message else kind)
+        return message
+    kind = printable(type(error).__name__)
+    return f"{kind}: {message}" if message else kind
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -256,14 +266,14 @@ def torch_dtype(name: str) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype in {getattr(torch, each) for each in _DTYPES}:
         return dtype
     hint = did_you_mean(name, _DTYPES, f"give one of {', '.join(_DTYPES)}")
-    raise DscalcError(f"{shown(name)} is not a dtype for an input; {hint}")
+    raise DscalcError(f"{quoted(name)} is not a dtype for an input; {hint}")
 
 
 def signature_text(function: Callable[..., Any]) -> str:
     """What it takes, without type hints and long defaults: ``(*, left, right, scale=None)``."""
     try:
         parameters = [
-            parameter.replace(annotation=Parameter.empty, default=_short(parameter.default))
+            parameter.replace(annotation=Parameter.empty, default=_short_default(parameter.default))
             for parameter in signature(function).parameters.values()
         ]
     except (TypeError, ValueError):  # written in C
@@ -271,7 +281,7 @@ def signature_text(function: Callable[..., Any]) -> str:
     return printable(str(Signature(parameters)).replace("Ellipsis", "..."))
 
 
-def _short(default: Any) -> Any:
+def _short_default(default: Any) -> Any:
     return default if default is Parameter.empty or len(repr(default)) <= 20 else ...
 
 
@@ -294,24 +304,15 @@ def misfit(function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[st
     return ""
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """Near names as a question, or another hint if there are none."""
-    return _question(get_close_matches(word, known), otherwise)
-
-
-def _question(near: Sequence[str], otherwise: str) -> str:
-    return f"did you mean {' or '.join(map(printable, near))}?" if near else otherwise
-
-
 def _imported(name: str) -> ModuleType:
     path = Path(name)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        beside = {file.stem: str(file) for file in path.parent.glob("*.py")}
-        near = [beside[stem] for stem in get_close_matches(path.stem, beside)]
-        raise DscalcError(f"there is no file {shown(name)}; {_question(near, 'check the path')}")
+        beside = map(str, path.parent.glob("*.py"))
+        hint = did_you_mean(str(path), beside, "check the path", cutoff=0.75)
+        raise DscalcError(f"there is no file {quoted(name)}; {hint}")
     if not is_file and (name.startswith(".") or {"/", "\\"} & set(name)):
-        raise DscalcError(f"there is no module {shown(name)} here; {_near_modules(name, name)}")
+        raise DscalcError(f"there is no module {quoted(name)} here; {_near_modules(name, name)}")
     _first_on_path(Path.cwd())  # as python -m has it
     importlib.invalidate_caches()
     try:
@@ -321,7 +322,7 @@ def _imported(name: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError):
             if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
                 hint = _near_modules(name, error.name)
-                raise DscalcError(f"there is no module {shown(name)} here; {hint}") from error
+                raise DscalcError(f"there is no module {quoted(name)} here; {hint}") from error
             hint = "; install it, or run dscalc in its folder"
         elif isinstance(error, SystemExit):
             hint = "; put the code that it runs under if __name__ == '__main__':"
@@ -376,14 +377,14 @@ def _first_on_path(folder: Path) -> None:
 def _near_modules(name: str, missing: str) -> str:
     if Path(f"{name}.py").is_file():
         return f"did you mean the file {name}.py?"
-    parent, _, last = missing.rpartition(".")
+    parent = missing.rpartition(".")[0]
     places = getattr(sys.modules.get(parent), "__path__", []) if parent else None
-    beside = [module.name for module in pkgutil.iter_modules(places)]
-    near = [
-        f"{parent}.{module}" if parent else module
-        for module in get_close_matches(last, beside, cutoff=0.75)
+    beside = [
+        f"{parent}.{module.name}" if parent else module.name
+        for module in pkgutil.iter_modules(places)
     ]
-    return _question(near, "install it, or give a file with its ending, such as mymodels.py:Net")
+    otherwise = "install it, or give a file with its ending, such as mymodels.py:Net"
+    return did_you_mean(missing, beside, otherwise, cutoff=0.75)
 
 
 def _is_users(file: str) -> bool:
@@ -397,22 +398,21 @@ def _is_users(file: str) -> bool:
 
 def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
     """The error to raise ``from`` a user's, whose traceback is left to begin in the user's code."""
-    frame = user_frame(error)
+    line = user_line(error)
     trace = error.__traceback__
     while trace and not _is_users(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     if trace:
         error.__traceback__ = trace
-    where = f"{frame[0]}:{frame[1]}: " if frame else ""
+    where = f"{line.file}:{line.number}: " if line else ""
     if re.search("CUDA|NVIDIA", str(error)) and not torch.cuda.is_available():
-        line = f" in {shown(frame[2])}" if frame else ""
+        code = f" in {quoted(line.text)}" if line else ""
         return DscalcError(
-            f"{where}{doing} needs CUDA{line}, but torch finds none here; build the model on the "
+            f"{where}{doing} needs CUDA{code}, but torch finds none here; build the model on the "
             "CPU: dscalc needs no GPU"
         )
-    return DscalcError(
-        f"{where}{doing} failed ({described(error)}){hint or ('' if frame else '; -v shows where')}"
-    )
+    hint = hint or ("" if line else "; -v shows where")
+    return DscalcError(f"{where}{doing} failed ({error_in_words(error)}){hint}")
 
 
 def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:
@@ -420,7 +420,7 @@ def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:
     anything = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
         if parameters and name not in parameters and not anything:
-            return did_you_mean(name, parameters, f"leave {shown(name)} out")
+            return did_you_mean(name, parameters, f"leave {quoted(name)} out")
     needed = [
         parameter.name
         for parameter in parameters.values()

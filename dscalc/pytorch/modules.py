@@ -110,7 +110,7 @@ class DepthwiseSeparableConv(BlockModule):
         kernel_size = per_axis("kernel_size", kernel_size, dims)
         dilation = per_axis("dilation", dilation, dims)
         padding = checked_padding(padding, dims)
-        zeros, explicit_padding = _split(pads(padding, kernel_size, dilation))
+        zeros, explicit_padding = _split_pads(pads(padding, kernel_size, dilation))
         depthwise = convolution(
             in_channels,
             filters,
@@ -153,7 +153,7 @@ def block_module(
                 conv.in_channels, conv.out_channels, conv.bias, device=device, dtype=dtype
             )
             continue
-        own, zeros[step.name] = _split(conv.pads)
+        own, zeros[step.name] = _split_pads(conv.pads)
         dims = len(conv.kernel_size)
         filters = any(size > 1 for size in conv.kernel_size) or any(map(any, conv.pads))
         options: dict[str, Any] = {
@@ -180,7 +180,7 @@ def _convolution_class(dims: int) -> Callable[..., nn.Module]:
     return CONVOLUTIONS[dims]
 
 
-def _split(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _split_pads(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Divide pads into what a convolution does itself, and what must be padded before it.
 
     A convolution pads both ends of an axis alike; where one axis cannot be padded so, all are

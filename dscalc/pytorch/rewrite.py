@@ -14,7 +14,7 @@ from dscalc.core.conv import Conv, span
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv, block_module
-from dscalc.show import printable
+from dscalc.show import first_line
 
 _DESCRIBING = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
@@ -81,7 +81,7 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the model's own attributes raise
-        reason = printable(str(error).partition("\n")[0])
+        reason = first_line(error)
         raise DscalcError(
             f"the model cannot be copied, and dscalc rewrites only a copy ({reason})"
         ) from error
@@ -107,7 +107,7 @@ def reasons_to_keep(
     wanted = chosen(convolutions, only, exclude, "convolution of the model")
     return {
         path: (
-            _reason(module, owners[id(module._parameters.get("weight"))], block)
+            _reason_to_keep(module, owners[id(module._parameters.get("weight"))], block)
             if path in wanted
             else "excluded"
         )
@@ -129,7 +129,7 @@ def replacements(
 def replacement(module: _ConvNd, block: Block) -> BlockModule:
     """A block that takes and gives what a convolution does, and describes itself as that does."""
     built = block_module(
-        block.steps(described(module)), module.weight.device, module.weight.dtype,
+        block.steps(as_conv(module)), module.weight.device, module.weight.dtype,
         module.padding_mode,
     )  # fmt: skip
     return _described_as(module, built)
@@ -142,7 +142,7 @@ def _described_as(module: _ConvNd, built: BlockModule) -> BlockModule:
     return built.train(module.training)
 
 
-def described(module: _ConvNd) -> Conv:
+def as_conv(module: _ConvNd) -> Conv:
     """A convolution in the terms of `Conv`, on a map of its own kernel's span."""
     padding: Any = module.padding
     return Conv(
@@ -152,13 +152,13 @@ def described(module: _ConvNd) -> Conv:
     )  # fmt: skip
 
 
-def _reason(module: _ConvNd, owners: int, block: Block) -> str:
+def _reason_to_keep(module: _ConvNd, owners: int, block: Block) -> str:
     weight = module._parameters.get("weight")
     if isinstance(weight, UninitializedParameter):
         return "lazy"
     if module.transposed:
         return "transposed"
-    if reason := why_kept(described(module), block):
+    if reason := why_kept(as_conv(module), block):
         return reason
     if weight is None:
         return "derived weight"

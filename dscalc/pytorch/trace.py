@@ -7,7 +7,6 @@ operator is known to hold no MACs, or is named. torch's own FlopCounterMode coun
 """
 
 import copy
-import os
 import random
 import sys
 import warnings
@@ -17,7 +16,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +31,7 @@ from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Copying, Inputs, input_hint, materialised
+from dscalc.pytorch.load import user_line
 from dscalc.pytorch.operators import (
     KINDS,
     LEAVES,
@@ -43,7 +42,7 @@ from dscalc.pytorch.operators import (
     linear_of,
     name_of,
 )
-from dscalc.show import printable
+from dscalc.show import first_line, printable
 
 # ---- What a trace says. ----
 
@@ -176,7 +175,7 @@ def copied_to(device: str, model: nn.Module) -> nn.Module:
                     module.to(device)
     except Exception as error:  # whatever the model's own attributes raise
         raise DscalcError(
-            f"the model cannot be copied, and dscalc runs only a copy ({_first_line(error)})"
+            f"the model cannot be copied, and dscalc runs only a copy ({first_line(error)})"
         ) from error
     return twin.eval()
 
@@ -197,7 +196,7 @@ def _twin(device: str, tensor: Tensor) -> Tensor:
 Blocks = Callable[[nn.Module], Mapping[str, nn.Module]]
 
 
-class Observer(Protocol):
+class RunObserver(Protocol):
     """What else sees a run."""
 
     def on(self) -> AbstractContextManager[None]:
@@ -210,7 +209,7 @@ class Observer(Protocol):
         """What it saw, given the products that ran."""
 
 
-Observe = Callable[[], Observer]
+Observe = Callable[[], RunObserver]
 
 
 def trace_either(
@@ -245,9 +244,9 @@ def trace_either(
         if error.__cause__ is None:  # nothing that values would change
             raise
         cause = error.__cause__
-    said = _first_line(cause).partition(". ")[0]
+    said = first_line(cause).partition(". ")[0]
     said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
-    reason = f"{type(cause).__name__}: {said}{_user_line(cause)}"
+    reason = f"{type(cause).__name__}: {said}{_at(cause)}"
     if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
         if rebuild is None:
             raise DscalcError(
@@ -287,7 +286,7 @@ def trace(
     inputs = Inputs(args, kwargs)
     if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
         # It gets its shapes; torch 2.4 cannot give them under a mode.
-        with _explained(model, inputs), _surroundings(device):
+        with _say_why(model, inputs), _surroundings(device):
             given = materialised(inputs, device)
             model(*given.args, **given.kwargs)
     in_place = blocks(model) if blocks else {}
@@ -298,7 +297,7 @@ def trace(
         counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
         watch = _Watch(model, in_place, counter, observer)
         try:
-            with _explained(model, inputs), ExitStack() as stack:
+            with _say_why(model, inputs), ExitStack() as stack:
                 given = materialised(inputs, device)
                 stack.enter_context(_surroundings(device))
                 stack.enter_context(watch.hooks())
@@ -326,7 +325,7 @@ def trace(
 
 
 @contextmanager
-def _explained(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+def _say_why(model: nn.Module, inputs: Inputs) -> Iterator[None]:
     """Tell in one line why a model cannot run."""
     try:
         yield
@@ -394,7 +393,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: nn.Module,
         blocks: Mapping[str, nn.Module],
         counter: FlopCounterMode,
-        observer: Observer | None,
+        observer: RunObserver | None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
@@ -421,7 +420,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._torch_macs() - sum(block.torch_macs for block in self.in_place.values())
 
     def _torch_macs(self) -> int:
-        return self._counter.get_total_flops() // 2
+        macs, odd = divmod(self._counter.get_total_flops(), 2)
+        return macs + odd  # half a MAC is none, and then both counts differ
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -477,7 +477,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if has_no_macs(func):
             if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
-                # Its meta kernel is Python, and a third of an audit; its caller checks the shapes.
+                # Its meta kernel is slow, being Python; its caller checks the shapes.
                 return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
             return func(*args, **kwargs)
         see = self._count if name in LEAVES else self._take_apart
@@ -599,8 +599,8 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
             path, module = paths[id(running)], running
     name = type(module).__name__
     what = f"{printable(path)} ({name})" if path else name
-    line = _user_line(error)
-    why = f"{type(error).__name__}: {_first_line(error)}{line}"
+    line = _at(error)
+    why = f"{type(error).__name__}: {first_line(error)}{line}"
     advice = input_hint(model, inputs, error)
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
         advice = "parts of it are scripted: audit the float nn.Module that they were made from"
@@ -614,18 +614,10 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
     return DscalcError(f"{what} cannot run on these inputs ({why}); {advice}")
 
 
-def _user_line(error: BaseException) -> str:
-    """Say ", at model.py:12": the innermost frame that is neither torch's nor dscalc's."""
-    not_theirs = [
-        f"{Path(sys.modules[name].__file__ or '').parent}{os.sep}" for name in ("torch", "dscalc")
-    ]
-    where = ""
-    for frame, line in walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        if not file.startswith(("<", *not_theirs)):
-            near = file.removeprefix(f"{Path.cwd()}{os.sep}")
-            where = f", at {printable(near)}:{line}"
-    return where
+def _at(error: BaseException) -> str:
+    """Say ", at model.py:12", of the user's own line."""
+    line = user_line(error, packages=True)
+    return f", at {line.file}:{line.number}" if line else ""
 
 
 def _counter_failed(error: BaseException) -> bool:
@@ -637,8 +629,3 @@ def _counter_failed(error: BaseException) -> bool:
     ]
     refused = isinstance(error, TypeError) and "no implementation found" in str(error)
     return refused or (bool(functions) and functions[-1] != "__torch_dispatch__")
-
-
-def _first_line(error: BaseException) -> str:
-    line = printable(str(error).strip().partition("\n")[0])
-    return line if len(line) <= 200 else f"{line[:197]}..."

@@ -36,7 +36,7 @@ _MOST_LABELS = 30
 _SMALL_LEGEND = 4  # lines
 _NAME = 48  # characters in a line of a layer's name
 _SIDES = ((1, 0), (-1, 0), (0, 1), (1, 1), (-1, 1), (0, -1), (1, -1), (-1, -1))  # right, up
-_NEAR = 16  # points of type between a label and its point
+_NEAR_A_LABEL = 16  # points of type between a label and its point
 
 
 def save(figure: Figure, path: Path, kind: str, title: str) -> None:
@@ -174,7 +174,7 @@ def label_points(
             text.set_parse_math(False)
             text.set_in_layout(False)
             taken.append(_placed(text, axes.bbox, taken))
-            if max(map(abs, text.get_position())) > _NEAR:
+            if max(map(abs, text.get_position())) > _NEAR_A_LABEL:
                 line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5}
                 axes.annotate(
                     "", point, text.get_position(), textcoords="offset points", arrowprops=line
@@ -219,7 +219,7 @@ def scale_y(axes: Axes, values: Sequence[float], *, log: bool = False) -> None:
 
 def place_values(values: list[Value], axes: Axes) -> dict[Value, float]:
     """Where each value goes on the x axis, and the axis to match."""
-    numbers = [length for value in values if (length := _length(value)) is not None]
+    numbers = [length for value in values if (length := _as_length(value)) is not None]
     if len(numbers) < len(values):
         axes.set_xticks(range(len(values)), [axis_value(value) for value in values])
         return {value: place for place, value in enumerate(values)}
@@ -239,10 +239,10 @@ def plain_tick(value: float, _: object) -> str:
 
 def are_lengths(values: Iterable[Value]) -> bool:
     """Whether they have places on an axis, and something between them."""
-    return all(_length(value) is not None for value in values)
+    return all(_as_length(value) is not None for value in values)
 
 
-def _length(value: Value) -> int | None:
+def _as_length(value: Value) -> int | None:
     """The one number that a channel count or a square size is; None for 3x5."""
     if isinstance(value, tuple):
         return value[0] if len(set(value)) == 1 else None

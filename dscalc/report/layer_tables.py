@@ -11,10 +11,10 @@ from dscalc.core.fields import closed_form
 from dscalc.core.row import Row, Side
 from dscalc.report.report import Report
 from dscalc.report.sentences import (
-    CONVENTION,
     DIFFERENT,
     PENDING,
     SAME,
+    UNIT_SENTENCE,
     bar,
     crosschecked,
     factor,
@@ -34,8 +34,8 @@ def sheet(report: Report) -> Sheet:
     if not rows:
         return Sheet(report.title, notes=report.notes)
     if report.command == "blocks":
-        return _blocks(report, rows)
-    return one_layer(report, rows[0]) if report.total else _grid(report, rows)
+        return _blocks_sheet(report, rows)
+    return one_layer(report, rows[0]) if report.total else _grid_sheet(report, rows)
 
 
 class Part(NamedTuple):
@@ -108,7 +108,7 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
     return Sheet.of(report.title, columns, rows, notes, result)
 
 
-def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
+def _blocks_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     """The ways to build a layer, one a row."""
     title, sizes = varying(report.title, rows, selected=report.selected)
     counts = Counts(report.unit)
@@ -141,7 +141,7 @@ def _blocks(report: Report, rows: Sequence[Row]) -> Sheet:
     if report.work:
         assert isinstance(rows[0].layer, Conv)
         notes += _worked(rows[0].layer, [row.block or STANDARD for row in rows])
-    notes += [*report.remarks, *crosschecked(rows), CONVENTION[report.unit]]
+    notes += [*report.remarks, *crosschecked(rows), UNIT_SENTENCE[report.unit]]
     return Sheet.of(title, columns, rows, notes)
 
 
@@ -153,7 +153,7 @@ def _worked(conv: Conv, blocks: Iterable[Block]) -> Iterator[str]:
         yield from worked(conv, block)
 
 
-def _grid(report: Report, rows: Sequence[Row]) -> Sheet:
+def _grid_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     """A sweep, one row a layer."""
     title, sizes = varying(report.title, rows, selected=report.selected)
     counts, name = Counts(report.unit), report.block.name

@@ -10,8 +10,8 @@ from dscalc.core.fields import UNITS
 from dscalc.core.row import Row
 from dscalc.report.report import Report
 from dscalc.report.sentences import (
-    CONVENTION,
     MARKS,
+    UNIT_SENTENCE,
     bar,
     crosschecked,
     percent_in_column,
@@ -25,10 +25,10 @@ def sheet(report: Report) -> Sheet:
     """What people read of a report of a network or a model, or of several."""
     rows = list(report.rows)
     if report.total is None:
-        return _totals(report, rows) if rows else Sheet(report.title, notes=report.notes)
+        return _totals_sheet(report, rows) if rows else Sheet(report.title, notes=report.notes)
     if report.command == "network":
-        return _network(report, rows, report.total)
-    return _model(report, rows, report.total)
+        return _network_sheet(report, rows, report.total)
+    return _model_sheet(report, rows, report.total)
 
 
 _CHANNELS = Column("channels", channels)
@@ -39,7 +39,7 @@ def _differs(rows: Sequence[Row]) -> bool:
     return any(row.rewritten.cost.macs != row.as_is.cost.macs for row in rows)
 
 
-def _network(report: Report, rows: Sequence[Row], total: Row) -> Sheet:
+def _network_sheet(report: Report, rows: Sequence[Row], total: Row) -> Sheet:
     """The layers of a network, where its MACs are, and its totals."""
     block, counts = report.block.name, Counts(report.unit)
     most = max((row.share or Fraction(0) for row in rows), default=Fraction(0))
@@ -62,7 +62,7 @@ def _network(report: Report, rows: Sequence[Row], total: Row) -> Sheet:
         ),
     ]
     notes = [*_saved(report, rows, total), *report.notes, *crosschecked(rows)]
-    return Sheet.of(report.title, columns, rows, [*notes, CONVENTION[report.unit]], total)
+    return Sheet.of(report.title, columns, rows, [*notes, UNIT_SENTENCE[report.unit]], total)
 
 
 def _saved(report: Report, rows: Sequence[Row], total: Row) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _saved(report: Report, rows: Sequence[Row], total: Row) -> Iterator[str]:
     yield f"{saving(macs, held, label, new)}{than}"
 
 
-def _model(report: Report, rows: Sequence[Row], whole: Row) -> Sheet:
+def _model_sheet(report: Report, rows: Sequence[Row], whole: Row) -> Sheet:
     """The operators of a model that have MACs, and the model, as it is and rewritten."""
     block, counts = report.block.name, Counts(report.unit)
     shown = [row for row in rows if row.as_is.cost.macs or row.unknown]
@@ -100,7 +100,7 @@ def _model(report: Report, rows: Sequence[Row], whole: Row) -> Sheet:
         *(map(if_known, rewritten) if _differs([*shown, whole]) else ()),
     ]
     notes = [*_whole_model(report, rows, whole), *report.notes]
-    notes += [*crosschecked([whole] if whole.as_is.cost.macs else []), CONVENTION[report.unit]]
+    notes += [*crosschecked([whole] if whole.as_is.cost.macs else []), UNIT_SENTENCE[report.unit]]
     return Sheet.of(report.title, columns, shown, notes, whole, paths=True)
 
 
@@ -127,7 +127,7 @@ def _whole_model(report: Report, rows: Sequence[Row], whole: Row) -> Iterator[st
         yield saving(whole.mac_ratio, whole.param_ratio, label, report.block.name)
 
 
-def _totals(report: Report, rows: Sequence[Row]) -> Sheet:
+def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     """Several networks or models, a row of totals each."""
     counts, block, plain = Counts(report.unit), report.block.name, report.block == STANDARD
 
@@ -153,5 +153,5 @@ def _totals(report: Report, rows: Sequence[Row]) -> Sheet:
         Column("ratio", one_way_round),
     ]
     legend = f"ratio = as it is / {block}" if plain else f"ratio = {block} / as it is"
-    notes = [legend, *report.notes, *crosschecked(rows), CONVENTION[report.unit]]
+    notes = [legend, *report.notes, *crosschecked(rows), UNIT_SENTENCE[report.unit]]
     return Sheet.of(report.title, columns, rows, notes, paths=True)

@@ -11,7 +11,7 @@ from dscalc.core.fields import Fields, attributes
 from dscalc.report.report import Report
 from dscalc.report.sentences import DIFFERENT, SAME
 from dscalc.report.sheet import Column, Sheet
-from dscalc.show import exact, plural, rounded
+from dscalc.show import exact, in_six_digits, plural
 
 FIELDS = Fields(
     attributes(
@@ -57,17 +57,15 @@ class Outcome(NamedTuple):
     @classmethod
     def of(cls, budget: str, check: Check) -> "Outcome":
         """What became of an assertion of a budget."""
+        limit = _as_plain_number(check.limit)
         if check.value is None:
-            return cls(budget, check.assertion, limit=_plain(check.limit), error=check.sentence)
+            return cls(budget, check.assertion, limit=limit, error=check.sentence)
         symbol, left = check.assertion.split()[1], None
-        if symbol[0] in "<>":
-            # So written, a float is the decimal that it was meant as.
-            value, limit = (Fraction(str(_plain(each))) for each in (check.value, check.limit))
-            left = _plain(limit - value if symbol[0] == "<" else value - limit)
-        return cls(
-            budget, check.assertion, check.holds, _plain(check.value), _plain(check.limit), left,
-            check.row,
-        )  # fmt: skip
+        if symbol[0] in "<>":  # a float is the decimal that it is written as
+            room = Fraction(str(check.limit)) - Fraction(str(check.value))
+            left = _as_plain_number(room if symbol[0] == "<" else -room)
+        value = _as_plain_number(check.value)
+        return cls(budget, check.assertion, check.holds, value, limit, left, check.row)
 
     @property
     def sentence(self) -> str:
@@ -78,7 +76,7 @@ class Outcome(NamedTuple):
         return f"{self.assertion}: {where}{exact(self.value)}"
 
 
-def _plain(number: float | Fraction) -> int | float:
+def _as_plain_number(number: float | Fraction) -> int | float:
     """A whole number as an int; another Fraction as a float."""
     if isinstance(number, Fraction):
         return number.numerator if number.denominator == 1 else float(number)
@@ -105,37 +103,37 @@ class Outcomes(Report):
         """What people read of it."""
         columns = [
             Column("budget", lambda row: row.budget, role="name"),
-            Column("assertion", _marked),
-            Column("value", _value),
-            Column("limit", lambda row: _number(row.limit), rank=2),
-            Column("left", lambda row: _number(row.left), rank=3),
+            Column("assertion", _assertion_cell),
+            Column("value", _value_cell),
+            Column("limit", lambda row: _number_cell(row.limit), rank=2),
+            Column("left", lambda row: _number_cell(row.left), rank=3),
         ]
         if any(row.row for row in self.rows):
             columns.append(Column("row", lambda row: row.row, rank=1, role="listed"))
         errors = [f"{row.budget}: {row.error}" for row in self.rows if row.error]
         notes = list(dict.fromkeys(errors))
-        return Sheet.of(titled(self.rows), columns, self.rows, notes, paths=True)
+        return Sheet.of(outcomes_title(self.rows), columns, self.rows, notes, paths=True)
 
 
-def _marked(row: Outcome) -> str:
+def _assertion_cell(row: Outcome) -> str:
     mark = {True: f" {SAME}", False: f" {DIFFERENT}", None: ""}[row.holds]
     return f"{row.assertion}{mark}"
 
 
-def _value(row: Outcome) -> str:
-    return "not answered" if row.holds is None else _number(row.value)
+def _value_cell(row: Outcome) -> str:
+    return "not answered" if row.holds is None else _number_cell(row.value)
 
 
-def _number(value: float | Fraction | None) -> str:
+def _number_cell(value: float | Fraction | None) -> str:
     if value is None:
         return ""
     if isinstance(value, int):
         return f"{value:,}"
     number = float(value)
-    return f"{number:,.10g}" if abs(number) >= 1000 else rounded(number)
+    return f"{number:,.10g}" if abs(number) >= 1000 else in_six_digits(number)
 
 
-def titled(outcomes: Sequence[Outcome]) -> str:
+def outcomes_title(outcomes: Sequence[Outcome]) -> str:
     """How many there are, and how many hold."""
     count = Counter(outcome.holds for outcome in outcomes)
     holding, failing, unknown = count[True], count[False], count[None]

@@ -43,18 +43,18 @@ def draw(report: Report, path: Path, kind: str) -> None:
         DscalcError: there is more in the report than a picture can show.
     """
     with plain_style():
-        save(_figure(report), path, kind, report.title)
+        save(_draw_report(report), path, kind, report.title)
 
 
-def _figure(report: Report) -> Figure:
+def _draw_report(report: Report) -> Figure:
     if report.command == "compare":
-        return _grid(report)
+        return _draw_grid(report)
     if report.command == "blocks":
-        return _blocks(report)
-    return _totals(report) if report.total is None else _network(report)
+        return _draw_blocks(report)
+    return _draw_totals(report) if report.total is None else _draw_network(report)
 
 
-def _grid(report: Report) -> Figure:
+def _draw_grid(report: Report) -> Figure:
     """The ratio of MACs over the axis that varies most, one line per kernel size.
 
     Other axes get lines of their own if the ratio depends on them. Dashed is the limit for many
@@ -126,7 +126,7 @@ def _is_open(rows: Sequence[Row], axes: Sequence[str]) -> bool:
     )
 
 
-def _blocks(report: Report) -> Figure:
+def _draw_blocks(report: Report) -> Figure:
     """MACs against params of each block; the standard layer is hollow.
 
     A block is a labelled point. Of several layers it is a mark, and the label says which layer.
@@ -185,7 +185,7 @@ def _points(report: Report, side: str, names: Sequence[str], series: Sequence[st
     return figure
 
 
-def _totals(report: Report) -> Figure:
+def _draw_totals(report: Report) -> Figure:
     """MACs of several networks: over the input size or the width if one varies, else params.
 
     Raises:
@@ -215,7 +215,7 @@ def _totals(report: Report) -> Figure:
     return figure
 
 
-def _network(report: Report) -> Figure:
+def _draw_network(report: Report) -> Figure:
     """MACs by layer, as it is beside rewritten; layers without any are left out."""
     sides = ("as it is", f"as {report.block}")
     both = [(row.name or "", row.as_is.cost.macs, row.rewritten.cost.macs) for row in report.rows]

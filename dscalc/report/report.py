@@ -32,7 +32,7 @@ _SHEETS = {  # where what people read of each command's report is worked out
 }
 
 
-@dataclass(eq=False, repr=False)  # frozen, it takes twice as long to define
+@dataclass(eq=False, repr=False)
 class Report:
     """Rows, their total, and what was checked of them.
 
@@ -128,7 +128,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The JSON: counts as ints, ratios as floats, sizes as lists."""
         everything = self.head() | {"rows": self.to_records()} | self.foot()
-        plain: dict[str, Any] = _plain(everything)
+        plain: dict[str, Any] = _plain_data(everything)
         return plain
 
     def json(self) -> Iterator[str]:
@@ -180,11 +180,11 @@ class Report:
         return str(self)  # what a notebook shows
 
 
-def _plain(value: Any) -> Any:
+def _plain_data(value: Any) -> Any:
     if isinstance(value, Fraction):
         return float(value)
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _plain_data(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain_data(inner) for inner in value]
     return value

@@ -22,7 +22,7 @@ _UNIT = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs",
     "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop)",
 }
-CONVENTION = {unit: f"{what}; adding a bias is not counted" for unit, what in _UNIT.items()}
+UNIT_SENTENCE = {unit: f"{what}; adding a bias is not counted" for unit, what in _UNIT.items()}
 
 
 def crosschecked(rows: Iterable[Row]) -> list[str]:
@@ -85,7 +85,7 @@ def layer_options(row: Row, conv: Conv, block: Block, unit: str) -> list[str]:
 
 def layer_convention(unit: str, *, biased: bool) -> str:
     """What a MAC is, then what to know of biases, or else where other layers are answered."""
-    return CONVENTION[unit] if biased else f"{_UNIT[unit]}; other or more layers: dscalc network"
+    return UNIT_SENTENCE[unit] if biased else f"{_UNIT[unit]}; other or more layers: dscalc network"
 
 
 def _unpadded(conv: Conv) -> tuple[int, ...] | None:

@@ -144,7 +144,7 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     if console.options.ascii_only:
         sheet, box = in_ascii(sheet), _ASCII_HEAD
     body, left_out = _fitting(sheet, console, box) if sheet.columns else (Text(), [])
-    notes = [*_listed(sheet, left_out), *sheet.said(left_out)]
+    notes = [*_lines_of_listed(sheet, left_out), *sheet.said(left_out)]
     names = [
         column.head.replace(",", " in")  # "time, us" in a list
         for column in sheet.columns
@@ -153,13 +153,13 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     if names:
         notes.append(f"not shown at this width: {', '.join(names)}")
     return Group(
-        _sentence(sheet.title, console.width, "bold"),
+        _wrapped(sheet.title, console.width, "bold"),
         body,
-        *(_sentence(note, console.width) for note in notes),
+        *(_wrapped(note, console.width) for note in notes),
     )
 
 
-def _listed(sheet: Sheet, left_out: Collection[Column]) -> list[str]:
+def _lines_of_listed(sheet: Sheet, left_out: Collection[Column]) -> list[str]:
     """The cells of a listed column that is left out, each once; then an empty line."""
     found = []
     for column, *cells in zip(sheet.columns, *sheet.rows, strict=True):
@@ -266,11 +266,11 @@ def _table(
         justify: Literal["left", "right"] = "left" if not at or column.role == "bar" else "right"
         table.add_column(head, justify=justify, no_wrap=True, vertical="bottom")
     for row in sheet.rows:
-        table.add_row(*(_marked(row[at]) for at, _ in shown))
+        table.add_row(*(_coloured(row[at]) for at, _ in shown))
     if sheet.result:
         said = [at for at, column in shown if column.role != "name" and sheet.result[at]]
         if said:  # not only its name is left
-            table.add_row(*(_marked(sheet.result[at]) for at, _ in shown), style="bold")
+            table.add_row(*(_coloured(sheet.result[at]) for at, _ in shown), style="bold")
     return Padding(table, (1, 0, 1, 1), expand=False)
 
 
@@ -288,12 +288,12 @@ def _vertical(sheet: Sheet, width: int) -> Text:
     widest = max(len(head) + len(cell) for row in cells for head, cell in row) + 2
     lines: list[Text] = []
     for row, under in zip(rows, cells, strict=True):
-        lines += [Text(), _sentence(_named(sheet, row), width, "bold")]
-        lines += [_marked(f"  {head}{cell:>{widest - len(head)}}") for head, cell in under]
+        lines += [Text(), _wrapped(_row_title(sheet, row), width, "bold")]
+        lines += [_coloured(f"  {head}{cell:>{widest - len(head)}}") for head, cell in under]
     return _unwrapped(Text("\n").join([*lines, Text()]))
 
 
-def _named(sheet: Sheet, row: Sequence[str]) -> str:
+def _row_title(sheet: Sheet, row: Sequence[str]) -> str:
     """The name of a row, of one or several cells: 64 -> 32, F 3x3, D 14x14."""
     names = [(c.head, cell) for c, cell in zip(sheet.columns, row, strict=True) if c.role == "name"]
     (head, first), *more = names
@@ -301,17 +301,17 @@ def _named(sheet: Sheet, row: Sequence[str]) -> str:
     return ", ".join([first, *(f"{head} {cell}" for head, cell in more if cell)])
 
 
-def _marked(cell: str) -> Text:
+def _coloured(cell: str) -> Text:
     text = Text(cell)
     for mark, style in _STYLES.items():
         text.highlight_words([mark], style)
     return text
 
 
-def _sentence(sentence: str, width: int, style: str = "") -> Text:
+def _wrapped(sentence: str, width: int, style: str = "") -> Text:
     """Wrapped between words alone, so that no number is broken."""
     lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
-    text = _unwrapped(_marked("\n".join(lines)))
+    text = _unwrapped(_coloured("\n".join(lines)))
     text.stylize(style)
     return text
 

@@ -104,7 +104,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
         f"{step['in_channels']} -> {step['out_channels']}"
         for step in steps
     ),
-    Fraction: lambda value: repr(value.numerator / value.denominator),  # as float() does, sooner
+    Fraction: lambda value: repr(value.numerator / value.denominator),
 }
 _MOST_SPELLED = 5000
 _CELLS: dict[type, Callable[[Any], str]] = _PLAIN | {
