@@ -489,8 +489,8 @@ def test_an_explanation_says_what_was_asked(known: dict[str, Source]) -> None:
     assert {answer.verdict for answer in found.answers} == {"consistent with"}
 
 
-def test_digits_that_are_dropped_end_before_the_next(name="the number"):
-    number = read_number("3.8G", name)
+def test_digits_that_are_dropped_end_before_the_next():
+    number = read_number("3.8G", "the number")
     assert number.truncates(Fraction(3_800_000_000))
     assert number.truncates(Fraction(3_899_999_999))
     assert not number.truncates(Fraction(3_900_000_000))
