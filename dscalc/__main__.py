@@ -1,4 +1,4 @@
-"""The program: ``dscalc``, and ``python -m dscalc``."""
+"""The program: ``dscalc`` and ``python -m dscalc``."""
 
 import atexit
 import os
@@ -8,10 +8,11 @@ from dscalc.cli import main
 
 
 def run() -> None:
-    """Run ``main``; end the process without freeing each object.
+    """Run ``main``, and end the process without freeing each object.
 
-    What was registered to run at the exit, by torch say, runs first. A user's model may hold
-    more that only a whole exit ends well, such as a file that is written and not closed.
+    Functions that others registered with ``atexit``, such as torch's, run first. After ``dscalc
+    model`` the process ends normally: a user's model may hold objects that need it, such as a file
+    that is written but not closed.
     """
     code = 1
 
@@ -21,7 +22,7 @@ def run() -> None:
             sys.stderr.flush()
             os._exit(code)
 
-    atexit.register(end)  # the first that is registered is the last that runs
+    atexit.register(end)  # registered first, so it runs last
     code = main()
     sys.exit(code)
 

@@ -21,7 +21,7 @@ from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
 from dscalc.show import did_you_mean, printable
 
-_COMMANDS = {  # the module of each, and what it does
+_COMMANDS = {  # name: module and summary
     "compare": (
         "dscalc.commands.compare",
         "Compare one layer, or a grid of layers, with its replacement.",
@@ -54,7 +54,7 @@ Exit codes:
 
 
 class _CompareByDefault(TyperGroup):
-    """``dscalc 3 64 3 224`` is ``dscalc compare 3 64 3 224``."""
+    """Reads ``dscalc 3 64 3 224`` as ``dscalc compare 3 64 3 224``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
@@ -64,17 +64,17 @@ class _CompareByDefault(TyperGroup):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on its arguments, ``sys.argv`` by default; return the exit code."""
-    if hasattr(signal, "SIGPIPE"):  # die of a closed pipe in silence, like any filter
+    """Run a command line, ``sys.argv`` by default, and return the exit code."""
+    if hasattr(signal, "SIGPIPE"):  # a closed pipe ends it in silence, like any filter
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started it
+        if getattr(sys, name) is None:  # the parent process closed it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if argv is None else list(argv)
-    gc.set_threshold(50_000)  # a row holds no cycles, and a million of them are made
+    gc.set_threshold(50_000)  # rows hold no cycles, and a grid makes millions
     try:
-        with to_stdout():  # of files there are other errors
+        with to_stdout():  # other code reports errors of files
             answer = _asked(args or ["--help"])
             code: int = answer if isinstance(answer, int) else answer.write()
         return _interrupted() if code == 130 else code if args else 2
@@ -87,17 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _asked(args: list[str]) -> Any:
-    """The answer that a command line asks for, not yet written; or an exit code."""
+    """The answer to a command line, not yet written; or an exit code."""
     run = Run(args, _answered, _write_to_stderr)
     program = _program(_command(args))
     return program(args, prog_name="dscalc", standalone_mode=False, obj=run)
 
 
 def _answered(args: list[str]) -> Any:
-    """The answer to a command line of a budget, of which nothing is written.
+    """The answer to the command line of a budget, not yet written.
 
     Raises:
-        DscalcError: there is none; it says why in the words of the command line.
+        DscalcError: there is no answer; the message is that of the command line.
     """
     try:
         answer = _asked(args)
@@ -114,7 +114,7 @@ def _write_to_stderr(line: str) -> None:
 
 
 def _trace(error: Exception, args: list[str]) -> None:
-    """With --verbose, show where an error arose."""
+    """If --verbose is given, print the traceback of an error."""
     verbose = any(arg == "--verbose" or (arg[:2] in ("-v", "-q") and "v" in arg) for arg in args)
     if verbose and not _is_usage(error):
         import traceback
@@ -123,14 +123,17 @@ def _trace(error: Exception, args: list[str]) -> None:
 
 
 def _interrupted() -> int:
-    """The exit code; without another exec, Python dies by the signal if it came inside one."""
+    """The exit code 130; ``exec`` keeps Python from dying by the signal.
+
+    Python does so if the interrupt came inside an earlier ``exec``; another ``exec`` resets that.
+    """
     exec("")
     return 130
 
 
-@cache  # for a check of many budgets
+@cache  # a check runs many budgets
 def _program(command: str) -> Any:
-    """The program with one command, or with all for "", as help and completion need them."""
+    """The program with one command, or with all if ``command`` is "", for help and completion."""
     app = typer.Typer(
         cls=_CompareByDefault,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -148,7 +151,7 @@ def _program(command: str) -> Any:
 
 
 def _command(args: list[str]) -> str:
-    """The command asked for, if that is plain."""
+    """The command of a command line; "" if only the parser can tell."""
     first = args[0] if args else ""
     if first in _COMMANDS:
         return first
@@ -156,7 +159,7 @@ def _command(args: list[str]) -> str:
 
 
 def _is_usage(error: Exception) -> bool:
-    """Whether the parser raised it: typer has no public name for its class."""
+    """Whether the parser raised the error; typer has no public name for its class."""
     return hasattr(error, "format_message")
 
 
@@ -173,9 +176,9 @@ def _in_one_line(error: Exception, args: list[str]) -> str:
 
 
 def _usage_error(error: Any, args: list[str]) -> str:
-    """What the parser says, in the words of dscalc."""
+    """The parser's error in the words of dscalc."""
     option = getattr(error, "option_name", "")
-    if option[1:2].isdigit():  # a negative number, of which the parser took one digit
+    if option[1:2].isdigit():  # a negative number; the parser took one digit
         negative = next(arg for arg in args if arg.startswith(option))
         return f"IC, OC, F and D must be at least 1, got {negative}"
     said = error.format_message()
@@ -196,7 +199,7 @@ def _usage_error(error: Any, args: list[str]) -> str:
 
 
 def _no_option(option: str, possible: list[str]) -> str:
-    """Which commands have an option that this one has not; else which ones are near."""
+    """The other commands that have an option; without any, the nearest options."""
     having = [
         f"dscalc {name}"
         for name, command in _program("").commands.items()
@@ -213,7 +216,7 @@ def _no_option(option: str, possible: list[str]) -> str:
 
 
 def _meant(word: str) -> str:
-    """What a first word that is no command was probably meant as."""
+    """A hint at the meaning of a first word that is not a command."""
     from dscalc.inputs.network_file import shipped
 
     if word in shipped() or word.endswith((".csv", ".jsonl")):
@@ -224,7 +227,7 @@ def _meant(word: str) -> str:
 
 
 def _print_version(ctx: typer.Context, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:  # as where a shell completes
+    if wanted and not ctx.resilient_parsing:  # set while a shell completes
         sys.stdout.write(f"dscalc {__version__}\n")
         raise typer.Exit
 

@@ -1,6 +1,6 @@
-"""A layer, blocks and networks as calls; the commands call these functions too.
+"""Compare layers, blocks and networks from Python; the commands call these functions too.
 
-Nothing is imported before it is needed: see `cli`.
+Functions import what they need when they run, so that ``dscalc`` starts quickly.
 """
 
 from os import fspath
@@ -45,9 +45,9 @@ def compare(
 ) -> "Report":
     """Compare a standard convolution with a block that replaces it, as ``dscalc compare`` does.
 
-    Each of the first four is one value, a list of them, or text as on the command line, such as
-    ``"32:1024:x2"``. Several values make a grid, a row for each combination; a grid that is not
-    verified makes its rows anew each time they are read.
+    Each of the first four arguments is one value, a list, or text as on the command line, such as
+    ``"32:1024:x2"``. Several values make a grid, one row per combination. Each time you read the
+    rows of a grid, they are made anew, unless ``verify``.
 
     Args:
         in_channels: channels of the input.
@@ -62,17 +62,17 @@ def compare(
         groups: groups of channels of the standard convolution.
         bias: whether every convolution has a bias.
         batch_size: samples; multiplies the MACs.
-        dims: axes of sizes that are one number; by default as many as a size that is a tuple has,
-            else 2.
-        width_multiplier: scales both channels, as in `scaled_channels`.
+        dims: number of axes of a size that is one number; by default as many as a size that is a
+            tuple has, else 2.
+        width_multiplier: scales both channel counts, as in `scaled_channels`.
         resolution_multiplier: scales the input size, as in `scaled_size`.
         verify: whether fvcore and torch count both; this imports torch.
-        unit: of the counts that people read: "macs", or "flops", 2 a MAC.
-        work: whether people read the arithmetic of each step; of one layer alone.
+        unit: of the counts in the report: "macs", or "flops", 2 per MAC.
+        work: whether tables show the arithmetic of each step; only for one layer.
 
     Raises:
-        DscalcError: a value is not in its range, the kernel does not fit the padded input, or the
-            block does not exist for this convolution.
+        DscalcError: a value is out of its range, the kernel does not fit the padded input, the
+            block does not exist for this convolution, or ``work`` is asked for several layers.
         CrosscheckError: torch refuses modules of these sizes.
     """
     from dscalc.core.describe import described, in_words
@@ -123,13 +123,13 @@ def blocks(
     unit: "Unit" = "macs",
     work: bool = False,
 ) -> "Report":
-    """Set the ways to build a layer side by side, cheapest first, as ``dscalc blocks`` does.
+    """Compare the ways to build a layer, cheapest first, as ``dscalc blocks`` does.
 
     Args:
-        in_channels, out_channels, kernel_size, input_size: as in `compare`; of several layers, each
-            has a row for each block.
-        only: these blocks, by default all that exist for a layer; a note says which do not. The
-            standard convolution is always among them.
+        in_channels, out_channels, kernel_size, input_size: as in `compare`; each of several layers
+            has one row per block.
+        only: these blocks; by default all that exist for a layer, and a note lists the others. The
+            standard convolution is always included.
         stride, padding, dilation, groups, bias, batch_size, dims: as in `compare`.
         width_multiplier, resolution_multiplier, unit, work: as in `compare`.
         verify: whether fvcore and torch count each; this imports torch.
@@ -160,7 +160,7 @@ def blocks(
     )  # fmt: skip
     if layers.count == 1:
         report.rows = cheapest_first(like, chosen, report.left_out)
-        if only is not DEFAULTS and report.left_out:  # what is asked for by name must exist
+        if only is not DEFAULTS and report.left_out:  # a block that is asked for by name must exist
             raise DscalcError(next(iter(report.left_out)))
     else:
         left_out = report.left_out
@@ -174,7 +174,7 @@ def blocks(
 def network(
     source: "str | PathLike[str]",
     *,
-    block: "Block | str" = STANDARD,
+    block: "Block | str | None" = None,
     input_size: "Size | None" = None,
     width_multiplier: "Multiplier" = 1,
     resolution_multiplier: "Multiplier" = 1,
@@ -190,29 +190,32 @@ def network(
 
     Args:
         source: name of a shipped network, or a file; ``"-"`` is stdin.
-        block: what replaces its convolutions; ``"standard"`` replaces each block by the plain
-            convolution that it stands for.
+        block: what replaces its convolutions, if anything; ``"standard"`` replaces each block by
+            the plain convolution that it stands for.
         input_size: of its first row, in place of its own.
         width_multiplier: scales every channel count but the network's input and the outputs of a
             linear layer that comes last.
         resolution_multiplier: scales the input size.
         batch_size: samples.
-        dims: axes of sizes that are one number.
+        dims: number of axes of a size that is one number.
         bias: whether rows that do not say have a bias.
-        only, exclude: globs on the rows that are replaced.
+        only, exclude: globs on the rows that are replaced; they need a block.
         verify: whether fvcore and torch count every row; this imports torch.
-        unit: of the counts that people read: "macs", or "flops", 2 a MAC.
+        unit: of the counts in the report: "macs", or "flops", 2 per MAC.
 
     Raises:
-        DscalcError: there is no such network or file, or it cannot be read.
-        FileError: rows of the file are wrong; it names each.
+        DscalcError: there is no such network or file, it cannot be read, a multiplier is not above
+            0, or a glob matches no row.
+        FileError: rows of the file are wrong; the message names each.
         CrosscheckError: torch refuses modules of these sizes.
     """
     scale: dict[str, Any] = {
         "input_size": input_size, "width_multiplier": width_multiplier,
         "resolution_multiplier": resolution_multiplier, "batch_size": batch_size, "dims": dims,
-        "bias": bias, "only": only, "exclude": exclude, "block": _block(block),
+        "bias": bias, "only": only, "exclude": exclude, "block": block and _block(block),
     }  # fmt: skip
+    if block is None and (only or exclude):
+        raise DscalcError("only and exclude choose what is replaced; give a block too")
     from dscalc.inputs.network_file import load_network
 
     source = fspath(source)
@@ -225,12 +228,12 @@ def networks(
     scales: "Sequence[dict[str, Any]]",
     unit: "Unit" = "macs",
 ) -> "Report":
-    """The totals of several networks, or of one at several scales: a row each.
+    """The totals of several networks, or of one at several scales, one row each.
 
     Args:
         sources: as in `network`.
-        scales: the keywords of `network` for each row of a source.
-        unit: of the counts that people read.
+        scales: the keywords of `load_network`, once per row of a source.
+        unit: of the counts in the report.
 
     Raises:
         DscalcError, FileError: as `network`, once the rows are read.
@@ -283,7 +286,6 @@ def _summed(source: str, rows: "list[Row]", scale: "dict[str, Any]", unit: "Unit
     return Report(
         "network", block, network_fields(block, unit), rows, total(rows), unit=unit,
         count=len(rows), title=network_title(source, rows, scale), inputs=inputs,
-        notes=_nothing_to_do(rows, block),
     )  # fmt: skip
 
 
@@ -299,16 +301,8 @@ def _as_one_row(whole: "Report", name: str, scale: "dict[str, Any]") -> "Row":
     )  # fmt: skip
 
 
-def _nothing_to_do(rows: "list[Row]", block: Block) -> list[str]:
-    if not all(row.kept for row in rows):
-        return []
-    if block == STANDARD:
-        return ["every row is already plain; --as separable shows what separable would cost"]
-    return [f"no row can be rewritten as {block}"]
-
-
 class _Rows:
-    """Rows that are made anew each time they are read."""
+    """Rows that are made anew at each iteration."""
 
     def __init__(self, make: "Any") -> None:
         self._make = make
@@ -333,7 +327,7 @@ def _refuse_work_of_many(count: int, work: bool) -> None:
 def _remarks(
     conv: "Conv", block: Block, padding: "Padding", *, one_position: bool
 ) -> "Iterator[str]":
-    """What to know of the sizes of a layer."""
+    """Notes on the sizes of a layer."""
     from operator import gt
 
     from dscalc.core.describe import beyond_one_position

@@ -10,17 +10,17 @@ from dscalc.show import quoted
 Size = int | tuple[int, ...]
 Padding = Literal["same", "valid"] | Size
 
-_MOST_DIGITS = 100  # so that no product of a layer's numbers reaches Python's 4300-digit limit
+_MOST_DIGITS = 100  # keeps products of a layer's numbers below Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)"
-THOUSANDS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}  # powers of 1000, by their letter
+THOUSANDS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}  # powers of 1000 by letter
 
 
 def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
     """A whole number such as 64.
 
     Raises:
-        DscalcError: it is not one, is below ``least``, or has more than 100 digits.
+        DscalcError: the text is not one, is below ``least``, or has more than 100 digits.
     """
     text = text.strip()
     if not _WHOLE.fullmatch(text):
@@ -33,7 +33,7 @@ def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
 
 
 def size(text: str, name: str, least: int = 1) -> Size:
-    """A size: 3 for every axis, or 3x5 for two of them.
+    """A size: 3 for every axis, or one number per axis, such as 3x5.
 
     Raises:
         DscalcError: a part is not a whole number of at least ``least``.
@@ -46,12 +46,16 @@ def size(text: str, name: str, least: int = 1) -> Size:
 
 
 def with_x(text: str) -> str:
-    """The text with the signs that pages write between sizes as x."""
+    """The text with x for multiplication signs and X."""
     return text.replace("\N{MULTIPLICATION SIGN}", "x").replace("X", "x")
 
 
 def shape(text: str, name: str) -> tuple[int, ...]:
-    """The shape of a tensor without its batch: 3x224x224."""
+    """The shape of a tensor without its batch: 3x224x224.
+
+    Raises:
+        DscalcError: the text is not a shape.
+    """
     try:
         value = size(text, name)
     except DscalcError:
@@ -60,7 +64,11 @@ def shape(text: str, name: str) -> tuple[int, ...]:
 
 
 def keywords(text: str, name: str) -> dict[str, Any]:
-    """A JSON object as keyword arguments: {"width": 64}."""
+    """A JSON object as keyword arguments: {"width": 64}.
+
+    Raises:
+        DscalcError: the text is not a JSON object.
+    """
     from json import loads
 
     try:
@@ -75,7 +83,11 @@ def keywords(text: str, name: str) -> dict[str, Any]:
 
 
 def padding(text: str, name: str = "padding") -> Padding:
-    """``same``, ``valid``, or the zeros at each end of an axis: 1 or 1x2."""
+    """``same``, ``valid``, or the zeros at each end of an axis: 1 or 1x2.
+
+    Raises:
+        DscalcError: the text is none of these.
+    """
     if text == "same":
         return "same"
     if text == "valid":
@@ -90,7 +102,11 @@ def padding(text: str, name: str = "padding") -> Padding:
 
 
 def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fraction:
-    """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000."""
+    """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000.
+
+    Raises:
+        DscalcError: the text is not a number, or has more than 100 digits.
+    """
     match = re.fullmatch(_NUMBER, text.strip(), re.I | re.A)
     try:
         if not match:
@@ -107,7 +123,11 @@ def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fr
 
 
 def multiplier(text: str, name: str) -> Fraction:
-    """A number greater than 0, such as 0.75 or 3/4."""
+    """A number greater than 0, such as 0.75 or 3/4.
+
+    Raises:
+        DscalcError: the text is not such a number.
+    """
     value = number(text, name, "0.75 or 3/4")
     if value <= 0:
         raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {quoted(text)}")

@@ -1,31 +1,31 @@
-"""Values to text: 3x5, 13.2 MB, 0.126736 (73/576), and the words of others, quoted."""
+"""Values to text: 3x5, 13.2 MB, 0.126736 (73/576); and text from outside, quoted."""
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-_MOST_NAMES = 20  # that a hint lists
+_MOST_NAMES = 20  # in a hint
 
 
 def printable(text: str) -> str:
-    """Text from a file or a model, with control characters escaped, to be printed literally."""
+    """Text from a file or a model, with control characters escaped, safe to print."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def plural(noun: str, number: int) -> str:
-    """The noun for so many of it."""
+    """The noun, with an s unless the number is 1."""
     return noun if number == 1 else f"{noun}s"
 
 
 def quoted(text: str) -> str:
-    """User input as an error quotes it: on one line, control characters escaped, not too long."""
+    """User input in quotes, on one line, control characters escaped, cut to 60 characters."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def did_you_mean(
     word: str, known: Iterable[str], otherwise: str | None = None, *, cutoff: float = 0.6
 ) -> str:
-    """The nearest names as a question; if there are none, another hint, or all names."""
-    from difflib import SequenceMatcher, get_close_matches  # which few runs need
+    """A question with the nearest names; without any, ``otherwise`` or a list of names."""
+    from difflib import SequenceMatcher, get_close_matches  # few runs need it
 
     def likeness(name: str) -> float:
         return SequenceMatcher(None, word, name).ratio()
@@ -41,20 +41,20 @@ def did_you_mean(
 
 
 def first_line(error: object) -> str:
-    """The first line of an error that says something, at most 200 characters of it."""
+    """The first line of an error that has content, cut to 200 characters."""
     lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.endswith("raised:")]  # the compiler
+    lines = [line for line in lines if line and not line.endswith("raised:")]  # torch's compiler
     line = printable(" ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1]))
     return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def times(size: Sequence[int] | None) -> str:
-    """A size as the field writes it, such as 3x3; nothing for None."""
+    """A size such as 3x3; "" for None."""
     return "x".join(map(str, size or ()))
 
 
 def amount(count: int) -> str:
-    """Bytes in a unit that people read: 13.2 MB."""
+    """Bytes in a readable unit: 13.2 MB."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             amount = count / size
@@ -63,13 +63,13 @@ def amount(count: int) -> str:
 
 
 def in_six_digits(value: float | Fraction) -> str:
-    """Six digits of a number, and all before the point: 0.126736, 597,177,369.6."""
+    """A number to six digits, from a million on to one decimal: 0.126736, 597,177,369.6."""
     number = float(value)
     return f"{number:,.1f}" if abs(number) >= 10**6 else f"{number:.6g}"
 
 
 def exact(value: object) -> str:
-    """A value in full: 4,096, or 0.126736 (73/576)."""
+    """A value as text: 4,096, or 0.126736 (73/576); a float to six digits."""
     if isinstance(value, Fraction) and value.denominator > 1:
         return f"{in_six_digits(value)} ({value})"
     if isinstance(value, float):

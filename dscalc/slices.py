@@ -1,7 +1,7 @@
-"""The slices: questions that have a folder each, with all that answers them.
+"""The slices: one folder per question, with all code that answers it.
 
-Nothing outside a slice imports it. This table says what of the command line and of Python is its;
-the rest is found there by name. Delete a folder and its line, and everything else works.
+No module outside a slice imports it. This table lists what a slice adds to the command line and to
+Python; its modules are found by name. If you delete a folder and its entry, everything else works.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 
 class Slice(NamedTuple):
-    """What belongs to a folder.
+    """The parts of a slice.
 
     Args:
-        commands: what each of its commands does, in a line; each is a function of that name in
+        commands: summary of each command. A command is the function of that name in
             ``FOLDER/command.py``, beside its ``EXAMPLES`` and ``FIELDS``.
-        options_of: commands that have its options, which ``options`` of ``FOLDER/option.py`` gives.
-        numbers: what an assertion may name where the option of the same name is given.
-        calls: its functions in Python, each in ``FOLDER/call.py``, which ``dscalc`` exports.
-        examples: command lines for the help of other commands; "" is that of ``dscalc``.
+        options_of: commands that get its options, from ``options`` in ``FOLDER/option.py``.
+        numbers: names that an assertion may use if the option of that name is given.
+        calls: Python functions in ``FOLDER/call.py``, which ``dscalc`` exports.
+        examples: command lines for the help of other commands, by command; "" is ``dscalc``.
     """
 
     commands: Mapping[str, str] = {}
@@ -49,7 +49,7 @@ SLICES = {
 
 
 def commands() -> dict[str, tuple[str, str]]:
-    """The commands of all slices: the module of each, and what it does in a line."""
+    """The commands of all slices: name -> module and summary."""
     return {
         name: (f"dscalc.{folder}.command", summary)
         for folder, slice_ in SLICES.items()
@@ -58,20 +58,20 @@ def commands() -> dict[str, tuple[str, str]]:
 
 
 def options(command: str) -> Iterator[type[Any]]:
-    """The options that slices give a command: a dataclass each."""
+    """The options that slices add to a command, one dataclass each."""
     for folder, slice_ in SLICES.items():
         if command in slice_.options_of:
             yield import_module(f"dscalc.{folder}.option").options(command)
 
 
 def examples(command: str) -> str:
-    """Command lines for its help, a line each."""
+    """Example command lines that slices add to a command's help, one per line."""
     lines = (slice_.examples.get(command) for slice_ in SLICES.values())
     return "".join(f"  {line}\n" for line in lines if line)
 
 
 def numbers() -> dict[str, str]:
-    """What an assertion may name, and what it needs for that."""
+    """Names that an assertion may use -> the error if the option is missing."""
     return {
         name: f"{name} needs --{name} FILE, an option of {' and '.join(slice_.options_of)}"
         for slice_ in SLICES.values()
@@ -80,7 +80,7 @@ def numbers() -> dict[str, str]:
 
 
 def find_call(name: str) -> Any:
-    """A function of a slice in Python, by its name; None if there is none."""
+    """The Python function of a slice by name; None if there is none."""
     for folder, slice_ in SLICES.items():
         if name in slice_.calls:
             return getattr(import_module(f"dscalc.{folder}.call"), name)

@@ -104,22 +104,38 @@ def test_a_condition_needs_a_number(number):
 
 
 @pytest.mark.parametrize(
-    ("name", "command", "unit", "hint"),
+    ("name", "command", "block", "hint"),
     [
-        ("mac_rato", "compare", "macs", "did you mean mac_ratio"),
-        ("seperable_macs", "compare", "macs", "did you mean separable_macs"),
-        ("nonsense", "compare", "macs", "choose from name, kind, in_channels"),
-        ("standard_flops", "compare", "macs", "it needs --unit flops"),
-        ("separable_macs", "compare", "flops", "it needs --unit macs"),
-        ("separable_macs", "network", "macs", "it needs --as separable"),
-        ("standard_macs", "model", "macs", "did you mean saved_macs?"),
+        ("mac_rato", "compare", SEPARABLE, "did you mean mac_ratio"),
+        ("seperable_macs", "compare", SEPARABLE, "did you mean separable_macs"),
+        ("nonsense", "compare", SEPARABLE, "choose from name, kind, in_channels"),
+        ("standard_macs", "model", SEPARABLE, "did you mean saved_macs?"),  # not a block there
+        ("standard_macs", "model", None, "did you mean "),
     ],
 )
-def test_an_unknown_field_is_refused_with_what_may_be_meant(name, command, unit, hint):
-    block = STANDARD if command == "network" else SEPARABLE
+def test_an_unknown_field_is_refused_with_what_may_be_meant(name, command, block, hint):
+    with pytest.raises(DscalcError) as raised:
+        find(name, command, block)
+    assert str(raised.value).startswith(f"unknown field '{name}'; {hint}")
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "block", "unit", "needed"),
+    [
+        ("standard_flops", "compare", SEPARABLE, "macs", "--unit flops"),
+        ("separable_macs", "compare", SEPARABLE, "flops", "--unit macs"),
+        ("separable_macs", "network", STANDARD, "macs", "--as separable"),
+        ("standard_macs", "network", None, "macs", "--as standard"),
+        ("spatial_macs", "model", None, "macs", "--as spatial"),
+        ("mac_ratio", "network", None, "macs", "--as BLOCK, such as --as separable"),
+        ("kept", "model", None, "macs", "--as BLOCK, such as --as separable"),
+        ("saved_flops", "model", None, "flops", "--as BLOCK, such as --as separable"),
+    ],
+)
+def test_a_field_that_another_option_has_says_which(name, command, block, unit, needed):
     with pytest.raises(DscalcError) as raised:
         find(name, command, block, unit)
-    assert str(raised.value).startswith(f"unknown field '{name}'; {hint}")
+    assert str(raised.value) == f"{name} needs {needed}"
 
 
 @pytest.mark.parametrize("command", ["compare", "network", "model", "bench"])

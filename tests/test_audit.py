@@ -31,6 +31,7 @@ from dscalc.pytorch import audit, operators, to_separable
 from dscalc.pytorch import trace as tracing
 from dscalc.pytorch.modules import BlockModule
 
+as_separable = partial(audit, block="separable")
 AUDIT = import_module("dscalc.pytorch.audit")  # the package exports a function of this name
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -73,6 +74,12 @@ def rows_of(report):
 
 def kept_of(report):
     return {(row.name, row.kind): row.kept for row in report.rows}
+
+
+def sentences(report):
+    """What stands above and below the table."""
+    paragraphs = str(report).strip().split("\n\n")
+    return [each for each in paragraphs if not each.startswith(("**", "|"))]
 
 
 def assert_adds_up(report, model):
@@ -123,7 +130,7 @@ def published(request):
     """One of them, built, with an input and its audit."""
     build, shape, macs, params = ARCHITECTURES[request.param]
     model, features = build(), torch.zeros(1, *shape)
-    report = audit(model, features)
+    report = as_separable(model, features)
     return SimpleNamespace(
         name=request.param, model=model, features=features, macs=macs, params=params, report=report
     )
@@ -134,6 +141,18 @@ def test_published_macs_and_params_are_reproduced_and_rows_add_up(published):
     assert_adds_up(published.report, published.model)
     assert counted_by_torch(published.model, published.features) == published.macs
     assert {row.crosscheck for row in published.report.rows if row.as_is.cost.macs} == {"exact"}
+
+
+def test_without_a_block_nothing_is_replaced_and_all_else_is_the_same(published, monkeypatch):
+    def as_it_is(row):
+        return row._replace(rewritten=None, kept="")
+
+    monkeypatch.setattr(AUDIT, "replacement", None)  # no block runs
+    report = audit(published.model, published.features)
+    assert report.rows == list(map(as_it_is, published.report.rows))
+    assert report.total == as_it_is(published.report.total)
+    assert (report.block, report.notes, report.faults) == (None, published.report.notes, [])
+    assert {row.mac_ratio for row in [*report.rows, report.total]} == {None}
 
 
 def test_a_row_is_a_module_and_a_kind(published):
@@ -173,26 +192,28 @@ def test_the_rows_on_real_tensors_are_those_on_meta(published, monkeypatch):
         return tracing.trace(twin, args, kwargs, "cpu", **asked), twin
 
     monkeypatch.setattr(AUDIT, "trace_either", real)
-    report = audit(published.model, published.features)
+    report = as_separable(published.model, published.features)
     assert (report.rows, report.total) == (published.report.rows, published.report.total)
-    assert any("this ran on real tensors" in note for note in report.notes)
+    assert any("it ran on real tensors" in note for note in report.notes)
 
 
 def test_a_verdict_on_resnet50():
-    report = audit(architectures.resnet50(), (1, 3, 224, 224))
-    assert Counter(row.kept for row in report.rows if row.kind == "conv") == {
-        "pointwise": 36,
-        "": 17,
+    report = as_separable(architectures.resnet50(), (1, 3, 224, 224))
+    assert Counter((row.kind, row.kept) for row in report.rows if row.as_is.cost.macs) == {
+        ("pointwise", "pointwise"): 36,
+        ("conv", ""): 17,
+        ("linear", "linear"): 1,
     }
     assert cost(report)[1] == (2_343_674_112, 15_522_171)
-    assert report.notes == [
-        "36 convolutions, 51.83% of the MACs, were not rewritten: pointwise",
-        "fvcore's own total also counts norms and adaptive pools, which have no MACs",
+    assert sentences(report)[:3] == [
+        "4,089,184,256 MACs (4.09 G), as separable 2,343,674,112 (2.34 G): 1.74x fewer",
+        "25,557,032 params (25.6 M), as separable 15,522,171 (15.5 M): 1.65x fewer",
+        "kept: 36 pointwise (51.8% of the MACs); 1 MAC = 2 FLOPs",
     ]
 
 
 def test_a_transposed_convolution_counts_its_input_positions():
-    report = audit(architectures.unet(), (1, 1, 64, 64))
+    report = as_separable(architectures.unet(), (1, 1, 64, 64))
     up = rows_of(report)["up.0", "transposed"]
     assert (up.layer.input_size, up.layer.output_size, up.kept) == (
         (16, 16),
@@ -205,7 +226,7 @@ def test_a_transposed_convolution_counts_its_input_positions():
 
 
 def test_a_shared_head_is_one_row_of_all_its_calls():
-    report = audit(architectures.shared_head_detector(), (1, 3, 128, 128))
+    report = as_separable(architectures.shared_head_detector(), (1, 3, 128, 128))
     boxes = rows_of(report)["boxes", "conv"]
     assert (boxes.calls, boxes.layer.in_channels, boxes.layer.input_size) == (3, 64, None)
     positions = 16**2 + 8**2 + 4**2
@@ -227,7 +248,7 @@ def test_a_convolution_that_stays_says_why(layer, kept):
     features = torch.zeros(1, 4, *[5] * (layer.weight.dim() - 2))
     layer(features)  # which makes a derived weight
     model = nn.Sequential(OrderedDict(layer=layer))
-    report = audit(model, features)
+    report = as_separable(model, features)
     row = report.rows[0]
     assert (row.name, row.kept, row.calls) == ("layer", kept, 1)
     assert_adds_up(report, model)
@@ -275,7 +296,7 @@ def test_a_weight_is_a_row_of_its_module_however_it_is_reached(forward, expected
     if ("the model", "Calling") in expected:
         parts["const"] = nn.Parameter(torch.zeros(IMAGE))
     model = Calling(forward, **parts)
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert {
         key: (row.kept, row.as_is.cost.macs, row.as_is.cost.params)
         for key, row in rows_of(report).items()
@@ -324,7 +345,7 @@ TIED = {
 
 @pytest.mark.parametrize(("model", "given", "params", "kept"), TIED.values(), ids=TIED)
 def test_a_parameter_counts_once_where_several_hold_it(model, given, params, kept):
-    report = audit(model, given)
+    report = as_separable(model, given)
     assert {key: row.as_is.cost.params for key, row in rows_of(report).items()} == params
     assert {row.kept for row in report.rows} == kept
     assert_adds_up(report, model)
@@ -336,7 +357,7 @@ def test_calls_that_differ_share_what_they_have_in_common():
         "a": nn.Parameter(torch.zeros(8, 3, 3, 3)),
         "b": nn.Parameter(torch.zeros(5, 8, 1, 1)),
     }
-    report = audit(Calling(lambda m, x: F.conv2d(F.conv2d(x, m.a), m.b), **weights), IMAGE)
+    report = as_separable(Calling(lambda m, x: F.conv2d(F.conv2d(x, m.a), m.b), **weights), IMAGE)
     [row] = report.rows
     assert (row.calls, row.as_is.cost.macs) == (2, 36 * (216 + 40))
     assert (row.layer.in_channels, row.layer.out_channels, row.layer.bias) == (None, None, False)
@@ -344,7 +365,7 @@ def test_calls_that_differ_share_what_they_have_in_common():
 
 def test_one_block_of_many_calls_is_one_row():
     model = Calling(lambda m, x: m.conv(m.conv(m.conv(x))), conv=conv(3, 3, padding=1))
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     [row] = report.rows
     assert (row.calls, row.as_is.cost.macs, row.layer.output_size) == (3, 3 * 64 * 81, (8, 8))
     assert row.rewritten.cost.params == params_of(to_separable(model)) == 42
@@ -353,7 +374,7 @@ def test_one_block_of_many_calls_is_one_row():
 @pytest.mark.parametrize("batch_size", [None, 1, 5])
 def test_a_bare_convolution_is_a_model_too(batch_size):
     shape = (*([] if batch_size is None else [batch_size]), 3, 8, 8)
-    report = audit(conv(), shape)
+    report = as_separable(conv(), shape)
     [row] = report.rows
     assert (row.name, row.kind, row.kept) == ("the model", "conv", "")
     assert cost(report) == (((batch_size or 1) * 3888, 112), ((batch_size or 1) * 1404, 46))
@@ -364,7 +385,7 @@ def test_modules_without_macs_have_rows_for_their_parameters():
     model = nn.Sequential(
         conv(padding=1), nn.BatchNorm2d(4), nn.PReLU(), nn.AdaptiveAvgPool2d(2), nn.LayerNorm(2)
     )
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert [(row.name, row.kind, row.as_is.cost.params) for row in report.rows] == [
         ("0", "conv", 112),
         ("1", "BatchNorm2d", 8),
@@ -384,9 +405,9 @@ def test_any_convolution_costs_rewritten_what_its_replacement_costs(kernel_size,
     layer = CONVOLUTIONS[dims](3, 8, kernel_size, **options)
     like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
     features = torch.zeros(2, 3, *[7] * dims, **like)
-    report = audit(nn.Sequential(layer), features)
+    report = as_separable(nn.Sequential(layer), features)
     replaced = to_separable(nn.Sequential(layer))[0]
-    again = audit(replaced, features)
+    again = as_separable(replaced, features)
     assert report.total.crosscheck == again.total.crosscheck == "exact"
     assert cost(report)[1] == cost(again)[0] == cost(again)[1]
     assert replaced(features).shape == layer(features).shape
@@ -398,7 +419,7 @@ def test_any_convolution_costs_rewritten_what_its_replacement_costs(kernel_size,
 
 
 def test_another_block_may_stand_in_its_place():
-    report = audit(nn.Sequential(conv(3, 32)), IMAGE, block="separable:2")
+    report = as_separable(nn.Sequential(conv(3, 32)), IMAGE, block="separable:2")
     assert cost(report)[1] == (36 * (6 * 9 + 6 * 32), 6 * 9 + 6 + 6 * 32 + 32)
     assert (report.total.crosscheck, str(report.block)) == ("exact", "separable:2")
 
@@ -421,7 +442,7 @@ def staged():
 
 @pytest.mark.parametrize(("options", "rewritten"), GLOBS, ids=str)
 def test_globs_choose_what_is_rewritten(options, rewritten):
-    report = audit(staged(), (1, 3, 12, 12), **options)
+    report = as_separable(staged(), (1, 3, 12, 12), **options)
     assert {row.name for row in report.rows if not row.kept} == rewritten
     assert {row.kept for row in report.rows if row.kept} <= {"excluded", "pointwise"}
     converted = to_separable(staged(), **options)
@@ -431,84 +452,98 @@ def test_globs_choose_what_is_rewritten(options, rewritten):
 
 # What is said besides.
 
+SAME = "as separable: the same; there is no convolution to rewrite"
+AGREED = "✓ torch's FlopCounterMode counts exactly this, fvcore each conv and linear layer"
 SAID = {
-    "what was not rewritten, and what it would cost": (
+    "what is not rewritten": (
         nn.Sequential(type("Mine", (nn.Conv2d,), {})(3, 8, 3), nn.Conv2d(8, 8, 1)),
-        ["1 convolution, 77.14% of the MACs, was not rewritten: subclass; as separable it would "
-         "cost 23.61% of that, by formula",
-         "1 convolution, 22.86% of the MACs, was not rewritten: pointwise"],
+        [SAME, "kept: 1 subclass, 1 pointwise (100% of the MACs)", AGREED],
     ),
     "several of one reason": (
         tied(nn.Sequential(conv(3, 3), conv(3, 3)), "1", "0"),
-        ["2 convolutions, 100% of the MACs, were not rewritten: shared weight; as separable "
-         "they would cost 44.44% of that, by formula"],
+        [SAME, "kept: 2 shared weight (100% of the MACs)", AGREED],
     ),
-    "nothing of a cost that saves nothing": (
-        Calling(lambda m, x: F.conv2d(x, torch.zeros(1, 3, 3, 3))),
-        ["1 convolution, 100% of the MACs, was not rewritten: functional"],
+    "how much of it is not rewritten": (
+        nn.Sequential(conv(), conv(4, 4, 1)),
+        ["kept: 1 pointwise (12.9% of the MACs); 1 MAC = 2 FLOPs", AGREED],
     ),
     "what did not run": (
         Calling(lambda m, x: m.conv(x), conv=conv(3, 8), aux=conv(8, 256)),
-        ["1 convolution did not run (aux): 18,688 params"],
+        ["note: 1 module did not run: aux (18,688 params)", AGREED],
     ),
     "how much of many did not run": (
         Calling(lambda m, x: m.conv(x), conv=conv(), aux=nn.ModuleList(map(nn.PReLU, [1] * 4))),
-        ["4 modules did not run (aux.0, aux.1, aux.2, ...): 4 params"],
+        ["note: 4 modules did not run: aux.0, aux.1, aux.2, ... (4 params)", AGREED],
     ),
     "what did not run under an odd name": (
         Calling(lambda m, x: m.conv(x), **{"conv": conv(), "x\x1b": nn.PReLU()}),
-        ["1 module did not run (x\\x1b): 1 param"],
+        ["note: 1 module did not run: x\\\\x1b (1 param)", AGREED],
     ),
     "what no other counter knows": (
         Calling(lambda m, x: m.conv(x) @ torch.zeros(6), conv=conv()),
-        ["not cross-checked, because neither fvcore nor torch counts it: the model (matmul)"],
-    ),
-    "what fvcore counts besides": (
-        nn.Sequential(conv(), nn.GroupNorm(2, 4)),
-        ["fvcore's own total also counts norms, which have no MACs"],
+        ["not checked as a whole: neither fvcore nor torch counts the model (matmul); fvcore "
+         "counts each conv and linear layer"],
     ),
     "what is not known": (
         Calling(lambda m, x: torch.linalg.inv(m.conv(x)), conv=conv()),
-        ["no formula for aten::linalg_inv_ex (1 call)"],
+        ["at least 3,888 MACs, 112 params: no formula for aten::linalg\\_inv\\_ex",
+         "not checked as a whole: operators without a formula; fvcore counts each conv and linear "
+         "layer"],
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("model", "notes"), SAID.values(), ids=SAID)
-def test_it_says(model, notes):
+@pytest.mark.parametrize(("model", "said"), SAID.values(), ids=SAID)
+def test_it_says(model, said):
+    report, as_it_is = as_separable(model, IMAGE), audit(model, IMAGE)
+    assert [each for each in sentences(report) if each in said] == said
+    assert [each for each in said if each.startswith("note: ")] == [
+        "note: " + note.replace("\\", "\\\\") for note in report.notes
+    ]
+    assert (report.faults, as_it_is.notes) == ([], report.notes)
+    assert (report.total.crosscheck == "exact") is (AGREED in said)
+    assert not any(word in str(as_it_is) for word in ("separable", "kept", "ratio"))
+    assert set(said) - set(sentences(as_it_is)) == {
+        each for each in said if each.startswith(("kept", "as separable"))
+    }
+
+
+def test_params_that_require_a_gradient_are_counted_apart():
+    model = nn.Sequential(conv().requires_grad_(False), nn.BatchNorm2d(4))
+    model[1].bias.requires_grad_(False)
     report = audit(model, IMAGE)
-    assert report.notes == notes
-    assert report.faults == []
-    assert (report.total.crosscheck == "exact") is not any(
-        note.startswith(("not ", "no formula")) for note in notes
-    )
+    assert [row.trainable_params for row in [*report.rows, report.total]] == [0, 4, 4]
+    assert sentences(report)[0] == "3,888 MACs, 120 params, 4 trainable; 1 MAC = 2 FLOPs"
 
 
 def test_what_did_not_run_saves_nothing():
     model = Calling(lambda m, x: m.conv(x), conv=conv(3, 8, 1), aux=conv(8, 256))
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert cost(report)[0] == cost(report)[1] == (3 * 8 * 64, 32 + 18_688)
     assert rows_of(report)["aux", "Conv2d"].calls == 0
 
 
 def test_where_an_operator_is_not_known_torch_is_not_compared():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False, dtype=torch.complex64))
-    report = audit(model, torch.zeros(1, 2, 8, 8, dtype=torch.complex64))
-    assert report.total.unknown == ("aten::conv2d on complex numbers",)
+    report = as_separable(model, torch.zeros(1, 2, 8, 8, dtype=torch.complex64))
+    assert report.total.unknown == {"aten::conv2d on complex numbers": 1}
     assert (report.faults, report.total.crosscheck) == ([], "skipped")
     [record] = report.to_records()
     assert (record["name"], record["kind"], record["kept"]) == ("0", "conv", "MACs not known")
     for field in ("macs", "activations", "share", "separable_macs", "mac_ratio", "fvcore_macs"):
         assert record[field] is None
+    assert record["unknown"] == report.total.unknown
+    assert record["known_macs"] == 3 * (2 * 4 * 9 * 36)  # the real ones that torch runs instead
 
 
 def test_a_row_that_is_not_known_is_not_0():
     model = Calling(lambda m, x: m.product(m.conv(x).flatten(1), x.flatten(1)),
                     conv=conv(3, 4, 8), product=nn.Bilinear(4, 192, 5))  # fmt: skip
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     row = rows_of(report)["product", "_trilinear"]
-    assert (row.unknown, row.as_is.cost.params) == (("aten::_trilinear",), 5 * 4 * 192 + 5)
-    assert "| product | \\_trilinear |  |  |  | not known |" in str(report)
+    assert (row.unknown, row.as_is.cost.params) == ({"aten::_trilinear": 1}, 5 * 4 * 192 + 5)
+    assert "| product | \\_trilinear |  |  | not known | 3,845 |" in str(report)
+    assert "| **total** | **Calling** |  |  | **≥ 768** | **4,617** |" in str(report)
     assert [record["macs"] for record in report.to_records()] == [4 * 3 * 64, None]
     assert "without MACs" not in str(report)
     assert "% of the MACs" not in str(report)
@@ -518,12 +553,12 @@ def test_parts_add_up_and_are_exact_only_if_all_their_products_are():
     body = Calling(lambda m, x: m.conv(x) @ torch.zeros(6), conv=conv())
     first = nn.Sequential(conv(3, 3, padding=1), nn.BatchNorm2d(3))
     model = nn.Sequential(OrderedDict(a=first, b=body, c=nn.BatchNorm1d(4)))
-    report = audit(model, IMAGE)
-    parts = {row.name: row for row in summed_by_path(report.rows, 1)}
-    assert {name: row.crosscheck for name, row in parts.items()} == {
-        "a": "exact",
-        "b": "skipped",
-        "c": "skipped",
+    report = as_separable(model, IMAGE)
+    parts = {row.name: row for row in summed_by_path(report.rows, 1, report.classes)}
+    assert {name: (row.kind, row.crosscheck) for name, row in parts.items()} == {
+        "a": ("Sequential", "exact"),
+        "b": ("Calling", "skipped"),
+        "c": ("BatchNorm1d", "skipped"),
     }
     assert {name: row.as_is.cost.params for name, row in parts.items()} == {
         "a": 90,
@@ -541,19 +576,26 @@ def depends(model, x):
 
 
 def test_a_model_that_needs_values_is_rewritten_all_the_same():
-    report = audit(Calling(depends, conv=conv()), IMAGE)
+    report = as_separable(Calling(depends, conv=conv()), IMAGE)
     assert cost(report) == ((3888, 112), (1404, 46))
     assert report.total.crosscheck == "exact"
     [note] = report.notes
-    assert note.startswith(
-        "this ran on real tensors, because the model needs values (RuntimeError: "
-    )
-    assert f"at tests/test_audit.py:{depends.__code__.co_firstlineno + 1}" in note
+    assert note.startswith("the model needs values (RuntimeError: ")
+    line = depends.__code__.co_firstlineno + 1
+    assert note.endswith(f"at tests/test_audit.py:{line}): it ran on real tensors")
+
+
+@pytest.mark.parametrize(("device", "zeros"), [("meta", True), ("cpu", False)])
+def test_a_model_that_needs_values_says_that_shapes_of_whole_numbers_were_0(device, zeros):
+    model = Calling(lambda m, x, n: m.conv(x) if n.sum().item() == 0 else x, conv=conv())
+    report = audit(model, IMAGE, torch.zeros(1, 3, dtype=torch.int64, device=device))
+    assert report.total.as_is.cost.macs == 3888
+    assert report.notes[0].endswith(", whole numbers as 0") is zeros
 
 
 def test_a_model_without_parameters_may_need_values():
     model = Calling(lambda m, x: x @ torch.zeros(8, 4) if x.sum().item() > -1e9 else x)
-    assert cost(audit(model, IMAGE))[0] == (3 * 8 * 8 * 4, 0)
+    assert cost(as_separable(model, IMAGE))[0] == (3 * 8 * 8 * 4, 0)
 
 
 def test_where_results_decide_what_runs_the_calls_that_ran_are_rewritten():
@@ -564,7 +606,7 @@ def test_where_results_decide_what_runs_the_calls_that_ran_are_rewritten():
 
     model = Calling(forward, conv=conv(bias=False), linear=nn.Linear(4, 4, bias=False))
     nn.init.zeros_(model.conv.weight)
-    report = audit(model, torch.ones(IMAGE))
+    report = as_separable(model, torch.ones(IMAGE))
     assert cost(report) == ((3888 + 16, 108 + 16), (36 * (27 + 12) + 16, 27 + 12 + 16))
     assert report.total.crosscheck == "exact"
 
@@ -577,14 +619,14 @@ def test_what_follows_a_rewritten_convolution_takes_its_own_results():
 
     model = Calling(forward, conv=conv(bias=False))
     nn.init.zeros_(model.conv.weight)
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert kept_of(report) == {("conv", "conv"): ""}
     assert report.total.crosscheck == "exact"
 
 
 def test_a_convolution_that_a_model_copies_while_it_runs_is_rewritten_too():
     model = Calling(lambda m, x: copy.deepcopy(m.conv)(x), conv=conv(bias=False))
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert cost(report) == ((3888, 108), (36 * (27 + 12), 27 + 12))
     assert report.total.crosscheck == "exact"
 
@@ -593,8 +635,8 @@ def test_a_model_on_meta_that_needs_values_is_built_again():
     with torch.device("meta"):
         model = Calling(depends, conv=conv())
     with pytest.raises(DscalcError, match="build it on the CPU"):
-        audit(model, IMAGE)
-    report = audit(model, IMAGE, rebuild=lambda: Calling(depends, conv=conv()))
+        as_separable(model, IMAGE)
+    report = as_separable(model, IMAGE, rebuild=lambda: Calling(depends, conv=conv()))
     assert cost(report) == ((3888, 112), (1404, 46))
 
 
@@ -604,7 +646,7 @@ def test_a_model_on_meta_that_needs_values_is_built_again():
 def test_a_norm_of_other_channels_is_refused():
     model = nn.Sequential(conv(), nn.BatchNorm2d(8))
     with pytest.raises(DscalcError, match=r"^1 \(BatchNorm2d\) cannot run .*4 elements not 8"):
-        audit(model, IMAGE)
+        as_separable(model, IMAGE)
 
 
 def test_a_model_that_cannot_be_copied_is_refused():
@@ -614,14 +656,14 @@ def test_a_model_that_cannot_be_copied_is_refused():
 
     reason = r"the model cannot be copied, and dscalc runs only a copy \(there is only one\)"
     with pytest.raises(DscalcError, match=reason):
-        audit(Single(3, 8, 3), IMAGE)
+        as_separable(Single(3, 8, 3), IMAGE)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is:DeprecationWarning")
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_scripted_part_is_counted_and_kept():
     model = nn.Sequential(torch.jit.script(conv(3, 3)), conv())
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert kept_of(report) == {("0", "conv"): "functional", ("1", "conv"): ""}
     assert_adds_up(report, model)
 
@@ -692,13 +734,13 @@ def assert_same(one, other):
 
 def test_an_audit_leaves_the_model_and_all_random_states_as_they_were(restless):
     before = state_of(restless)
-    report = audit(restless, (2, 3, 8, 8))
+    report = as_separable(restless, (2, 3, 8, 8))
     assert report.total.crosscheck == "exact"
     assert restless.real is any("real tensors" in note for note in report.notes)
     with pytest.raises(DscalcError):
-        audit(restless, (2, 4, 8, 8))
+        as_separable(restless, (2, 4, 8, 8))
     with pytest.raises(DscalcError):
-        audit(restless, (2, 3, 8, 8), only="nothing")
+        as_separable(restless, (2, 3, 8, 8), only="nothing")
     assert_same(state_of(restless), before)
 
 
@@ -712,7 +754,7 @@ def test_a_conversion_leaves_the_model_as_it_was(restless):
 def test_lazy_modules_are_counted_and_stay_lazy():
     layers = nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)
     model = nn.Sequential(*layers)
-    report = audit(model, IMAGE)
+    report = as_separable(model, IMAGE)
     assert cost(report) == ((7776 + 1152, 224 + 16 + 1156), (36 * 51 + 1152, 62 + 16 + 1156))
     assert report.total.crosscheck == "exact"
     assert all(model[n].has_uninitialized_params() for n in (0, 1, 3))
@@ -722,7 +764,7 @@ def test_results_that_a_model_kept_can_be_copied():
     model = nn.Sequential(conv())
     model.kept = model(torch.zeros(IMAGE))
     assert not model.kept.is_leaf
-    assert audit(model, IMAGE).total.crosscheck == "exact"
+    assert as_separable(model, IMAGE).total.crosscheck == "exact"
     assert isinstance(to_separable(model)[0].depthwise, nn.Conv2d)
 
 
@@ -839,7 +881,7 @@ def counted_by_hand(model, x):
 @given(networks())
 def test_the_audit_and_the_sum_by_hand_agree_and_so_does_the_converted_network(network):
     model, features = network
-    report = audit(model, features)
+    report = as_separable(model, features)
     by_hand = list(counted_by_hand(model, features))
     assert_adds_up(report, model)
     assert [
@@ -848,7 +890,7 @@ def test_the_audit_and_the_sum_by_hand_agree_and_so_does_the_converted_network(n
     converted = to_separable(model).eval()
     with torch.no_grad():
         assert converted(features).shape == copy.deepcopy(model).eval()(features).shape
-    again = audit(converted, features)
+    again = as_separable(converted, features)
     assert cost(again)[0] == cost(again)[1] == cost(report)[1]
 
 
@@ -871,7 +913,7 @@ def faulty(report):
 
 
 def test_the_model_without_a_fault_is_exact():
-    assert_adds_up(audit(planted(), IMAGE), planted())
+    assert_adds_up(as_separable(planted(), IMAGE), planted())
 
 
 def test_a_wrong_count_of_one_layer_is_a_mismatch_there_alone(monkeypatch):
@@ -883,7 +925,7 @@ def test_a_wrong_count_of_one_layer_is_a_mismatch_there_alone(monkeypatch):
         return {name: c._replace(macs=c.macs + wrong) for name, c in found.items()}
 
     monkeypatch.setattr(AUDIT, "count", one_more)
-    assert faulty(audit(planted(), IMAGE)) == ({"body"}, [])
+    assert faulty(as_separable(planted(), IMAGE)) == ({"body"}, [])
 
 
 @pytest.mark.parametrize("leaf", ["convolution", "addmm", "mm"])
@@ -891,7 +933,7 @@ def test_a_wrong_leaf_formula_is_a_mismatch(leaf, monkeypatch):
     right = operators.LEAVES[f"aten::{leaf}"]
     wrong = lambda *shapes, **named: right(*shapes, **named) + 1  # noqa: E731
     monkeypatch.setitem(operators.LEAVES, f"aten::{leaf}", wrong)
-    rows, faults = faulty(audit(planted(), IMAGE))
+    rows, faults = faulty(as_separable(planted(), IMAGE))
     assert rows >= {"convolution": {"stem", "body"}, "addmm": {"head"}, "mm": set()}[leaf]
     assert faults[0].startswith("torch's FlopCounterMode gives 6,330 MACs for the model, but the ")
 
@@ -900,7 +942,7 @@ def test_a_wrong_leaf_formula_is_a_mismatch(leaf, monkeypatch):
 def test_a_wrong_formula_of_a_layer_is_a_mismatch(formula, monkeypatch):
     right = getattr(formulas, formula)
     monkeypatch.setattr(formulas, formula, lambda *sizes: right(*sizes) + 1)
-    assert faulty(audit(planted(), IMAGE))[0] >= {"stem", "body"}
+    assert faulty(as_separable(planted(), IMAGE))[0] >= {"stem", "body"}
 
 
 @pytest.mark.parametrize("lost", ["stem", "head", "the model"])
@@ -909,14 +951,14 @@ def test_a_lost_row_is_a_mismatch(lost, monkeypatch):
     monkeypatch.setattr(
         AUDIT, "_make_rows", lambda *given: [row for row in rows(*given) if row.name != lost]
     )
-    _, faults = faulty(audit(planted(), IMAGE))
+    _, faults = faulty(as_separable(planted(), IMAGE))
     assert any(fault.startswith("torch's FlopCounterMode gives 6,330") for fault in faults)
     assert (lost == "the model") is not any("parameters, but its rows" in f for f in faults)
 
 
 def test_a_parameter_counted_twice_is_a_mismatch(monkeypatch):
-    monkeypatch.setattr(AUDIT._Books, "take", lambda books, path: books.owned.get(path, 0))
-    _, faults = faulty(audit(planted(), IMAGE))
+    monkeypatch.setattr(AUDIT._Books, "take", lambda books, path: books.owned.get(path, []))
+    _, faults = faulty(as_separable(planted(), IMAGE))
     assert faults == ["the model holds 390 parameters, but its rows have 780"]
 
 
@@ -930,24 +972,27 @@ def test_a_wrong_replacement_is_a_mismatch(monkeypatch):
         return Calling(lambda m, x: m.built(x)[..., :-2, :-2], built=built)
 
     monkeypatch.setattr(AUDIT, "replacement", narrower)
-    assert faulty(audit(planted(), IMAGE))[0] == {"stem", "body"}
+    assert faulty(as_separable(planted(), IMAGE))[0] == {"stem", "body"}
 
 
 # What the library gives.
 
 
 def test_a_report_prints_as_a_table_and_gives_records():
-    report = audit(planted(), IMAGE)
+    report = as_separable(planted(), IMAGE)
     assert report._repr_markdown_() == str(report)
-    title, table, *notes = str(report).strip().split("\n\n")
-    assert title == "**Calling**"
+    title, *lead, table, _, agreed = str(report).strip().split("\n\n")
+    assert (title, agreed) == ("**Calling at 3x8x8**", AGREED)
     header, rule, *rows = table.splitlines()
     assert header.startswith("| layer | kind | channels |")
     assert set(rule) == set("|: -")
     assert [row.split(" | ")[0] for row in rows] == [
-        *("| stem", "| body", "| head", "| the model", "| **total**")
+        *("| (matmul)", "| stem", "| body", "| head", "| **total**")
     ]
-    assert "the model: 6,330 MACs, 390 params" in notes
+    assert lead == [
+        "6,330 MACs, as separable 2,374: 2.67x fewer",
+        "390 params, as separable 236: 1.65x fewer",
+    ]
     records = report.to_records()
     assert [record["macs"] for record in records] == [3888, 4 * 36 * 16, 128, 10]
     assert sum(record["share"] for record in report.to_records(exact=True)) == 1
@@ -955,14 +1000,14 @@ def test_a_report_prints_as_a_table_and_gives_records():
 
 
 def test_nothing_that_was_not_counted_is_ticked():
-    assert "✓" in str(audit(planted(), IMAGE))
-    assert "✓" not in str(audit(nn.Identity(), IMAGE))
-    assert "✓" not in str(audit(planted(), IMAGE, verify=False))
+    assert "✓" in str(as_separable(planted(), IMAGE))
+    assert "✓" not in str(as_separable(nn.Identity(), IMAGE))
+    assert "✓" not in str(as_separable(planted(), IMAGE, verify=False))
 
 
 def test_inputs_are_tensors_shapes_or_any_nest_by_place_or_keyword():
     model = Calling(lambda m, x, *, block, scale: m.conv(x) + m.mask(block["mask"]) * scale,
                     conv=conv(), mask=conv(1))  # fmt: skip
     nest = {"mask": torch.zeros(1, 1, 8, 8)}
-    report = audit(model, IMAGE, named={"block": nest}, scale=2.0)
+    report = as_separable(model, IMAGE, named={"block": nest}, scale=2.0)
     assert cost(report)[0][0] == 4 * 4 * 9 * 36

@@ -139,7 +139,7 @@ def test_a_damaged_report_is_read_or_named_in_one_line(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", shipped())
-@pytest.mark.parametrize("as_", ["standard", "separable", "bottleneck"])
+@pytest.mark.parametrize("as_", [None, "standard", "separable", "bottleneck"])
 def test_a_network_costs_what_it_cost(name, as_, tmp_path):
     report = network(name, block=as_)
     holds_against_itself(report, read_again(report, tmp_path / "main.json"))
@@ -147,7 +147,7 @@ def test_a_network_costs_what_it_cost(name, as_, tmp_path):
 
 def test_a_rounded_ratio_would_not_hold():
     """The reason why ratios are worked out again: here the float is below the exact ratio."""
-    ratio = network("mobilenet_v2").total.mac_ratio
+    ratio = network("mobilenet_v2", block="standard").total.mac_ratio
     assert not ratio <= float(ratio)
 
 
@@ -164,9 +164,14 @@ def test_a_rounded_ratio_would_not_hold():
         ("baseline_macs == 81657856", 0),
     ],
 )
-def test_assertions_read_the_baseline(asked, code, files, run):
-    args = ("network", "b.csv", "--no-verify", "--baseline", "main.json", "--get", "macs")
+@pytest.mark.parametrize("as_", [(), ("--as", "standard")], ids=["as it is", "as standard"])
+def test_assertions_read_the_baseline(as_, asked, code, files, run):
+    run("network", "a.csv", "--no-verify", *as_, "-o", "main.json")
+    args = ("network", "b.csv", "--no-verify", *as_, "--baseline", "main.json", "--get", "macs")
     result = run(*args, "--assert", asked)
+    if "ratio" in asked and not as_:
+        assert result.error == "mac_ratio needs --as BLOCK, such as --as separable"
+        return
     assert (result.code, result.stdout) == (code, "166723584\n")
     if "<= baseline" in asked:
         assert result.stderr == f"failed: {asked}: macs is 166,723,584; baseline is 81,657,856\n"
@@ -196,7 +201,7 @@ def test_every_machine_format_has_all_changes(files, run):
     assert rows[1:] == [
         "cheaper,body,separable,body,9568256,75497472,-65929216,2336,18432,-16096",
         "added,extra,conv,,150994944,0,150994944,36864,0,36864",
-        "renamed,last,conv,head,2621440,2621440,0,640,640,0",
+        "renamed,last,pointwise,head,2621440,2621440,0,640,640,0",
     ]
 
 
@@ -261,12 +266,11 @@ def test_a_width_changes_costs_and_no_names(files, run):
     [
         (None, "there is no baseline x.json"),
         ("", "is neither a JSON report nor a list of layers (line 1: it has no"),
-        ('{\n  "schema": "dscalc/2",\n', "is not JSON (Expecting"),
-        ('{"schema": "dscalc/2"}', "does not say which command wrote it"),
+        ('{\n  "schema": "dscalc/3",\n', "is not JSON (Expecting"),
+        ('{"schema": "dscalc/3"}', "does not say which command wrote it"),
         ("[1]", "is neither a JSON report nor a list of layers (line 1: it beg"),
-        (("dscalc/2", "dscalc/1"), "has the schema dscalc/1, but this vers"),
+        (("dscalc/3", "dscalc/2"), "has the schema dscalc/2, but this version reads dscalc/3; "),
         (('"network"', '"model"'), "is a report of dscalc model, but this"),
-        (('"as": "standard"', '"as": "fused"'), "was written with --as fus"),
         (('"total": {', '"total": null, "x": {'), "has no total: it holds"),
         (("2621440", "2621440.0"), "is damaged: macs of row 3"),
         (("2621440", "-1"), "is damaged: macs of row 3 is -1"),
@@ -323,10 +327,40 @@ def test_what_the_baseline_does_not_know_is_an_error(files, run):
     result = run("network", "b.csv", "--no-verify", "-q", "--baseline", "a.csv", "--assert",
                  "fvcore_macs <= baseline")  # fmt: skip
     assert result.code == 2
-    unknown = network("a.csv", block=Block.parse("separable")).total._replace(unknown=("an fft",))
+    unknown = network("a.csv", block=Block.parse("separable")).total._replace(unknown={"an fft": 1})
     baseline = Baseline("main.json", [], unknown)
     with pytest.raises(DscalcError, match="macs_difference is not known"):
         field_of_total("macs_difference", baseline, str)
+
+
+def test_nothing_changed_has_a_total_all_the_same(files, run):
+    shown = run("network a.csv --no-verify --baseline main.json").stdout.splitlines()
+    assert shown[0] == "the same MACs and params: a.csv against main.json"
+    assert [line.split() for line in shown if line.startswith("total")] == [
+        ["total", "81,657,856", "81,657,856", "0", "0.00%", "19,936", "0"]
+    ]
+
+
+def test_a_baseline_serves_a_run_as_it_is_and_one_with_the_same_block(files, run):
+    """CI writes one file, without --as."""
+    run("network a.csv --no-verify --as fused -o fused.json")
+    ask = "network b.csv --no-verify --get macs_difference"
+    for as_, baseline in [("", "fused"), ("--as fused", "main"), ("--as fused", "fused")]:
+        assert run(f"{ask} {as_} --baseline {baseline}.json").stdout == f"{166723584 - 81657856}\n"
+    args = "network b.csv --no-verify --as fused --baseline main.json"
+    written = json.loads((files / "main.json").read_text())["total"]
+    before = json.loads(run(f"{args} -f json").stdout)["baseline"]["total"]
+    assert {name: before[name] for name in written} == written
+    assert {before[name] for name in before.keys() - written.keys()} == {None, ""}  # kept is ""
+    for field in ("mac_ratio", "fused_macs", "saved_macs", "fvcore_fused_macs"):
+        assert run(f"{args} --assert {field}<=baseline".replace("--no-verify ", "")).error == (
+            f"cannot check '{field} <= baseline': {field} has no value in the baseline, "
+            "which was written without --as"
+        )
+    assert run(f"{ask} --as separable --baseline fused.json").error == (
+        "the baseline fused.json was written with --as fused, but this is --as separable; write "
+        "one with: dscalc network b.csv --as separable -o fused.json"
+    )
 
 
 def test_the_shown_command_writes_the_baseline(files, run):
@@ -353,10 +387,11 @@ class Net(nn.Module):
 
 def test_a_model_is_held_against_an_earlier_one(files, run):
     (files / "baseline_nets.py").write_text(MODEL)
-    args = ["model", "baseline_nets.py:Net", "--input", "3x8x8"]
+    args = ["model", "baseline_nets.py:Net", "--input", "3x8x8", "--as", "separable"]
     assert run(*args, "-f", "json", "-o", "model.json").code == 0
     args += ["--baseline", "model.json"]
-    numbers = ("macs", "params", "mac_ratio", "mac_reduction", "param_ratio", "torch_macs")
+    numbers = ("macs", "params", "mac_ratio", "mac_reduction", "param_ratio", "torch_macs",
+               "trainable_params", "known_macs")  # fmt: skip
     same = [word for name in numbers for word in ("--assert", f"{name} == baseline")]
     assert run(*args, *same, "--get", "macs_difference").stdout == "0\n"
     report = json.loads(run(*args, "--kwargs", '{"width": 16}', "-f", "json").stdout)
@@ -373,6 +408,7 @@ def test_a_model_is_held_against_an_earlier_one(files, run):
     fft = run(*args, "--kwargs", '{"fft": true}', "-f", "markdown", "--assert", "macs <= baseline")
     assert fft.code == 2
     assert fft.stdout.startswith("**MACs not known, the same params: baseline\\_nets.py:Net")
+    assert "\n\nno formula for aten::\\_fft\\_r2c\n\n" in fft.stdout
     error = run("model", "baseline_nets.py:Net", "--input", "3x8x8", "--baseline", "a.csv").error
     assert error.endswith(
         "not a JSON report of dscalc; write one with: dscalc model baseline_nets.py:Net "
@@ -395,6 +431,10 @@ def test_a_model_whose_macs_are_not_known_is_its_own_baseline(files, run):
     )
     args = "model ffts.py:net --input 3x8x8"
     assert run(f"{args} -o main.json").code == 0
-    result = run(f"{args} --baseline main.json -f csv")
+    result = run(f"{args} --baseline main.json -f csv --assert known_macs==baseline -q")
     assert (result.code, result.stderr) == (0, "")
+    assert run(f"{args} --baseline main.json --assert macs<=baseline").error == (
+        "cannot check 'macs <= baseline': macs is not known in the baseline: no formula for "
+        "aten::_fft_r2c"
+    )
     assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == ["same", "same"]

@@ -9,7 +9,7 @@ from faults import one_mac_more
 BUDGETS = """
 [[check]]
 name = "half"
-run = "network mobilenet_v1 --width-multiplier 0.5"
+run = "network mobilenet_v1 --width-multiplier 0.5 --as standard"
 assert = ["macs <= 150M", "params <= 1.3M", "mac_reduction >= 0"]
 
 [[check]]
@@ -34,9 +34,9 @@ def check(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "project").mkdir()
 
-    def check(text, *args, name="project/budgets.toml"):
+    def check(text, *args, name="project/budgets.toml", columns=80):
         Path(name).write_text(text, "utf-8")
-        return run("check", name, *args)
+        return run("check", name, *args, columns=columns)
 
     return check
 
@@ -66,6 +66,7 @@ def test_the_verdicts_are_those_of_one_command_each(check, run):
         ("blocks 64 64 3 28 --only separable", "macs <= 200M", 0),
         ("network resnet50 --as separable", "mac_ratio <= 0.4", 1),
         ("network resnet50", "nothing <= 0.4", 2),
+        ("network resnet50", "mac_ratio <= 0.4", 2),
         ("3 64 3 0", "mac_ratio <= 1", 2),
     ]
     for command, assertion, code in lines:
@@ -139,17 +140,23 @@ def test_a_count_that_differs_fails_its_budget(check, monkeypatch):
     assert differs["error"].startswith("mismatch: fvcore_standard_macs is 9,217, but the formula ")
 
 
-def test_each_assertion_of_a_run_without_an_answer_is_a_row(check):
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("mac <= 3", "unknown field 'mac'; did you mean macs or fvcore_macs?"),
+        ("mac_ratio <= 3", "mac_ratio needs --as BLOCK, such as --as separable"),
+    ],
+)
+def test_each_assertion_of_a_run_without_an_answer_is_a_row(wrong, reason, check):
     budget = (
-        "[[check]]\nname = 'a'\nrun = 'network resnet50'\nassert = ['macs <= 9G', 'mac <= 3']\n"
+        f"[[check]]\nname = 'a'\nrun = 'network resnet50'\nassert = ['macs <= 9G', '{wrong}']\n"
     )
     result = check(budget, "-f", "json")
-    reason = "unknown field 'mac'; did you mean macs or standard_macs or mac_ratio?"
     assert (result.code, result.stderr) == (2, f"error: a: {reason}\n")
     rows = json.loads(result.stdout)["rows"]
     assert [(row["assertion"], row["holds"], row["error"]) for row in rows] == [
         ("macs <= 9G", None, reason),
-        ("mac <= 3", None, reason),
+        (wrong, None, reason),
     ]
 
 
@@ -189,7 +196,8 @@ assert-each = "macs <= 30M"
         "failed: network mobilenet_v1: macs <= 30M: 568,740,352",
         "failed: network mobilenet_v1: macs <= 30M: sep3: 54,992,896",
     ]
-    assert "\nnetwork mobilenet_v1: sep3\n" in check(budget).stdout  # where there is no room
+    assert check(budget).stdout.splitlines()[5].endswith("  -24,992,896  sep3")
+    assert "\nnetwork mobilenet_v1: sep3\n" in check(budget, columns=60).stdout
 
 
 MODELS = """

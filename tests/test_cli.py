@@ -364,7 +364,7 @@ BAD_INPUT = [
     ),
     (
         "3 64 3 224 --unit flops --get standard_macs",
-        "unknown field 'standard_macs'; it needs --unit macs",
+        "standard_macs needs --unit macs",
     ),
     ("3 64 3 224 --assert mac_ratio", "an assertion must be FIELD OP NUMBER, such as "),
     (

@@ -185,7 +185,7 @@ def test_the_fields_are_those_of_the_program(command, run):
             told[name] = unit
     assert told == {field.name: field.unit for field in known(command)}
     if command not in ("model", "bench"):
-        args = "mobilenet_v1" if command == "network" else "3 64 3 8"
+        args = "mobilenet_v1 --as separable" if command == "network" else "3 64 3 8"
         answer = run(f"{command} {args} --no-verify -f json").stdout
         assert set(told) == set(json.loads(answer)["rows"][0])
 

@@ -21,18 +21,20 @@ from dscalc.report import text
 
 ONE = "3 64 3 224"
 GRID = "3,16 8:32:x2 3x5 14 --bias --stride 2"
+MODEL = (
+    "model torch.nn:Conv2d --input 3x9x9 "
+    '--kwargs {"in_channels":3,"out_channels":8,"kernel_size":3}'
+)
 FORMATS = ["table", "json", "jsonl", "csv", "markdown", "svg"]
 COMMANDS = {
     "compare": (SEPARABLE, f"{ONE} --verify"),
     "compare, a grid": (SEPARABLE, f"{GRID} --verify"),
-    "network": (STANDARD, "network mobilenet_v1"),
+    "network": (None, "network mobilenet_v1"),
+    "network, standard": (STANDARD, "network mobilenet_v1 --as standard"),
     "network, separable": (SEPARABLE, "network mobilenet_v1 --as separable"),
     "bench": (SEPARABLE, "bench 2,4 8 3 14"),
-    "model": (
-        SEPARABLE,
-        "model torch.nn:Conv2d --input 3x9x9 "
-        '--kwargs {"in_channels":3,"out_channels":8,"kernel_size":3}',
-    ),
+    "model": (None, MODEL),
+    "model, separable": (SEPARABLE, f"{MODEL} --as separable"),
 }
 WITH_TOTALS = ("network", "model")  # which --get and --assert take
 
@@ -55,11 +57,12 @@ def test_json_is_one_object_that_says_what_it_is(asked, unit, timed, run):
     block, args = COMMANDS[asked]
     report = json.loads(run(f"{args} -f json --unit {unit}").stdout)
     assert list(report) == [
-        *("schema", "version", "convention", "command", "as", "rows", "total", "checks")
+        *("schema", "version", "convention", "command", "as", "inputs"),
+        *("rows", "total", "notes", "checks"),
     ]
-    assert (report["schema"], report["version"]) == ("dscalc/2", dscalc.__version__)
+    assert (report["schema"], report["version"]) == ("dscalc/3", dscalc.__version__)
     assert report["convention"].startswith({"macs": "MACs are", "flops": "FLOPs are"}[unit])
-    assert (report["command"], report["as"]) == (asked.partition(",")[0], str(block))
+    assert (report["command"], report["as"]) == (asked.partition(",")[0], block and str(block))
     assert report["checks"] == []
     # Rows that are alternatives have no sum.
     assert (report["total"] is None) is (asked in ("compare, a grid", "bench"))
@@ -135,10 +138,20 @@ def test_rows_have_the_fields_that_scripts_rely_on():
     expected = {
         "compare": ["name", "kind", *LAYER_FIELDS, *built, *proof],
         "network": [
+            *("name", "kind", *LAYER_FIELDS, "width_multiplier"),
+            *("macs", "params", "activations", "share", "fvcore_macs", "torch_params"),
+            "crosscheck",
+        ],
+        "network, standard": [
             *("name", "kind", "kept", *LAYER_FIELDS, "width_multiplier"),
             *("macs", "params", "activations", "share"),
             *(*costs("standard"), *RATIOS, "fvcore_macs", "fvcore_standard_macs", "torch_params"),
             *("torch_standard_params", "crosscheck"),
+        ],
+        "model": [
+            *("name", "kind", *LAYER_FIELDS, "calls"),
+            *("macs", "params", "activations", "share", "trainable_params", "known_macs"),
+            *("unknown", "fvcore_macs", "torch_params", "crosscheck", "torch_macs"),
         ],
         "bench": [
             *("name", "kind", *LAYER_FIELDS, *built),
@@ -184,9 +197,11 @@ def test_what_was_not_counted_is_null_in_json_and_empty_in_csv(run):
     ("asked", "as_is", "rewritten"),
     [
         ("compare", "standard_", "separable_"),
-        ("network", "", "standard_"),
+        ("network", "", None),
+        ("network, standard", "", "standard_"),
         ("network, separable", "", "separable_"),
-        ("model", "", "separable_"),
+        ("model", "", None),
+        ("model, separable", "", "separable_"),
     ],
 )
 def test_the_total_is_the_sum_of_the_rows(asked, as_is, rewritten, verify, run):
@@ -197,8 +212,10 @@ def test_the_total_is_the_sum_of_the_rows(asked, as_is, rewritten, verify, run):
             counted = verify == "--verify" or not field.name.startswith(("fvcore_", "torch_"))
             sum_ = sum(row[field.name] or 0 for row in rows) if counted else None
             assert total[field.name] == sum_, field.name
-    assert total["mac_ratio"] == total[f"{rewritten}macs"] / total[f"{as_is}macs"]
-    assert total["param_ratio"] == total[f"{rewritten}params"] / total[f"{as_is}params"]
+    for noun in ("mac", "param"):
+        before, after = f"{as_is}{noun}s", f"{rewritten}{noun}s"
+        ratio = total[after] / total[before] if rewritten else None
+        assert total.get(f"{noun}_ratio") == ratio
     assert total["crosscheck"] == ("exact" if verify == "--verify" else "skipped")
     assert total["kind"] == total["name"] == "total"
 
@@ -269,9 +286,10 @@ def test_svg_is_well_formed_stands_alone_and_contains_every_number_of_the_table(
     assert not re.search(r"href|src=|@import|@font-face|<script|<image", svg)
 
 
-def cells(table, row):
+def cells(printed, row):
     """The cells of a printed row, without the marks of the cross-check."""
-    [line] = [line for line in table.splitlines() if line.startswith(f" {row} ")]
+    _, table, _ = printed.split("\n\n")
+    [line] = [line for line in table.splitlines() if line.startswith(f"{row} ")]
     return [cell for cell in line.split()[1:] if cell not in "✓✗"]
 
 

@@ -406,7 +406,9 @@ def written(table, form):
 def test_the_totals_of_any_network_are_those_of_its_torch_modules(network, form):
     table, built, batch = network
     dims = len(built[0][2]) - 2
-    rows = read_network(io.BytesIO(written(table, form)), "net", dims=dims, batch_size=batch)
+    rows = read_network(
+        io.BytesIO(written(table, form)), "net", block=STANDARD, dims=dims, batch_size=batch
+    )
     sums = total(rows)
     for number, cost in enumerate((sums.rewritten.cost, sums.as_is.cost)):
         with torch.no_grad(), FlopCounterMode(display=False) as mode:

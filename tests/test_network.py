@@ -15,7 +15,7 @@ import pytest
 from vocabulary import fields
 
 from dscalc import Block, compare, network, scaled_channels
-from dscalc.core.blocks import SEPARABLE
+from dscalc.core.blocks import SEPARABLE, STANDARD
 from dscalc.errors import FileError
 from dscalc.inputs.network_file import load_network, read_network, shipped
 from dscalc.pytorch import crosscheck
@@ -120,7 +120,7 @@ COLUMNS = (
     ],
 )
 def test_each_kind_has_its_costs_which_fvcore_and_torch_count_too(cells, output, standard, as_is):
-    _, row = read(f"{COLUMNS}{INPUT},{cells}\n")
+    _, row = read(f"{COLUMNS}{INPUT},{cells}\n", block=STANDARD)
     assert (row.layer.out_channels, row.layer.output_size) == output
     proved = crosscheck(row)
     assert proved.crosscheck == "exact"
@@ -141,14 +141,15 @@ def test_each_kind_has_its_costs_which_fvcore_and_torch_count_too(cells, output,
 def test_a_separable_row_is_the_comparison_of_its_sizes(columns, cells, options):
     [row] = read(
         f"kind,in_channels,out_channels,kernel_size,input_size,{columns}\n"
-        f"separable,8,16,3x5,9,{cells}\n"
+        f"separable,8,16,3x5,9,{cells}\n",
+        block=STANDARD,
     )
     [same] = compare(8, 16, (3, 5), 9, **options).rows
     assert (row.layer, row.rewritten, row.as_is) == (same.layer, same.as_is, same.rewritten)
 
 
 def test_a_depthwise_row_stands_beside_the_full_convolution_of_its_channels():
-    _, row = read(f"{COLUMNS}{INPUT},depthwise,,,3,,,,,\n")
+    _, row = read(f"{COLUMNS}{INPUT},depthwise,,,3,,,,,\n", block=STANDARD)
     [same] = compare(8, 8, 3, 5).rows
     assert row.rewritten == same.as_is
     assert row.as_is.steps == same.rewritten.steps[:1]
@@ -193,8 +194,9 @@ KEPT = {"norm": "norm", "pool": "pool", "fc": "linear"}
 
 
 def test_as_standard_each_block_is_a_plain_convolution_and_all_else_is_kept():
-    kept = dict.fromkeys(("plain", "grouped", "own", "mixing", "narrow"), "conv")
-    assert {row.name: row.kept for row in read(MIXED)} == {**kept, "sep": "", "dw": "", **KEPT}
+    kept = {"plain": "conv", "grouped": "grouped", "own": "depthwise", "mixing": "pointwise"}
+    kept |= {"narrow": "conv", "sep": "", "dw": "", **KEPT}
+    assert {row.name: row.kept for row in read(MIXED, block=STANDARD)} == kept
 
 
 def test_as_separable_a_plain_convolution_is_rewritten_where_that_saves():
@@ -209,9 +211,13 @@ def test_as_separable_a_plain_convolution_is_rewritten_where_that_saves():
 
 def test_the_network_as_it_is_does_not_depend_on_what_it_is_rewritten_as(run):
     for name in NAMES:
-        plain, separable = network(name), network(name, block="separable")
-        assert [row.as_is for row in plain.rows] == [row.as_is for row in separable.rows]
-        assert plain.total.as_is == separable.total.as_is
+        plain = network(name)
+        assert plain.block is plain.total.rewritten is None
+        assert {row.rewritten for row in plain.rows} == {None}
+        for block in ("standard", "separable"):
+            other = network(name, block=block)
+            assert [row.as_is for row in plain.rows] == [row.as_is for row in other.rows]
+            assert plain.total.as_is == other.total.as_is
     result = run("network resnet50 --as separable --verify --get separable_macs --get crosscheck")
     assert result == (0, "2343674112\texact\n", "")
 
@@ -448,7 +454,7 @@ def test_a_batch_multiplies_macs_and_activations_and_not_parameters(run):
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_single_sizes_repeat_over_the_axes_of_the_network(dims, written, run):
-    rows = read(SMALL, dims=dims)
+    rows = read(SMALL, dims=dims, block=STANDARD)
     assert rows[0].layer.output_size == (5,) * dims
     assert rows[1].rewritten.cost.params == 8 * 16 * 3**dims
     result = run("network", written(SMALL), "--dims", str(dims), "--verify", "--get", "crosscheck")
@@ -458,62 +464,95 @@ def test_single_sizes_repeat_over_the_axes_of_the_network(dims, written, run):
 # Totals.
 
 
-def printed(table):
-    """Name -> MACs as it is, as another block if that is shown, and parameters, of each row."""
-    rows = {}
-    for line in table.splitlines():
-        match = re.match(r" (\S+) .*?((?:  +[\d,]+(?: [✓✗])?)+)  +<?[\d.]+% *[█▏▎▍▌▋▊▉ ]*$", line)
-        if match:
-            cells = re.findall(r"[\d,]+", match[2])
-            rows[match[1]] = [int(cell.replace(",", "")) for cell in cells]
-    return rows
+def printed(table, *heads):
+    """Name -> the cells below these heads, of each row of a table in which all fits."""
+    header, _, *lines = table.split("\n\n")[1].splitlines()
+    ends = [re.search(rf"{head}(?=  |$)", header).end() for head in heads]
+    return {line.split()[0]: [line[:end].split()[-1] for end in ends] for line in lines}
+
+
+def unfolded(name):
+    """The rows that a line stands for: sep7/1-5 is sep7/1 to sep7/5."""
+    first, _, last = name.partition("-")
+    path, _, number = first.rpartition("/")
+    return [f"{path}/{at}" for at in range(int(number), int(last) + 1)] if last else [name]
 
 
 @pytest.mark.parametrize(
-    "options", ["--unit flops -b 3 --no-verify", "--width-multiplier 0.25 --as separable"]
+    ("options", "heads"),
+    [
+        ("--unit flops -b 3 --no-verify", ["FLOPs", "params"]),
+        (
+            "--width-multiplier 0.25 --as separable",
+            ["MACs", "params", "separable", "separable params"],
+        ),
+    ],
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_printed_rows_add_up_to_the_printed_total(name, options, run):
-    table = run(f"network {name} {options or '--no-verify'}", columns=300).stdout
-    rows = printed(table)
-    total = rows.pop("total")
-    assert len(rows) == len(read(text_of(name)))
-    assert [sum(column) for column in zip(*rows.values(), strict=True)] == total
+def test_printed_rows_add_up_to_the_printed_total(name, options, heads, run):
+    """What has no MACs has no line; alike rows have one; ``-`` is a count as it is."""
+    table = run(f"network {name} {options}", columns=300).stdout
+    *lines, total = printed(table, *heads).items()
+    hidden = re.search(r"not shown: .* without \w+(?: \((\d+,?\d*) params\))?\n", table)
+
+    def counts(cells):
+        cells = [cells[at % 2] if cell == "-" else cell for at, cell in enumerate(cells)]
+        return [int(cell.replace(",", "")) for cell in cells]
+
+    without = [0, int((hidden[1] or "0").replace(",", ""))] * (len(heads) // 2)
+    added_up = map(sum, zip(without, *(counts(cells) for _, cells in lines), strict=True))
+    assert total == ("total", [f"{count:,}" for count in added_up])
+    with_macs = [row.name for row in network(name).rows if row.as_is.cost.macs]
+    assert [each for line, _ in lines for each in unfolded(line)] == with_macs
 
 
 def test_no_number_is_broken_at_any_width(run):
     def counts(table):
         return sorted(re.findall(r"\d{1,3}(?:,\d{3})+", table))
 
-    wide = run("network mobilenet_v2", columns=300).stdout
+    wide = counts(run("network mobilenet_v2", columns=300).stdout)
     for columns in (40, 60, 80, 120):
         narrow = run("network mobilenet_v2", columns=columns).stdout
-        if "not shown at this width: output, params" not in narrow:
-            assert counts(narrow) == counts(wide)
+        rounded = "numbers of the table are rounded" in narrow.replace("\n", " ")
+        assert rounded == (columns == 40)
+        assert set(counts(narrow)) <= set(wide) if rounded else counts(narrow) == wide
         assert max(map(len, narrow.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("options", ["", "--as standard", "--as separable"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_fits_any_terminal_and_says_macs_params_and_share(name, options, run):
+    for columns in (40, 60, 80, 100, 120):
+        stdout = run(f"network {name} {options} --no-verify", columns=columns).stdout
+        assert max(map(len, stdout.splitlines())) <= columns
+        heads = stdout.split("\n\n")[1].partition("─")[0].split()
+        assert {"MACs", "params"} <= {*heads}
+        assert "share" in heads or (options and columns == 40 and "ratio" in heads)
 
 
 def test_the_share_of_a_row_is_that_of_all_macs(run):
     table = run("network mobilenet_v1 --no-verify", columns=300).stdout
     bars = {line.split()[0]: line.count("█") for line in table.splitlines() if "->" in line}
-    assert bars["pool"] == 0
-    assert max(bars, key=bars.get) in ("sep3", "sep5", "sep7/1")
+    assert "pool" not in bars
+    assert max(bars, key=bars.get) == "sep7/1-5"
+    assert printed(table, "share")["sep7/1-5"] == ["46.0%"]
     report = network("mobilenet_v1")
     assert sum(row.share for row in report.rows) == report.total.share == 1
 
 
-@pytest.mark.parametrize("options", ["--no-verify", "--as separable"])
+@pytest.mark.parametrize("options", ["--no-verify", "--no-verify --as standard", "--as separable"])
 @pytest.mark.parametrize("name", NAMES)
 def test_totals_are_the_sums_of_the_rows_in_json(name, options, run):
     report = json.loads(run(f"network {name} {options} -f json").stdout)
     block, rows, total = report["as"], report["rows"], report["total"]
-    counts = [field.name for field in fields("network", Block.parse(block)) if field.unit]
+    counts = [field.name for field in fields("network", block and Block.parse(block)) if field.unit]
     for field in [name for name in counts if name.endswith(("macs", "params", "activations"))]:
         known = [row[field] for row in rows if row[field] is not None]
         assert total[field] == (sum(known) if known else None)
     assert (total["depthwise_macs"] > 0) if block == "separable" else "depthwise_macs" not in total
-    assert total["mac_ratio"] == total[f"{block}_macs"] / total["macs"]
-    assert total["crosscheck"] == ("skipped" if options == "--no-verify" else "exact")
+    ratio = total[f"{block}_macs"] / total["macs"] if block else None
+    assert total.get("mac_ratio") == ratio
+    assert total["crosscheck"] == ("skipped" if "--no-verify" in options else "exact")
 
 
 def test_machine_formats_hold_the_rows_and_json_the_total_and_the_checks_too(run):
@@ -521,9 +560,9 @@ def test_machine_formats_hold_the_rows_and_json_the_total_and_the_checks_too(run
     json_rows = [*map(json.loads, run("network mobilenet_v1 -f jsonl").stdout.splitlines())]
     result = run("network", "mobilenet_v1", "-f", "json", "--assert", "macs < 568M")
     report = json.loads(result.stdout)
-    assert " ".join(report) == "schema version convention command as rows total checks"
+    assert " ".join(report) == "schema version convention command as inputs rows total notes checks"
     said = [report[key] for key in ("schema", "command", "as")]
-    assert said == ["dscalc/2", "network", "standard"]
+    assert said == ["dscalc/3", "network", None]
     assert [row["name"] for row in csv_rows] == [row["name"] for row in report["rows"]]
     assert [*csv_rows[0]] == [*json_rows[0]] == [*report["total"]]
     assert len(csv_rows) == len(json_rows) == 16
@@ -534,37 +573,50 @@ def test_machine_formats_hold_the_rows_and_json_the_total_and_the_checks_too(run
 
 
 def test_get_holds_the_total(run):
-    result = run("network mobilenet_v1 --get name --get macs --get mac_ratio_exact")
+    result = run("network mobilenet_v1 --as standard --get name --get macs --get mac_ratio_exact")
     assert result == (0, "total\t568740352\t9506432/1110821\n", "")
     result = run("network mobilenet_v1 --unit flops --get flops --get input_size")
     assert result == (0, f"{2 * 568_740_352}\t\n", "")
 
 
 @pytest.mark.parametrize(
-    ("condition", "code", "verdict"),
+    ("condition", "verdict", "column"),
     [
-        ("macs <= 569M", 0, "holds: macs <= 569M\n"),
-        ("macs < 568M", 1, "failed: macs < 568M: macs is 568,740,352\n"),
-        ("fvcore_standard_macs == 4867293184", 0, "holds: fvcore_standard_macs == 4867293184\n"),
+        ("macs <= 569M", "holds: macs <= 569M\n", ("MACs", "568,740,352")),
+        ("macs < 568M", "failed: macs < 568M: macs is 568,740,352\n", ("MACs", "568,740,352")),
+        (
+            "fvcore_standard_macs == 4867293184",
+            "holds: fvcore_standard_macs == 4867293184\n",
+            ("fvcore standard macs", "4,867,293,184"),
+        ),
         (
             "mac_reduction < 1/9",
-            1,
             "failed: mac_reduction < 1/9: mac_reduction is 0.116849 (1110821/9506432)\n",
+            ("mac reduction", "0.116849"),
         ),
     ],
 )
-def test_an_assertion_holds_the_total(condition, code, verdict, run):
-    report = run("network mobilenet_v1").stdout
-    assert run("network", "mobilenet_v1", "--assert", condition) == (code, report, verdict)
+def test_an_assertion_holds_the_total(condition, verdict, column, run):
+    """And the table has a column of what it reads."""
+    args = ("network", "mobilenet_v1", "--as", "standard", "--assert", condition)
+    result = run(*args, columns=300)
+    assert (result.code, result.stderr) == (int(verdict.startswith("failed")), verdict)
+    head, total = column
+    assert printed(result.stdout, head)["total"] == [total]
 
 
 def test_the_footer_says_what_the_network_saves(run):
-    stdout = run("network mobilenet_v1 --no-verify").stdout
-    assert "as it is / standard = 1110821/9506432 = 0.116849\n" in stdout
-    assert "8.56x fewer MACs, 6.96x fewer params than as plain convolutions\n" in stdout
-    assert run("network mobilenet_v1 --get mac_ratio").stdout.startswith("8.558")
-    stdout = run("network vgg16 --no-verify").stdout
-    assert "every row is already plain; --as separable shows what separable would cost" in stdout
+    plain = run("network mobilenet_v1 --no-verify").stdout
+    lead = "568,740,352 MACs (569 M), 4,209,088 params (4.21 M); 1 MAC = 2 FLOPs\n"
+    assert lead in plain
+    assert "standard" not in plain
+    stdout = run("network mobilenet_v1 --no-verify --as standard").stdout
+    assert (
+        "568,740,352 MACs (569 M), as standard 4,867,293,184 (4.87 G): 8.56x as many\n"
+        "4,209,088 params (4.21 M), as standard 29,281,120 (29.3 M): 6.96x as many\n"
+    ) in stdout
+    stdout = run("network vgg16 --no-verify --as standard").stdout
+    assert "\nas standard: the same; every row is already plain\n" in stdout
 
 
 def test_a_network_without_macs_has_totals_too(written, run):
@@ -572,8 +624,9 @@ def test_a_network_without_macs_has_totals_too(written, run):
     for form in FORMATS:
         result = run("network", path, "-f", form)
         assert (result.code, result.stderr) == (0, "")
-    rows = printed(run("network", path).stdout)
-    assert rows == {"n": [0, 8], "p": [0, 0], "total": [0, 8]}
+    table = run("network", path).stdout
+    assert printed(table, "MACs", "params") == {"n": ["0", "8"], "total": ["0", "8"]}
+    assert "\nnot shown: 1 pool without MACs\n" in table
 
 
 # Names of fields.
@@ -584,7 +637,8 @@ def test_a_network_without_macs_has_totals_too(written, run):
 def test_a_step_of_a_block_needs_that_block(step, noun, run):
     name = f"{step}_{noun}"
     result = run("network", "mobilenet_v1", "--get", name)
-    assert result.error == f"unknown field '{name}'; it needs --as separable"
+    assert result.error == f"{name} needs --as BLOCK, such as --as separable"
+    assert run(f"network mobilenet_v1 --as separable --get {name}").code == 0
 
 
 # A planted fault.
@@ -898,8 +952,10 @@ def test_globs_choose_the_rows_that_are_rewritten(run):
         ("--input-size 0", "--input-size must be at least 1, got 0"),
         ("--input-size 3x", "--input-size must be a size such as 3 or 3x5, got '3x'"),
         ("--batch 0", "--batch must be at least 1, got 0"),
-        ("--get mac", "unknown field 'mac'; did you mean macs or standard_macs"),
+        ("--get mac", "unknown field 'mac'; did you mean macs or fvcore_macs?"),
         ("--as seperable", "--as: unknown block 'seperable'; did you mean separable?"),
+        ("--only sep*", "--only needs --as BLOCK, such as --as separable"),
+        ("--except sep*", "--except needs --as BLOCK, such as --as separable"),
         ("--stride 2", "no such option here: --stride; dscalc compare, dscalc blocks and dscalc b"),
     ],
 )

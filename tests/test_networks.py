@@ -13,6 +13,7 @@ from published import with_stride_in_first_1x1
 
 import dscalc
 from dscalc import Block, Conv, DscalcError
+from dscalc.core.blocks import STANDARD
 from dscalc.inputs.network_file import read_network, shipped
 from dscalc.pytorch import crosscheck
 
@@ -35,7 +36,7 @@ def figures(fact):
     """Our MACs and parameters of a network, counted by the conventions of who printed it."""
     conventions = fact["conventions"]
     edit = with_stride_in_first_1x1 if conventions.get("stride_in_first_1x1") else str
-    rows = layers_of(fact["network"], edit, **fact["arguments"])
+    rows = layers_of(fact["network"], edit, block=STANDARD, **fact["arguments"])
     classifier = rows[-1].layer
     macs, params = {}, {}
     for row in rows:
@@ -89,7 +90,8 @@ def test_there_are_facts_of_every_network():
     ("args", "values"),
     [
         (
-            "mobilenet_v1 --get standard_macs --get macs --get standard_params --get params",
+            "mobilenet_v1 --as standard "
+            "--get standard_macs --get macs --get standard_params --get params",
             "4867293184 568740352 29281120 4209088",
         ),
         ("mobilenet_v1 --width-multiplier 0.5 --input-size 160 --get macs", "76524800"),
@@ -103,7 +105,8 @@ def test_there_are_facts_of_every_network():
         ("alexnet --get params", "62378344"),
         ("unet --get params", "31031810"),
         (
-            "resnet50 --get standard_macs --get macs --get standard_params --get params",
+            "resnet50 --as standard "
+            "--get standard_macs --get macs --get standard_params --get params",
             "25912934400 4089184256 160726312 25557032",
         ),
     ],
@@ -114,7 +117,7 @@ def test_totals_in_full(args, values, run):
 
 def test_without_its_classifier_the_full_convolution_is_the_4866_of_the_paper():
     """4,866,269,184 without it and 4,867,293,184 with it."""
-    *body, classifier = layers_of("mobilenet_v1")
+    *body, classifier = layers_of("mobilenet_v1", block=STANDARD)
     assert (classifier.kind, classifier.rewritten.cost.macs) == ("linear", 1_024_000)
     assert sum(row.rewritten.cost.macs for row in body) == 4_866_269_184
 
@@ -130,10 +133,14 @@ def test_convnext_lacks_only_the_layer_scale_of_its_18_blocks():
     ("name", "kinds", "last_map"),
     [
         ("mobilenet_v1", {"conv": 1, "separable": 13, "pool": 1, "linear": 1}, (7, 7)),
-        ("mobilenet_v2", {"conv": 2, "inverted": 17, "pool": 1, "linear": 1}, (7, 7)),
+        (
+            "mobilenet_v2",
+            {"conv": 1, "inverted": 17, "pointwise": 1, "pool": 1, "linear": 1},
+            (7, 7),
+        ),
         (
             "xception",
-            {"conv": 6, "separable": 34, "pool": 5, "linear": 1},
+            {"conv": 2, "pointwise": 4, "separable": 34, "pool": 5, "linear": 1},
             (10, 10),
         ),
         (
@@ -141,7 +148,7 @@ def test_convnext_lacks_only_the_layer_scale_of_its_18_blocks():
             {"conv": 4, "convnext": 18, "norm": 4, "pool": 1, "linear": 1},
             (7, 7),
         ),
-        ("resnet50", {"conv": 5, "bottleneck": 16, "pool": 2, "linear": 1}, (7, 7)),
+        ("resnet50", {"conv": 1, "pointwise": 4, "bottleneck": 16, "pool": 2, "linear": 1}, (7, 7)),
     ],
 )
 def test_a_network_has_the_layers_of_its_paper(name, kinds, last_map):

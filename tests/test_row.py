@@ -65,8 +65,8 @@ def test_a_row_without_macs_has_no_ratios():
     assert {found[name] for name in ratios} == {row.mac_ratio} == {row.param_ratio} == {None}
 
 
-def test_a_row_pickles_and_is_a_key():
-    assert len({pickle.loads(pickle.dumps(DEEP)), layer_row(DEEP.layer, SEPARABLE)}) == 1
+def test_a_row_pickles():
+    assert pickle.loads(pickle.dumps(DEEP)) == DEEP == layer_row(DEEP.layer, SEPARABLE)
 
 
 # What was counted.
@@ -185,11 +185,13 @@ def test_an_argument_error_names_the_value_and_the_rule(wrong, message):
 def test_a_report_is_plain_data():
     plain = compare(3, 64, (3, 5), 224, block="separable:2", verify=True).to_dict()
     assert list(plain) == [
-        *("schema", "version", "convention", "command", "as", "rows", "total", "checks")
+        *("schema", "version", "convention", "command", "as", "inputs"),
+        *("rows", "total", "notes", "checks"),
     ]
     assert (plain["schema"], plain["command"], plain["as"]) == (
-        *("dscalc/2", "compare", "separable:2"),
+        *("dscalc/3", "compare", "separable:2"),
     )
+    assert (plain["inputs"], plain["notes"]) == (None, [])
     [row] = plain["rows"]
     assert (row["kernel_size"], row["padding"], row["crosscheck"]) == ([3, 5], "same", "exact")
     assert (row["mac_ratio"], row["mac_ratio_exact"]) == (
@@ -240,18 +242,47 @@ def test_every_value_is_of_the_type_that_its_field_tells():
 
 
 @pytest.mark.parametrize(
-    ("name", "unit", "hint"),
+    ("name", "hint"),
     [
-        ("separable_mac", "macs", "did you mean separable_macs or fvcore_separable_macs?"),
-        ("intensity", "macs", "did you mean standard_intensity or separable_intensity?"),
-        ("separable_flops", "macs", "it needs --unit flops"),
-        ("separable_macs", "flops", "it needs --unit macs"),
+        ("separable_mac", "did you mean separable_macs or fvcore_separable_macs?"),
+        ("intensity", "did you mean standard_intensity or separable_intensity?"),
     ],
 )
-def test_an_unknown_field_is_answered_with_what_was_meant(name, unit, hint):
+def test_an_unknown_field_is_answered_with_what_was_meant(name, hint):
     with pytest.raises(DscalcError) as raised:
-        find(name, "compare", SEPARABLE, unit)
+        find(name, "compare", SEPARABLE)
     assert str(raised.value) == f"unknown field {name!r}; {hint}"
+
+
+@pytest.mark.parametrize(
+    ("command", "block", "unit", "name", "needs"),
+    [
+        ("compare", SEPARABLE, "macs", "separable_flops", "--unit flops"),
+        ("compare", SEPARABLE, "flops", "separable_macs", "--unit macs"),
+        ("network", None, "flops", "macs", "--unit macs"),
+        ("network", None, "macs", "mac_ratio", "--as BLOCK, such as --as separable"),
+        ("model", None, "macs", "kept", "--as BLOCK, such as --as separable"),
+        ("model", None, "macs", "separable_macs", "--as separable"),
+        ("model", SEPARABLE, "macs", "fused_params", "--as fused"),
+        ("network", SEPARABLE, "macs", "standard_macs", "--as standard"),
+    ],
+)
+def test_a_field_that_an_option_adds_is_answered_with_the_option(command, block, unit, name, needs):
+    with pytest.raises(DscalcError) as raised:
+        find(name, command, block, unit)
+    assert str(raised.value) == f"{name} needs {needs}"
+
+
+@pytest.mark.parametrize("command", ["network", "model"])
+def test_without_a_block_no_field_is_of_a_replacement(command):
+    as_it_is, replaced = (
+        [field.name for field in fields(command, block)] for block in (None, SEPARABLE)
+    )
+    assert as_it_is == [
+        name for name in replaced
+        if name != "kept" and name not in RATIOS and "separable" not in name and "wise" not in name
+    ]  # fmt: skip
+    assert {"macs", "params", "share", "fvcore_macs", "crosscheck"} <= {*as_it_is}
 
 
 def test_the_fields_follow_the_block():

@@ -151,9 +151,32 @@ def test_what_a_network_shows_changes_no_total(run):
     assert report["total"] == whole["total"]
     heavy = sorted((row["macs"] for row in whole["rows"]), reverse=True)
     assert [row["macs"] for row in report["rows"]] == heavy[:3]
-    shown = run("network mobilenet_v1 --sort macs --top 3 --where macs>=30M").stdout
-    assert "shown: macs >= 30M; largest macs first; at most 3 rows" in shown
-    assert "12 more rows with MACs and 1 more row without MACs are in the total" in shown
+    shown = run("network mobilenet_v1 --sort macs --top 3 --where macs>=30M", columns=200).stdout
+    title, table, lead = shown.split("\n\n")
+    assert title.endswith("Table 1: 3 of 15 rows where macs >= 30M, by macs")
+    _, _, *rows, total = table.splitlines()
+    assert [row.split()[0] for row in rows] == ["sep3", "sep5", "sep7/1"]
+    assert " 568,740,352 " in total
+    assert lead.startswith("568,740,352 MACs (569 M), 4,209,088 params (4.21 M)")
+
+
+@pytest.mark.parametrize("columns", [46, 80, 120])
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ("--sort activations", "activations"),
+        ("--where activations>100K --top 3", "activations"),
+        ("--assert activations>0", "activations"),
+        ("--assert-each activations>=0 --sort macs", "activations"),
+        ("--sort macs", "macs"),
+        ("--as standard --where standard_macs<2M", "standard"),  # which replaces none of these
+    ],
+)
+def test_a_field_that_is_named_has_one_column_at_any_width(options, field, columns, run):
+    stdout = run(f"network mobilenet_v1 --no-verify {options}", columns=columns).stdout
+    heads, rule, _ = stdout.split("\n\n")[1].partition("─")
+    assert rule
+    assert heads.lower().split().count(field) == 1
 
 
 def test_rows_are_what_get_reads_if_asked(run):
@@ -161,6 +184,20 @@ def test_rows_are_what_get_reads_if_asked(run):
     each = run("network vgg16 --get macs --rows").stdout.split()
     assert sum(map(int, each)) == 15470264320
     assert len(each) > 16
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ("--top 2", "86704128 1849688064"),
+        ("--sort params --top 1", "102760448"),
+        ("--where macs<20M", "0 0 0 0 0 16777216 4096000"),
+        ("--where macs<20M --assert macs>=15G", "0 0 0 0 0 16777216 4096000"),  # of the total
+    ],
+)
+def test_rows_are_what_get_reads_if_rows_are_chosen(options, values, run):
+    result = run(f"network vgg16 --no-verify --get macs {options}")
+    assert (result.code, result.stdout.split()) == (0, values.split())
 
 
 @pytest.mark.parametrize(
@@ -172,7 +209,8 @@ def test_rows_are_what_get_reads_if_asked(run):
     ],
 )
 def test_each_row_is_checked_if_asked(assertion, code, said, run):
-    result = run("network", "mobilenet_v1", "--no-verify", "--assert-each", assertion)
+    command = "network mobilenet_v1 --as separable --no-verify --assert-each"
+    result = run(*command.split(), assertion)
     assert (result.code, result.stderr) == (code, said)
 
 

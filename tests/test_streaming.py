@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 from measuring import Measured
 
+from dscalc.core.blocks import STANDARD
 from dscalc.inputs.network_file import load_network
 
 # The package also exports the function of this name.
@@ -113,11 +114,14 @@ def test_identical_layers_are_counted_once(counted, run):
     result = run("3,3,3 64,32,64 3,3 14 --verify --get crosscheck")
     assert result == (0, "exact\n" * 18, "")
     assert len(counted) == len(set(counted)) == 2 * 2  # both as standard and as separable
-    counted.clear()
-    assert run("network mobilenet_v2 --verify --get crosscheck").stdout == "exact\n"
-    sides = [s for row in load_network("mobilenet_v2") for s in (row.as_is, row.rewritten)]
-    assert len(counted) == len(set(counted)) < len(sides)
-    assert set(counted) == {side.steps for side in sides}
+    for as_ in ("", " --as standard"):
+        counted.clear()
+        assert run(f"network mobilenet_v2{as_} --verify --get crosscheck").stdout == "exact\n"
+        rows = load_network("mobilenet_v2", block=STANDARD if as_ else None)
+        sides = [side for row in rows for side in (row.as_is, row.rewritten) if side]
+        assert len(sides) == len(rows) * (2 if as_ else 1)
+        assert len(counted) == len(set(counted)) < len(sides)
+        assert set(counted) == {side.steps for side in sides}
 
 
 def test_without_verify_nothing_of_a_grid_is_counted(counted, run):

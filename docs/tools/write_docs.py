@@ -40,6 +40,7 @@ from vocabulary import fields
 from dscalc.baseline.view import change_fields
 from dscalc.cli import main
 from dscalc.commands.options import usual_block
+from dscalc.core.blocks import SEPARABLE
 from dscalc.core.fields import Field, Fields
 from dscalc.inputs.network_file import _ALWAYS, _COLUMNS
 from dscalc.peers.conventions import TABLE
@@ -49,7 +50,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = {
     "layer.svg": "dscalc 3 64 3 224 -f svg -o {}",
     "grid.svg": "dscalc 64 8:1024:x2 3,5,7 14 --plot {} --get mac_ratio",
-    "network.svg": "dscalc network mobilenet_v1 --plot {} --get mac_ratio",
+    "network.svg": "dscalc network mobilenet_v1 --plot {} --get macs",
 }
 
 _FENCE = re.compile(r"(`{3,})([\w{}-]*)")
@@ -234,8 +235,8 @@ COMMANDS = ("compare", "blocks", "network", "model", "bench")
 
 
 def known(command: str) -> Fields:
-    """The fields of a command, with its rows rewritten as they are unless ``--as`` says."""
-    return fields(command, usual_block(command))
+    """The fields of a command, with its rows rewritten as the separable block if they may be."""
+    return fields(command, usual_block(command) or SEPARABLE)
 
 
 def _fields(shell: Shell) -> Iterator[str]:
@@ -246,9 +247,19 @@ def _fields(shell: Shell) -> Iterator[str]:
     yield from ("## Fields of every command", "", *_rows(every))
     for command in COMMANDS:
         own = [field for field in known(command) if (field.name, field.doc) not in shared]
-        yield from ("", f"## Fields of {command}", "", *_rows(own))
+        asked = [
+            field for field in own if usual_block(command) is None and _needs_as(command, field)
+        ]
+        plain = [field for field in own if field not in asked]
+        yield from ("", f"## Fields of {command}", "", *_rows(plain))
+        if asked:
+            yield from ("", f"With `--as separable`, `{command}` also has:", "", *_rows(asked))
     yield from ("", "## Fields of a change", "", *_rows(change_fields("macs")))
     yield from ("", "## Fields of check", "", *_rows(known("check")))
+
+
+def _needs_as(command: str, field: Field) -> bool:
+    return field.name not in fields(command, None).names
 
 
 JSON_TYPES = {
@@ -259,6 +270,7 @@ JSON_TYPES = {
     bool: "true, false",
     tuple: "integers",
     list: "objects",
+    dict: "object",
     object: "any",
 }
 
@@ -276,7 +288,7 @@ def _rows(told: Iterable[Field]) -> Iterator[str]:
 OBJECTS = {
     "json-compare": "3 64 3 224 --assert 'mac_ratio <= 1/8'",
     "json-blocks": "blocks 64 64 3 56 --only separable",
-    "json-network": "network tiny.csv",
+    "json-network": "network tiny.csv --as standard",
     "json-model": "model tiny.py:net --input 3x32x32",
     "json-check": "check tiny.toml -q",
 }
@@ -358,6 +370,7 @@ def _without_fc(network: str) -> str:
 
 
 V1, V2 = "network mobilenet_v1", "network mobilenet_v2"
+PLAIN_V1 = f"{V1} --as standard"
 PUBLISHED: dict[str, list[Printed]] = {
     "mobilenet-v1-table-3": [
         Printed("convolution, mult-adds", "462 M", "512 512 3 14", "standard_macs"),
@@ -366,9 +379,9 @@ PUBLISHED: dict[str, list[Printed]] = {
         Printed("depthwise separable, parameters", "0.27 M", "512 512 3 14", "separable_params"),
     ],
     "mobilenet-v1-table-4": [
-        Printed("Conv MobileNet, mult-adds", "4866 M", V1, "standard_macs"),
-        Printed("the same without `fc`", "4866 M", V1, "standard_macs", _without_fc),
-        Printed("Conv MobileNet, parameters", "29.3 M", V1, "standard_params"),
+        Printed("Conv MobileNet, mult-adds", "4866 M", PLAIN_V1, "standard_macs"),
+        Printed("the same without `fc`", "4866 M", PLAIN_V1, "standard_macs", _without_fc),
+        Printed("Conv MobileNet, parameters", "29.3 M", PLAIN_V1, "standard_params"),
         Printed("MobileNet, mult-adds", "569 M", V1, "macs"),
         Printed("MobileNet, parameters", "4.2 M", V1, "params"),
     ],

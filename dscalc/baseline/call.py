@@ -1,4 +1,4 @@
-"""What changed in a report since an earlier one, as a call."""
+"""Compare a report with an earlier one from Python."""
 
 from dataclasses import fields
 from os import PathLike, fspath
@@ -10,10 +10,10 @@ from dscalc.report.report import Report
 
 
 def changes_since(report: Report, baseline: "Baseline | str | PathLike[str]") -> Compared:
-    """What changed in a report of a network or a model since an earlier one.
+    """Compare a report of a network or a model with an earlier one.
 
     Args:
-        report: what there is now.
+        report: the report now.
         baseline: the earlier one, or the file that ``-f json`` wrote.
 
     Raises:

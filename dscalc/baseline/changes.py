@@ -1,4 +1,4 @@
-"""What changed from some rows to others: which are new, gone, dearer, cheaper, or renamed."""
+"""Changes from some rows to others: rows that are added, removed, dearer, cheaper or renamed."""
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
@@ -12,9 +12,9 @@ NOUNS: tuple[Noun, ...] = ("macs", "params")
 
 
 class Change(NamedTuple):
-    """A row before and after; None where it is not there.
+    """A row before and after; None if it does not exist.
 
-    dearer and cheaper are of the MACs as it is, and where these are the same, of the params.
+    ``dearer`` and ``cheaper`` compare the MACs as it is; if these are equal or unknown, the params.
     """
 
     kind: ChangeKind
@@ -23,24 +23,24 @@ class Change(NamedTuple):
 
     @property
     def row(self) -> Row:
-        """What it is now, or what it was if it is gone."""
+        """The row now, or before if it was removed."""
         row = self.after or self.before
         assert row is not None
         return row
 
     @property
     def renamed(self) -> bool:
-        """Whether it had another name."""
+        """Whether the name differs."""
         return bool(self.before and self.after and self.before.name != self.after.name)
 
     def difference(self, noun: Noun) -> int | None:
-        """After - before; None where one of them is not known."""
+        """After - before; None if either is not known."""
         before, after = count_of(self.before, noun), count_of(self.after, noun)
         return None if before is None or after is None else after - before
 
 
 def count_of(row: Row | None, noun: Noun) -> int | None:
-    """MACs or params of a row as it is: 0 where there is none, None where they are not known."""
+    """MACs or params of a row as it is: 0 if there is no row, None if they are not known."""
     if row is None:
         return 0
     if noun == "macs":
@@ -49,12 +49,12 @@ def count_of(row: Row | None, noun: Noun) -> int | None:
 
 
 def changes(before: Sequence[Row], after: Sequence[Row]) -> list[Change]:
-    """Each row of either, in the order of ``after``, then those that are gone.
+    """The change of each row in ``after``, in order, then the removed rows.
 
-    A row is the one that was the same under its name; else one of the same kind, sizes and cost
-    under another name, as all that follow an inserted layer are; else the one of its name. If all
-    names are the same as before, each is the row of its name: of twice the width, a layer has the
-    sizes of the next.
+    A row matches the row before of the same name, kind, sizes and cost; else a row of the same
+    kind, sizes and cost under another name, as after an inserted layer; else the row of the same
+    name, if possible of the same kind. If all names are the same as before, names alone decide: if
+    a network gets wider, a layer can have the old sizes of the next.
     """
     named = sorted(str(row.name) for row in before) == sorted(str(row.name) for row in after)
     keys = (
@@ -62,7 +62,7 @@ def changes(before: Sequence[Row], after: Sequence[Row]) -> list[Change]:
         if named
         else (_all_keys, _look_key, _name_and_kind_key, _name_key)
     )
-    pairs: dict[int, int] = {}  # places in after -> before
+    pairs: dict[int, int] = {}  # place in after -> place in before
     left = dict(enumerate(before))
     for key in keys:
         waiting: dict[Hashable, deque[int]] = defaultdict(deque)

@@ -1,6 +1,6 @@
-"""An earlier JSON report -> its rows and total, read back by the names of their fields.
+"""An earlier JSON report -> its rows and total, read by field name.
 
-Counts are read and ratios worked out from them again, so that no rounded float is compared.
+Counts are read and ratios computed from them, so that no rounded float is compared.
 """
 
 import json
@@ -19,14 +19,14 @@ from dscalc.errors import DscalcError, FileError
 from dscalc.report.report import SCHEMA, Report
 from dscalc.show import first_line, printable
 
-_LARGEST_COUNT = 10**300  # so that no ratio of two counts is too large for a float
+_LARGEST_COUNT = 10**300  # keeps the ratio of two counts in the range of a float
 
 
 class Baseline(NamedTuple):
-    """What something cost before.
+    """The costs in an earlier report.
 
     Args:
-        name: the file that says so.
+        name: the file.
         rows: in order.
         total: of all rows.
     """
@@ -39,7 +39,7 @@ class Baseline(NamedTuple):
 def read_baseline(
     file: str,
     command: str,
-    block: Block,
+    block: Block | None,
     *,
     question: str = "",
     other: Callable[[str], Report] | None = None,
@@ -49,15 +49,16 @@ def read_baseline(
     Args:
         file: JSON, as ``-f json`` writes it.
         command: that made it.
-        block: that its rows are rewritten as.
+        block: that rows are rewritten as now, if they are; an earlier report may lack it.
         question: the command line that asks the same again, for errors.
-        other: asks the same of what else the file may name: a network.
+        other: makes the same report of a network, if that is what the file names.
 
     Raises:
-        DscalcError: it cannot be read, is no report, or not one of this command and block; it says
-            which command writes the right one.
+        DscalcError: the file cannot be read, is no report, or is of another command or block; the
+            message names the command that writes the right one.
     """
-    advice = partial(_advice, file, question or f"dscalc {command} ... --as {block}")
+    as_ = f" --as {block}" if block else ""
+    advice = partial(_advice, file, question or f"dscalc {command} ...{as_}")
     name, report = printable(file), None
     try:
         content = Path(file).read_bytes()
@@ -96,7 +97,7 @@ def _as_a_network(file: str, other: Callable[[str], Report]) -> Report:
 
 
 def _advice(file: str, question: str, *, over: bool = False) -> str:
-    """The command that writes a baseline; over no file that is something else."""
+    """The command that writes a baseline, over no file of another kind."""
     path = target = Path(file)
     if path.exists() and not (over and path.suffix.lower() == ".json"):
         target = path.with_suffix(".json")
@@ -108,10 +109,10 @@ def _advice(file: str, question: str, *, over: bool = False) -> str:
 
 
 def _report(content: bytes) -> dict[str, Any] | None:
-    """A JSON report; None if it is something else.
+    """A JSON report; None if the content is something else.
 
     Raises:
-        DscalcError: it began as a report, or holds the rows of one alone.
+        DscalcError: the content is a report, but damaged, or CSV or JSON Lines.
     """
     try:
         value = json.loads(content)
@@ -128,24 +129,27 @@ def _report(content: bytes) -> dict[str, Any] | None:
 
 
 def _rows_and_total(
-    report: dict[str, Any] | None, command: str, block: Block
+    report: dict[str, Any] | None, command: str, block: Block | None
 ) -> tuple[list[Row], Row]:
     """The rows and the total of a report.
 
     Raises:
-        DscalcError: it is of another kind, or does not hold all of its rows.
+        DscalcError: the report is of another kind, or does not have all of its rows.
     """
     if report is None:
         raise DscalcError("is not a JSON report of dscalc")
-    schema, made_by, as_ = (str(report.get(key))[:60] for key in ("schema", "command", "as"))
+    schema, made_by = (str(report.get(key))[:60] for key in ("schema", "command"))
+    as_ = report.get("as")
     if schema != SCHEMA:
         raise DscalcError(f"has the schema {schema}, but this version reads {SCHEMA}")
     if not isinstance(report.get("command"), str):
         raise DscalcError("does not say which command wrote it")
     if made_by != command:
         raise DscalcError(f"is a report of dscalc {made_by}, but this is dscalc {command}")
-    if as_ != str(block):
-        raise DscalcError(f"was written with --as {as_}, but this is --as {block}")
+    if as_ is None or block is None:
+        block = None  # what both know is what it costs as it is
+    elif as_ != str(block):
+        raise DscalcError(f"was written with --as {str(as_)[:60]}, but this is --as {block}")
     whole, rows = report.get("total"), report.get("rows")
     if not isinstance(whole, dict) or not isinstance(rows, list):
         raise DscalcError("has no total: it holds several networks or models")
@@ -156,7 +160,7 @@ def _rows_and_total(
         for number, row in enumerate(rows, 1)
     ]
     found = sum_costs(row.as_is.cost for row in read)
-    macs = found.macs if total.unknown else total.as_is.cost.macs  # then none to compare with
+    macs = found.macs if total.unknown else total.as_is.cost.macs  # unknown: not compared
     params = total.as_is.cost.params
     if (found.macs, found.params) != (macs, params):
         raise DscalcError(
@@ -167,18 +171,20 @@ def _rows_and_total(
 
 
 class _Written:
-    """What a report says of a row, by the names of its fields."""
+    """The values of a row in a report, by field name."""
 
-    def __init__(self, values: Any, where: str, command: str, block: Block, unit: Unit) -> None:
+    def __init__(
+        self, values: Any, where: str, command: str, block: Block | None, unit: Unit
+    ) -> None:
         self._values = values if isinstance(values, dict) else {}
         self._where, self._command, self._block, self._unit = where, command, block, unit
         self._scale = UNITS[unit][1]
 
     def row(self) -> Row:
-        """The row that it was written from.
+        """The row that was written.
 
         Raises:
-            DscalcError: a count is missing, or a value is none that is ever written.
+            DscalcError: a count is missing, or a value cannot be one that dscalc wrote.
         """
         macs = count_names("", self._unit)[0]
         unknown = self._command == "model" and self._values.get(macs, 0) is None
@@ -190,12 +196,13 @@ class _Written:
             self._word("kind"),
             Sizes(*map(self._size, Sizes._fields)),
             self._side("", ()),
-            self._side(self._block.name, self._block.step_names),
-            self._word("kept"),
+            self._side(self._block.name, self._block.step_names) if self._block else None,
+            self._word("kept") if self._block else "",
             self._block,
             calls=self._count("calls"),
             crosscheck=self._crosscheck(),
-            unknown=("some operators",) if unknown else (),
+            unknown=self._unknown() if unknown else {},
+            trainable_params=self._count("trainable_params"),
             torch_macs=torch_macs,
         )
 
@@ -214,7 +221,14 @@ class _Written:
         held = self._count(params)
         if held is None:
             return None
-        return Cost(self._count(macs, self._scale) or 0, held, self._count(activations) or 0)
+        known = macs if name or self._values.get(macs) is not None else f"known_{macs}"
+        return Cost(self._count(known, self._scale) or 0, held, self._count(activations) or 0)
+
+    def _unknown(self) -> dict[str, int]:
+        calls = self._values.get("unknown")
+        if not isinstance(calls, dict) or {type(number) for number in calls.values()} != {int}:
+            raise self._wrong("unknown")
+        return {printable(name): number for name, number in calls.items()}
 
     def _count(self, name: str, scale: int = 1) -> int | None:
         value = self._values.get(name)

@@ -1,4 +1,4 @@
-"""``--baseline FILE``: the earlier report that ``network`` and ``model`` are compared with."""
+"""``--baseline FILE``: compare ``network`` and ``model`` with an earlier report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(init=False, eq=False, repr=False)
 class Since(Question):
-    """What the answer is compared with."""
+    """The option --baseline."""
 
     baseline: Annotated[
         Path | None,
@@ -34,14 +34,15 @@ class Since(Question):
 
     @property
     def asked(self) -> Sequence[str]:
-        """Whether it is given."""
+        """The option, if it is given."""
         return ["--baseline"] if self.baseline is not None else []
 
     def begin(self, asked: "Asked") -> None:
         """Read the earlier report.
 
         Raises:
-            DscalcError: as `read_baseline`; or several things, or some rows alone, are asked about.
+            DscalcError: as `read_baseline`; or there are several networks or models, or a selection
+                of rows.
         """
         if asked.several:
             raise DscalcError("--baseline compares one network or model; give only one")
@@ -57,23 +58,23 @@ class Since(Question):
         )  # fmt: skip
 
     def find(self, name: str, find: Callable[[str], Field]) -> Field:
-        """A field of a total, or of what changed in it."""
+        """The field called ``name`` of a total, or of its change."""
         from dscalc.baseline.view import field_of_total
 
         return field_of_total(name, self._earlier, find, self._unit)
 
     @property
     def numbers(self) -> Mapping[str, Row]:
-        """What an assertion may name."""
+        """The total that an assertion may name."""
         return {"baseline": self._earlier.total}
 
     def answer(self, report: Report, asked: "Asked") -> Report:
-        """What changed."""
+        """The report of changes."""
         from dscalc.baseline.call import changes_since
 
         return changes_since(report, self._earlier)
 
 
 def options(command: str) -> type[Question]:
-    """The options of a command."""
+    """The class of options of a command."""
     return Since

@@ -1,4 +1,4 @@
-"""The picture of what changed. It imports matplotlib."""
+"""The plot of changes. It imports matplotlib."""
 
 from pathlib import Path
 
@@ -8,12 +8,11 @@ from dscalc.report.drawing import bars, plain_style, save
 
 
 def draw(report: Compared, path: Path, kind: str) -> None:
-    """MACs of the layers that changed, before beside now; ``kind`` is png, svg or pdf."""
+    """Plot the MACs of layers that changed, before beside now; ``kind`` is png, svg or pdf."""
     changed = [
         (
             change.row.name or "",
-            count_of(change.before, "macs") or 0,
-            count_of(change.after, "macs") or 0,
+            [count_of(row, "macs") or 0 for row in (change.before, change.after)],
         )
         for change in report.changes
         if change.difference("macs")

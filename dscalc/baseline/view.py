@@ -1,4 +1,4 @@
-"""What changed since a baseline, made to be read at a glance in a pull request."""
+"""Changes since a baseline, to be read at a glance in a pull request."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,16 +29,16 @@ from dscalc.report.sentences import MARKS, UNIT_SENTENCE, crosschecked, percent,
 from dscalc.report.sheet import Column, Sheet
 from dscalc.show import plural, times
 
-_MOST_CHANGES = 20  # changes; machine formats have all
+_MOST_CHANGES = 20  # changes in the table; machine formats have all
 
 
 @dataclass(eq=False, repr=False)
 class Compared(Report):
-    """A report, and what changed since a baseline.
+    """A report, and its changes since a baseline.
 
     Args:
-        baseline: the earlier one.
-        changes: what became of each row since.
+        baseline: the earlier report.
+        changes: the change of each row.
     """
 
     baseline: Baseline = field(kw_only=True)
@@ -46,25 +46,25 @@ class Compared(Report):
 
     @property
     def lines(self) -> tuple[Iterable[Any], Fields]:
-        """CSV and JSON Lines tell of changes."""
+        """The changes, and their fields, for CSV and JSON Lines."""
         return self.changes, change_fields(self.unit)
 
     def foot(self) -> dict[str, Any]:
-        """What the JSON says after its rows."""
+        """The JSON after the rows."""
         before = {
             "file": self.baseline.name,
             "total": self.fields.record(self.baseline.total),
             "changes": list(change_fields(self.unit).records(self.changes)),
         }
         foot = super().foot()
-        return {"total": foot["total"], "baseline": before, "checks": foot["checks"]}
+        return {"total": foot.pop("total"), "baseline": before, **foot}
 
     def table(self) -> Sheet:
-        """What people read of it."""
+        """The report as a sheet for people."""
         return _changed(self)
 
     def draw(self, path: Path, kind: str) -> None:
-        """Draw its picture; ``kind`` is png, svg or pdf."""
+        """Draw the plot; ``kind`` is png, svg or pdf."""
         from dscalc.baseline.picture import draw
 
         draw(self, path, kind)
@@ -75,7 +75,7 @@ class Compared(Report):
 
 @lru_cache
 def change_fields(unit: Unit) -> Fields:
-    """What each change says."""
+    """The fields of a change."""
     return Fields(
         alone(
             Field(
@@ -120,10 +120,10 @@ def _count_group(noun: Noun, unit: Unit) -> Group:
 def field_of_total(
     name: str, baseline: Baseline, find: Callable[[str], Field], unit: Unit = "macs"
 ) -> Field:
-    """The field of that name of a total, or of what changed in it since a baseline.
+    """The field called ``name`` of a total, or of its change since a baseline.
 
     Raises:
-        DscalcError: there is none, as ``find`` says; or the baseline does not know it.
+        DscalcError: as ``find``; or the baseline does not know the field.
     """
     known = {field.name: field for field in change_fields(unit) if field.is_number}
     if name not in known or name in count_names("", unit):
@@ -138,7 +138,7 @@ def field_of_total(
 
 
 def _changed(report: Compared) -> Sheet:
-    """The total before and after, and the dearest changes."""
+    """The sheet: the total before and after, and the dearest changes."""
     label, scale = UNITS[report.unit]
     baseline, whole = report.baseline, report.total
     assert whole is not None
@@ -150,7 +150,7 @@ def _changed(report: Compared) -> Sheet:
         *_more(costly[_MOST_CHANGES:], label, scale),
         *_without_cost([change for change in found if not _has_cost(change)], label),
         *_same([change for change in report.changes if change.kind == "same"], label, scale),
-        *(note for note in report.notes if whole.unknown),
+        *([whole.no_formula] if whole.unknown else []),
         *crosschecked([whole] if whole.as_is.cost.macs else []),
         UNIT_SENTENCE[report.unit],
     ]
@@ -194,7 +194,7 @@ def _difference(change: Change, noun: Noun, scale: int = 1) -> str:
 
 
 def _of_other_inputs(now: Sequence[Row], before: Sequence[Row]) -> Iterator[str]:
-    """That the two were counted on other inputs, by the first row of both."""
+    """A note if the first rows show that the two were counted on different inputs."""
     if not now or not before or now[0].name != before[0].name:
         return
     new, old = now[0].layer, before[0].layer
@@ -205,7 +205,7 @@ def _of_other_inputs(now: Sequence[Row], before: Sequence[Row]) -> Iterator[str]
 
 
 def _verdict(total: Change, label: str) -> str:
-    """How much more or less it is."""
+    """The change of the total, in words."""
     differences = total.difference("macs"), total.difference("params")
     if differences == (0, 0):
         return f"the same {label} and params"
@@ -223,7 +223,7 @@ def _compared(total: Change, noun: Noun, label: str) -> str:
 
 
 def _growth(change: Change, noun: Noun) -> Fraction | None:
-    """The difference as a share of before."""
+    """The difference / the count before; None if there is none."""
     before, difference = count_of(change.before, noun), change.difference(noun)
     return Fraction(difference, before) if before and difference is not None else None
 
@@ -233,7 +233,7 @@ def _has_cost(change: Change) -> bool:
 
 
 def _dearest_first(change: Change) -> tuple[int, int, int]:
-    """What got dearer, the most first; then what got cheaper, the most first; then the rest."""
+    """A sort key: dearer rows, then cheaper rows, each the largest change first; then the rest."""
     macs, params = change.difference("macs") or 0, change.difference("params") or 0
     sign = macs or params
     return -1 if sign > 0 else 1 if not sign else 0, -abs(macs), -abs(params)
@@ -249,7 +249,7 @@ def _signed_count(number: int) -> str:
 
 
 def _more(left_out: Sequence[Change], label: str, scale: int) -> Iterator[str]:
-    """What the sheet does not list."""
+    """A note on the changes that the sheet does not list."""
     if left_out:
         macs = sum(change.difference("macs") or 0 for change in left_out) * scale
         params = sum(change.difference("params") or 0 for change in left_out)

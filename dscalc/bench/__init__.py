@@ -1,1 +1,1 @@
-"""Is fewer also faster here? Times of a layer and of its replacements."""
+"""Are fewer MACs faster here? Times of a layer and of its replacements."""

@@ -1,4 +1,4 @@
-"""Times of a layer and of its replacements, as a call."""
+"""Time a layer and its replacements from Python."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -24,7 +24,7 @@ def benchmark(
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     threads: int | None = None,
     channels_last: bool = False,
-    compile: bool = False,  # noqa: A002  # as torch calls it
+    compile: bool = False,  # noqa: A002  # torch's name
     backward: bool = False,
     min_run_time: float = 1.0,
     unit: Unit = "macs",
@@ -34,26 +34,27 @@ def benchmark(
 ) -> Benchmark:
     """Time a convolution and its replacements on this machine; this imports torch.
 
-    Layers are timed as the rows are read, and once.
+    The first reading of the rows times the layers.
 
     Args:
         in_channels, out_channels, kernel_size, input_size: as in `compare`.
         blocks: the replacements, such as ``["separable", "grouped:8"]``; ``"all"`` are all that
-            exist for a layer. A single one has its steps timed too.
+            exist for a layer. The steps of a single block are timed too.
         device: where to run.
         dtype: of weights and feature maps.
         threads: of torch on the CPU; by default as many as it uses.
         channels_last: store channels innermost.
         compile: run what ``torch.compile`` makes of each module.
         backward: time forward and backward together.
-        min_run_time: seconds to time each candidate at least.
-        unit: of the counts that people read.
-        strict: whether each block must exist for the only layer; by default unless they are "all".
-        refuse: is told why a layer cannot be timed; without it, that is raised.
+        min_run_time: minimum seconds to time each candidate.
+        unit: of the counts in the report.
+        strict: whether each block must exist for the only layer; by default unless ``blocks`` is
+            ``"all"``.
+        refuse: gets the reason if a layer cannot be timed; without it, that raises.
         options: ``stride`` to ``resolution_multiplier``, as in `compare`.
 
     Raises:
-        DscalcError: a value is not in its range, or a layer cannot be timed.
+        DscalcError: a value is out of its range, or a layer cannot be timed.
     """
     from dscalc.bench.timing import Settings
 
@@ -97,13 +98,13 @@ def _measured(
     *,
     strict: bool,
 ) -> Iterator[Row]:
-    """A row for each block of each layer, the cheapest first."""
+    """A row for each block of each layer; for each layer, fewest MACs first."""
     from dscalc.bench import timing
 
     try:
         for conv in layers:
             try:
-                if strict:  # what is asked for by name must exist
+                if strict:  # a block that is asked for by name must exist
                     rows = [layer_row(conv, block) for block in blocks]
                 else:
                     rows = list(existing([conv], blocks, report.left_out))
@@ -113,14 +114,14 @@ def _measured(
                     raise
                 refuse(str(error))
                 continue
-            for row in sorted(rows, key=lambda row: row.rewritten.cost.macs):
+            for row in sorted(rows, key=lambda row: row.replacement.cost.macs):
                 yield row._replace(name=str(row.block) if len(blocks) > 1 else report.name(row))
-    except KeyboardInterrupt:  # what was measured so far is worth showing
+    except KeyboardInterrupt:  # keep the rows so far
         report.interrupted = True
 
 
 class _Measured:
-    """Rows that are made once, as they are read."""
+    """Rows that are made once, when first read."""
 
     def __init__(self, rows: Iterator[Row]) -> None:
         self._rest, self._made = rows, list[Row]()

@@ -36,7 +36,7 @@ _measure = partial(typer.Option, rich_help_panel="Measurement")
 
 @dataclass(eq=False, repr=False)
 class SeveralBlocksOptions(BlockOptions):
-    """What the layer is rewritten as, which may be several."""
+    """The blocks that the layer is rewritten as."""
 
     as_: Annotated[
         str,
@@ -47,7 +47,11 @@ class SeveralBlocksOptions(BlockOptions):
     ] = "separable"
 
     def blocks(self) -> list[Block]:
-        """What the layer is rewritten as."""
+        """The blocks that the layer is rewritten as.
+
+        Raises:
+            DscalcError: there is no such block, or options contradict each other.
+        """
         every = [name for name in DEFAULTS if name != str(STANDARD)]
         parts = self.as_.split(",")
         names = [name for part in parts for name in (every if part == "all" else [part])]

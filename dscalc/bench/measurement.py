@@ -1,4 +1,4 @@
-"""The times of a row, and what they decide. Times are microseconds (us), rates GFLOP/s."""
+"""The times of a row, and the verdict on them. Times are microseconds (us), rates GFLOP/s."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -12,28 +12,28 @@ SpeedVerdict = Literal["faster", "slower", "not decided"]
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 NOISY = 0.1  # of the median; an interquartile range above it is noise
-# How often the times are looked at before they decide, and how often an interval may miss: of two
-# equal candidates less than one in a hundred is called faster or slower.
+# How often the times may decide, and how often an interval may miss: then fewer than 1 in 100 pairs
+# of equal candidates get the verdict faster or slower.
 LOOKS = 3
 MISSES = Fraction(1, 100) / LOOKS
-# Two copies of one module can differ by as much, by where they lie in memory: Mytkowicz et al.,
+# Two copies of one module can differ by this factor, by their place in memory: Mytkowicz et al.,
 # Producing wrong data without doing anything obviously wrong, 2009.
 ALIKE = 1.02
-WIDE = 2  # an interval whose ends are further apart leaves the factor open
-FAULT_US = 1.0  # about what a minor page fault takes
-_FAULTS_MATTER = 0.05  # of a time
+WIDE = 2  # if the ends of an interval differ by more, nothing is decided
+FAULT_US = 1.0  # about the time of a minor page fault
+_FAULTS_MATTER = 0.05  # of the time
 
 
 class Turn(NamedTuple):
     """Some runs of a candidate, timed together.
 
     Args:
-        seconds: of all runs.
-        runs: how many.
-        faults: minor page faults of the process meanwhile; None where the system does not tell.
+        seconds: total of all runs.
+        runs: number of runs.
+        faults: minor page faults of the process in that time; None if the system does not tell.
         disturbed: whether another process held back one of several threads. The others then wait
-            for it, once for each convolution, as long as the scheduler pleases: a turn that says
-            nothing of the layer.
+            for it, once per convolution, as long as the scheduler pleases. Such a turn says nothing
+            about the layer.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 
     @property
     def time_us(self) -> float:
-        """A run, in microseconds."""
+        """Microseconds per run."""
         return self.seconds / self.runs * 1e6
 
 
@@ -51,8 +51,8 @@ class Time(NamedTuple):
     """Median and interquartile range of one candidate, in microseconds, and its page faults.
 
     Args:
-        page_faults: minor page faults a run, the median over its turns; None where the system
-            does not tell. They are near 0 where the allocator keeps its memory.
+        page_faults: minor page faults per run, the median over its turns; None if the system does
+            not tell. They are near 0 if the allocator keeps its memory.
     """
 
     time_us: float
@@ -61,32 +61,31 @@ class Time(NamedTuple):
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> "Time":
-        """The time that turns show, of which there is at least one."""
-        from statistics import median, quantiles  # which every table would load
+        """The time of one or more turns."""
+        from statistics import median, quantiles  # else every table would load it
 
         taken = [turn.time_us for turn in turns]
-        lower, middle, upper = quantiles(taken * 2, n=4, method="inclusive")  # it needs two
+        lower, middle, upper = quantiles(taken * 2, n=4, method="inclusive")  # it needs two values
         faults = [turn.faults / turn.runs for turn in turns if turn.faults is not None]
         return cls(middle, upper - lower, median(faults) if faults else None)
 
     @property
     def noisy(self) -> bool:
-        """Whether it varies too much to be quoted."""
+        """Whether the time varies too much to quote it."""
         return self.time_iqr_us > NOISY * self.time_us
 
     @property
     def faults_matter(self) -> bool:
-        """Whether page faults are a part of it worth telling."""
+        """Whether page faults are a part of the time worth reporting."""
         return (self.page_faults or 0) * FAULT_US > _FAULTS_MATTER * self.time_us
 
 
 class Speedup(NamedTuple):
     """Time as it is / rewritten: the median over pairs of turns, and its interval.
 
-    The turns of a pair came within a moment of each other, so that a machine that slows down does
-    so for both. The interval is that of the sign test: it supposes nothing of how times are
-    distributed. Disturbed turns do not count. ``low`` and ``high`` are None where there are too few
-    pairs for one.
+    The turns of a pair run close together, so that a slow moment of the machine affects both. The
+    interval is that of the sign test, which assumes no distribution of times. Pairs with a
+    disturbed turn do not count. ``low`` and ``high`` are None if there are too few pairs.
     """
 
     median: float
@@ -95,7 +94,7 @@ class Speedup(NamedTuple):
 
     @classmethod
     def of(cls, as_is: Sequence[Turn], rewritten: Sequence[Turn]) -> "Speedup":
-        """From the turns of both, of which each pair stands at the same place."""
+        """The speed-up from the turns of both; turns at the same place are a pair."""
         from statistics import median
 
         pairs = list(zip(as_is, rewritten, strict=False))
@@ -105,7 +104,7 @@ class Speedup(NamedTuple):
 
     @property
     def verdict(self) -> SpeedVerdict:
-        """Whether rewritten is faster: decided where all of a narrow interval says so."""
+        """Whether rewritten is faster, decided if the interval is narrow and all of it agrees."""
         if self.low is None or self.high is None or self.high > WIDE * self.low:
             return "not decided"
         if self.low > ALIKE:
@@ -114,44 +113,44 @@ class Speedup(NamedTuple):
 
     @property
     def decided(self) -> bool:
-        """Whether it is."""
+        """Whether the verdict is faster or slower."""
         return self.verdict != "not decided"
 
     @property
     def factor(self) -> float | None:
-        """The median, where that is decided."""
+        """The median; None if it is not decided which is faster."""
         return self.median if self.decided else None
 
 
 def sign_interval(values: Sequence[float], misses: Fraction = MISSES) -> tuple[float, float] | None:
-    """Two of the values between which their true median lies, but for a chance of ``misses``.
+    """An interval that misses the true median with a chance of at most ``misses``.
 
-    None where there are too few values to say so. The number of values below the true median is
-    binomial, with one half for each.
+    Its ends are two of the values; None if there are too few values. The number of values below the
+    true median is binomial, with probability one half.
 
     Source: Conover, Practical Nonparametric Statistics, 1999, section 3.2.
     """
     ordered, ways = sorted(values), 2 ** len(values)
-    rank = below = 0  # how many values to leave out at each end, and in how many ways
+    rank = below = 0  # values to leave out at each end, and in how many ways
     while 2 * (below := below + comb(len(ordered), rank)) <= misses * ways:
         rank += 1
     return (ordered[rank - 1], ordered[-rank]) if rank else None
 
 
 class Limits(NamedTuple):
-    """What a machine can do at the most, as it was measured.
+    """The measured limits of a machine.
 
     Args:
-        peak_gflops_per_s: of a matrix product.
-        bandwidth_gb_per_s: of a copy, read and written, of as many bytes as are asked about, so
-            that what fits in a cache is held against that cache.
+        peak_gflops_per_s: rate of a matrix product.
+        bandwidth_gb_per_s: rate of a copy, reads and writes together, of as many bytes as the layer
+            moves: a layer that fits in a cache is compared with that cache.
     """
 
     peak_gflops_per_s: float
     bandwidth_gb_per_s: float
 
     def least_us(self, flops: int, moved: int) -> float:
-        """Microseconds that so many FLOPs and bytes take at the least, the two at once.
+        """The least microseconds for so many FLOPs and bytes, done at the same time.
 
         Source: Williams, Waterman, Patterson, Roofline, 2009.
         """
@@ -163,7 +162,7 @@ class Limits(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """What a measurement depends on besides the layer."""
+    """The conditions of a measurement, besides the layer."""
 
     device: str
     device_name: str
@@ -176,12 +175,12 @@ class Environment(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What was measured of a row.
+    """The measurement of a row.
 
     Args:
         as_is, rewritten: the times of both.
-        steps: of each step alone, where that was asked for.
-        environment: where and how.
+        steps: the time of each step alone, if the steps were timed.
+        environment: the conditions.
         speedup: which of both is faster.
         limits: of the machine.
     """
@@ -195,19 +194,19 @@ class Measurement(NamedTuple):
 
     @property
     def noisy(self) -> bool:
-        """Whether either time varies too much to be quoted."""
+        """Whether either time varies too much to quote it."""
         return self.as_is.noisy or self.rewritten.noisy
 
     @property
     def bytes_per_element(self) -> int:
-        """Of what was measured."""
+        """Bytes per element of the measured dtype."""
         return BYTES_PER_ELEMENT[self.environment.dtype]
 
     @property
     def passes(self) -> int:
-        """How often the MACs and bytes of a forward pass were spent.
+        """How many times a run spends the MACs and bytes of a forward pass.
 
-        The gradients of the input and of the weights take as much as the forward pass each.
+        The gradients of the input and of the weights take as many as the forward pass each.
         """
         return 3 if self.environment.backward else 1
 
@@ -216,10 +215,10 @@ class Measurement(NamedTuple):
         return 2 * cost.macs * self.passes / time.time_us / 1e3
 
     def least_us(self, cost: Cost) -> float:
-        """What its MACs and bytes take on this machine at the least."""
+        """The least microseconds for the MACs and bytes of a cost on this machine."""
         moved = least_bytes(cost, self.bytes_per_element)
         return self.passes * self.limits.least_us(2 * cost.macs, moved)
 
     def most_speedup(self, rewritten: Cost) -> float:
-        """Time as it is / the least that what it is rewritten as takes on this machine."""
+        """The greatest possible speed-up here: time as it is / the least time rewritten."""
         return self.as_is.time_us / self.least_us(rewritten)

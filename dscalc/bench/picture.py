@@ -1,4 +1,4 @@
-"""The picture of a benchmark. It imports matplotlib."""
+"""The plot of a benchmark. It imports matplotlib."""
 
 from pathlib import Path
 
@@ -28,22 +28,22 @@ from dscalc.report.drawing import (
 from dscalc.report.report import Report
 from dscalc.show import plural
 
-_APART = 1.05  # by what factor numbers differ that are worth an axis
+_APART = 1.05  # an axis must vary by more than this factor
 
 
 def draw(report: Report, path: Path, kind: str) -> None:
-    """Write the picture to ``path``; ``kind`` is png, svg or pdf."""
+    """Write the plot to ``path``; ``kind`` is png, svg or pdf."""
     with plain_style():
         save(_figure(report), path, kind, report.title)
 
 
 def _figure(report: Report) -> Figure:
-    """Speed-up with its interval, a point a row; hollow if not decided, a diamond if noisy.
+    """Speed-up with its interval, a point per row; hollow if not decided, a diamond if noisy.
 
-    It stands over the MAC reduction, where that varies: on the diagonal both are the same. Else
-    over the axis of the grid that varies most.
+    The x axis is the MAC reduction, if that varies; on the diagonal both are equal. Else it is the
+    axis of the grid that varies most.
     """
-    rows, block = list(report.rows), report.block
+    rows, block = list(report.rows), report.replacement
     several = block == STANDARD
     name = "block" if several else block.name
     across = widest(rows)
@@ -67,7 +67,7 @@ def _figure(report: Report) -> Figure:
         speedup = measurement(row).speedup
         y = speedup.median
         low, high = speedup.low or y, speedup.high or y
-        seen += [low, high] if speedup.decided else [y]  # a whisker that tells little may be cut
+        seen += [low, high] if speedup.decided else [y]  # an undecided whisker may be cut off
         legend = "decided" if speedup.decided else "not decided"
         legend += ", noisy" if measurement(row).noisy else ""
         axes.errorbar(
@@ -102,7 +102,7 @@ def _figure(report: Report) -> Figure:
 
 
 def _where(row: Row) -> str:
-    """What the times of a row were taken on."""
+    """The machine and settings of a row's times."""
     here = measurement(row).environment
     threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
     passes = ", forward and backward" if here.backward else ""

@@ -1,4 +1,4 @@
-"""Time a row as it is and as it is rewritten, on this machine. Times are microseconds (us)."""
+"""Time a row as it is and rewritten, on this machine. Times are microseconds (us)."""
 
 import ctypes
 import platform
@@ -49,18 +49,18 @@ _DEVICES: dict[str, Callable[[], bool]] = {
     "mps": torch.backends.mps.is_available,
 }
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}  # by spatial axes
-_MOST_THREADS = 1024  # threads that the system cannot start kill the process
+_MOST_THREADS = 1024  # if the system cannot start a thread, the process dies
 _AS_IS = "as it is"
-_SPARE = 3  # times what the maps and weights take
-_TURNS = 100  # in min_run_time, unless that makes them longer than this, or shorter than one run
+_SPARE = 3  # times the bytes of maps and weights
+_TURNS = 100  # in min_run_time, unless turns get longer than _LONGEST or shorter than a run
 _LONGEST = 0.005  # seconds of a turn
-_WARM_UP = 5  # turns before one counts: caches fill, clocks rise, torch compiles
-_LIMIT_TURNS = 10  # of which the best shows what the machine can do
+_WARM_UP = 5  # turns before the first that counts: caches fill, clocks rise, torch compiles
+_LIMIT_TURNS = 10  # the best of them is the machine's limit
 _PRODUCT = {"cpu": 1024, "cuda": 8192, "mps": 4096}  # rows and columns of the matrices
-_HALF_PRODUCT = 256  # on a CPU, which may have no kernels for such numbers
-# Of glibc's malloc.h: what is freed is kept, where else the next run gets fresh pages to fill.
+_HALF_PRODUCT = 256  # in half precision on a CPU, which may lack kernels for it
+# From glibc's malloc.h. They keep freed memory; else the next run gets fresh pages to fill.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)  # what torch and its compiler raise
+_FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)  # torch and its compiler raise these
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class Settings:
         threads: of torch on the CPU; None for as many as torch uses by itself.
         channels_last: store maps and weights with the channels innermost (2-D and 3-D layers).
         compile: run what ``torch.compile`` makes of each module.
-        min_run_time: seconds to time each candidate; up to `LOOKS` times as long where that has
-            not decided which is faster.
+        min_run_time: seconds to time each candidate; up to `LOOKS` times as long if it is not yet
+            decided which is faster.
         backward: run forward and backward together, to the gradients of the input and of the
             weights.
 
     Raises:
-        DscalcError: a value is out of its range, the device is not there, or it does not
-            convolve in that dtype.
+        DscalcError: a value is out of its range, the device is not there, or it does not convolve
+            in that dtype.
     """
 
     device: Device = "cpu"
@@ -123,13 +123,13 @@ class Settings:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch has it."""
+        """The dtype as torch's own type."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
 
 class Timed(NamedTuple):
-    """What is timed: a module, whole and compiled where that is asked for, and its input."""
+    """A candidate: a module, the same module to call (compiled if asked for), and its input."""
 
     module: nn.Module
     call: Callable[[torch.Tensor], torch.Tensor]
@@ -137,16 +137,16 @@ class Timed(NamedTuple):
 
 
 def time_rows(rows: Sequence[Row], settings: Settings) -> list[Row]:
-    """Time the ways to build a layer: it as it is, and as it is rewritten in each of the rows.
+    """Time a layer and each of its replacements, one per row.
 
-    A single row has its steps timed too, each alone. Modules run in eval mode, with initialised
-    weights, in a process that keeps the memory that it once got. All take turns of a few runs, in
-    random order, until it is decided which are faster or the time is up; what is decided earlier
-    drops out. An interrupt propagates, and leaves torch's number of threads as it was.
+    The steps of a single row are timed too, each alone. Modules run in eval mode, with initialised
+    weights, in a process that keeps its memory. All candidates take turns of a few runs, in random
+    order, until it is decided which are faster or the time is up; decided candidates drop out. An
+    interrupt propagates, and leaves torch's number of threads as it was.
 
     Raises:
-        DscalcError: the layer has no spatial axis or no channels-last layout, does not fit in
-            memory, or torch cannot run or compile it.
+        DscalcError: the layer does not have 1, 2 or 3 spatial axes, has no channels-last layout,
+            does not fit in memory, or torch cannot run or compile it.
     """
     _keep_memory()
     _check(rows, settings)
@@ -181,10 +181,10 @@ def time_rows(rows: Sequence[Row], settings: Settings) -> list[Row]:
 def alike_long(
     timed: Mapping[str, Callable[[float], Turn]], settings: Settings
 ) -> dict[str, Callable[[], Turn]]:
-    """What times a turn of each candidate, from what runs it for so many seconds.
+    """Functions that time a turn of each candidate, from functions that run it for some seconds.
 
-    All turns take alike long, about as long as the slowest run: what disturbs a busy machine meets
-    a long turn more often than a short one, and would make one candidate slower than another.
+    All turns are equally long, at least as long as the slowest run: a disturbance meets a long turn
+    more often than a short one, and would make one candidate slower than another.
     """
     aim = min(_LONGEST, settings.min_run_time / _TURNS)
     runs = [min(run(aim).time_us for _ in range(_WARM_UP)) / 1e6 for run in timed.values()]
@@ -194,10 +194,10 @@ def alike_long(
 def take_turns(
     timed: Mapping[str, Callable[[], Turn]], ways: Iterable[str], min_run_time: float
 ) -> dict[str, list[Turn]]:
-    """The turns of each candidate: of what is as it is, of each of the ``ways``, and of the steps.
+    """The turns of each candidate: the layer as it is, each of the ``ways``, and the steps.
 
-    In each round every candidate has one turn, in random order: what disturbs the machine meets
-    them alike, and no candidate always runs after the same other one.
+    In each round every candidate has one turn, in random order: disturbances meet all alike, and no
+    candidate always runs after the same other one. ``min_run_time`` is in seconds per candidate.
     """
     turns: dict[str, list[Turn]] = {part: [] for part in timed}
     order, random = list(timed), Random(0)
@@ -208,7 +208,7 @@ def take_turns(
             for part in order:
                 turn = timed[part]()
                 turns[part].append(turn)
-                spent += turn.seconds * (1 + 1 / turn.runs)  # with the run before it
+                spent += turn.seconds * (1 + 1 / turn.runs)  # including the run before it
         open_ = [way for way in ways if not Speedup.of(turns[_AS_IS], turns[way]).decided]
         if not open_:
             break
@@ -217,7 +217,7 @@ def take_turns(
 
 
 def environment(settings: Settings) -> Environment:
-    """What measurements with these settings depend on."""
+    """The conditions of measurements with these settings."""
     return Environment(
         settings.device,
         torch.cuda.get_device_name() if settings.device == "cuda" else _processor(),
@@ -231,14 +231,13 @@ def environment(settings: Settings) -> Environment:
 
 
 def bytes_needed(rows: Sequence[Row], settings: Settings) -> int:
-    """Bytes of the device that measuring the ways to build a layer takes, beside torch itself.
+    """Bytes of device memory to measure a layer and its replacements, besides torch itself.
 
-    All of them with their maps, three times over for what libraries rearrange, and again for
-    gradients; a CPU without kernels for the dtype also unrolls the input, one element for each
-    tap.
+    All of them with their maps, three times for libraries that rearrange them, and as much again
+    for gradients. A CPU without kernels for the dtype also unrolls the input, one element per tap.
     """
     bytes_ = BYTES_PER_ELEMENT[settings.dtype]
-    sides = [rows[0].as_is, *(row.rewritten for row in rows)]
+    sides = [rows[0].as_is, *(row.replacement for row in rows)]
     moved = sum(least_bytes(side.cost, bytes_) for side in sides)
     unrolls = settings.device == "cpu" and settings.dtype != "float32"
     spare = _SPARE * (2 if settings.backward else 1)
@@ -246,7 +245,7 @@ def bytes_needed(rows: Sequence[Row], settings: Settings) -> int:
 
 
 def _layer(rows: Sequence[Row]) -> Conv:
-    """The layer that the rows are ways to build."""
+    """The layer that all rows build."""
     conv = rows[0].layer
     assert isinstance(conv, Conv)
     return conv
@@ -273,21 +272,21 @@ def _check(rows: Sequence[Row], settings: Settings) -> None:
 
 
 def _build_timed(rows: Sequence[Row], settings: Settings) -> dict[str, Timed]:
-    """The layer as it is, as each row rewrites it, and each step of a single row."""
+    """The candidates: the layer as it is, each row's replacement, and each step of a single row."""
     row, conv = rows[0], _layer(rows)
     dims = len(conv.kernel_size)
     layout = _CHANNELS_LAST[dims] if settings.channels_last else torch.contiguous_format
     features = _features(conv, settings, layout)
     parts = {_AS_IS: (row.as_is.steps, features)}
-    if len(rows) == 1 and len(row.rewritten.steps) > 1:
-        for step in row.rewritten.steps:
+    if len(rows) == 1 and len(row.replacement.steps) > 1:
+        for step in row.replacement.steps:
             own = step.layer
             assert isinstance(own, Conv)
             same = (own.in_channels, own.input_size) == (conv.in_channels, conv.input_size)
             parts[step.name] = (step,), features if same else _features(own, settings, layout)
-    parts |= {str(row.block): (row.rewritten.steps, features) for row in rows}
+    parts |= {str(row.block): (row.replacement.steps, features) for row in rows}
     if settings.compile:
-        torch.compiler.reset()  # else, after a few layers, torch gives up and runs them uncompiled
+        torch.compiler.reset()  # else torch runs layers uncompiled after the first few
     candidates = {}
     for part, (steps, inputs) in parts.items():
         module = _ready(block_module(steps, "meta"), settings, layout)
@@ -308,9 +307,9 @@ def _features(conv: Conv, settings: Settings, layout: torch.memory_format) -> to
 
 
 def _ready(module: nn.Module, settings: Settings, layout: torch.memory_format) -> nn.Module:
-    """A module on the meta device, made real and fit to be timed.
+    """A module from the meta device, with memory and weights, ready to be timed.
 
-    It gets its dtype and layout while it has no memory, so that no second copy is ever held.
+    It gets its dtype and layout before its memory, so that there is never a second copy.
     """
     module.to(dtype=settings.torch_dtype, memory_format=layout)  # type: ignore[call-overload]
     module.to_empty(device=settings.device).eval().requires_grad_(settings.backward)
@@ -321,7 +320,7 @@ def _ready(module: nn.Module, settings: Settings, layout: torch.memory_format) -
 
 
 def _run(candidate: Timed, settings: Settings) -> Callable[[], object]:
-    """One run: forward, or forward and backward."""
+    """A function for one run: forward, or forward and backward."""
     module, call, features = candidate
     if not settings.backward:
         return partial(call, features)
@@ -331,7 +330,7 @@ def _run(candidate: Timed, settings: Settings) -> Callable[[], object]:
 
 
 def _turn(run: Callable[[], object], settings: Settings, aim: float) -> Turn:
-    """Run it for so many seconds, after once that brings what it reads back into the caches."""
+    """Time runs for ``aim`` seconds, after one run that brings their data back into the caches."""
     run()
     faults, switches = _resource_usage()
     seconds, runs = _TIMERS[settings.device](run, aim)
@@ -343,7 +342,7 @@ def _turn(run: Callable[[], object], settings: Settings, aim: float) -> Turn:
 
 
 def _on_the_cpu(run: Callable[[], object], aim: float) -> tuple[float, int]:
-    """Seconds and runs, until so many seconds are over."""
+    """Seconds and runs, until ``aim`` seconds are over."""
     runs = 0
     start = now = perf_counter()
     while now - start < aim:
@@ -354,7 +353,7 @@ def _on_the_cpu(run: Callable[[], object], aim: float) -> tuple[float, int]:
 
 
 def _on_cuda(run: Callable[[], object], aim: float) -> tuple[float, int]:
-    """By the clock of the device, which has no part in how long the CPU waits for it."""
+    """Seconds and runs by the clock of the device, which excludes the waiting of the CPU."""
     event = partial(torch.cuda.Event, enable_timing=True)
 
     def seconds(runs: int) -> float:
@@ -383,7 +382,10 @@ def _on_mps(run: Callable[[], object], aim: float) -> tuple[float, int]:
 
 
 def _doubled(seconds: Callable[[int], float], aim: float) -> tuple[float, int]:
-    """Seconds and runs of the first so many that take so long; a queue hides when each ends."""
+    """Seconds and runs; the runs double until they take ``aim`` seconds.
+
+    The device has a queue, which hides when each run ends.
+    """
     runs = 1
     while (took := seconds(runs)) < aim:
         runs *= 2
@@ -394,7 +396,10 @@ _TIMERS = {"cpu": _on_the_cpu, "cuda": _on_cuda, "mps": _on_mps}
 
 
 def _resource_usage() -> tuple[int, int]:
-    """Minor page faults so far, and how often another process took the CPU from this one."""
+    """Minor page faults so far, and how often another process took the CPU from this one.
+
+    Both are 0 on Windows.
+    """
     if resource is None:
         return 0, 0
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -402,11 +407,11 @@ def _resource_usage() -> tuple[int, int]:
 
 
 def _keep_memory() -> None:
-    """Have malloc keep what is freed from now on, and give back what was freed before.
+    """Make malloc keep memory freed from now on, and return memory freed before.
 
-    By default glibc maps fresh pages for a large map at each run and gives them back after it. The
+    By default glibc maps fresh pages for a large map at each run and returns them afterwards. The
     system then fills them with zeros, page fault by page fault, which can take longer than the
-    convolution. Other libraries of C are left as they are; the page faults tell.
+    convolution. Other C libraries stay as they are; the page faults tell.
     """
     with suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None)
@@ -417,7 +422,7 @@ def _keep_memory() -> None:
 
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """So many threads of torch on the CPU, for a while."""
+    """Set torch's number of threads on the CPU inside the block; None keeps it."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -428,7 +433,7 @@ def _threads(number: int | None) -> Iterator[None]:
 
 def _limits(row: Row, settings: Settings) -> Limits:
     """What the machine can do for a row: its peak, and its bandwidth for as many bytes."""
-    moved = least_bytes(row.rewritten.cost, BYTES_PER_ELEMENT[settings.dtype])
+    moved = least_bytes(row.replacement.cost, BYTES_PER_ELEMENT[settings.dtype])
     source = torch.ones(
         max(1, moved // (2 * settings.torch_dtype.itemsize)),
         dtype=settings.torch_dtype,
@@ -441,7 +446,7 @@ def _limits(row: Row, settings: Settings) -> Limits:
 
 @lru_cache(maxsize=1)
 def _peak(settings: Settings) -> float:
-    """GFLOP/s of a matrix product, which is measured once in a run."""
+    """GFLOP/s of a matrix product, measured once in a process."""
     size = _PRODUCT[settings.device]
     if settings.device == "cpu" and settings.dtype != "float32":
         size = _HALF_PRODUCT
@@ -452,7 +457,10 @@ def _peak(settings: Settings) -> float:
 
 @contextmanager
 def _tf32_as_convolutions_have_it() -> Iterator[None]:
-    """Have a product on cuda round like a convolution, which is allowed to where it is not."""
+    """Let a matrix product on cuda round like a convolution.
+
+    By default torch uses TF32 only in convolutions.
+    """
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
     matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
@@ -463,15 +471,15 @@ def _tf32_as_convolutions_have_it() -> Iterator[None]:
 
 
 def _best_us(run: Callable[[], object], settings: Settings) -> float:
-    """Microseconds of a run at its best."""
+    """Microseconds per run of the best of a few turns."""
     [timed] = alike_long({"": partial(_turn, run, settings)}, settings).values()
     return min(timed().time_us for _ in range(_LIMIT_TURNS))
 
 
 def _free_bytes(device: str, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that the device can still give, or None where the system does not tell.
+    """Bytes that the device can still give; None if the system does not tell.
 
-    Outside cuda that is the memory of the machine, which mps shares.
+    Outside cuda it is the memory of the machine, which mps shares.
     """
     if device == "cuda":
         free: int = torch.cuda.mem_get_info()[0]
@@ -486,7 +494,7 @@ def _processor() -> str:
 
 
 def _told(file: Path, name: str) -> str:
-    """What a file of ``NAME: VALUE`` first says of a name, or nothing."""
+    """The first value of a name in a file of ``NAME: VALUE``; "" if there is none."""
     try:
         lines = file.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a benchmark says: its fields, its tables, and its sentences."""
+"""The fields, tables and sentences of a benchmark."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +18,18 @@ from dscalc.report.sentences import factor, short
 from dscalc.report.sheet import Column, Counts, Sheet, name, varying
 from dscalc.show import amount, plural
 
-_NEAR_A_LIMIT = 2  # times the least time: near enough to be held back by that limit
+_NEAR_A_LIMIT = 2  # times the least time; up to here the limit explains the time
 
 
 def measurement(row: Row) -> Measurement:
-    """What was measured of a row."""
+    """The measurement of a row."""
     found: Measurement = row.extra
     return found
 
 
 @dataclass(eq=False, repr=False)
 class Benchmark(Report):
-    """A report of layers and blocks that were timed, one a row.
+    """A report of timed layers and blocks, one per row.
 
     Args:
         interrupted: whether it was stopped before all were timed.
@@ -38,7 +38,7 @@ class Benchmark(Report):
     interrupted: bool = False
 
     def table(self) -> Sheet:
-        """What people read of it."""
+        """The report as a sheet for people."""
         rows = list(self.rows)
         if not rows:
             return Sheet(self.title, notes=self.notes)
@@ -46,7 +46,7 @@ class Benchmark(Report):
         return _one_layer(self, rows[0]) if alone else _several(self, rows)
 
     def draw(self, path: Path, kind: str) -> None:
-        """Draw its picture; ``kind`` is png, svg or pdf."""
+        """Draw the plot; ``kind`` is png, svg or pdf."""
         from dscalc.bench.picture import draw
 
         draw(self, path, kind)
@@ -57,14 +57,14 @@ class Benchmark(Report):
 
 @lru_cache
 def fields(block: Block, unit: Unit = "macs") -> Fields:
-    """The fields of a row; `STANDARD` stands for several blocks, each of which is one row."""
+    """The fields of a row; `STANDARD` stands for several blocks, one per row."""
     name = "" if block == STANDARD else block.name
     costs = compared(block, name, unit, lambda row: measurement(row).bytes_per_element)
     return Fields(*costs, *_times(name, block.step_names), *_decided(name))
 
 
 def _times(block: str, steps: Sequence[str]) -> Iterator[Group]:
-    """The time of the layer, of each step and of the block; and the rate of the first and last."""
+    """Fields: the times of the layer, each step and the block; the rates of layer and block."""
     of: Mapping[str, Callable[[Measurement], Time]] = {
         "standard": lambda found: found.as_is,
         **{step: lambda found, step=step: found.steps[step] for step in steps},  # type: ignore[misc]
@@ -101,7 +101,7 @@ def _times(block: str, steps: Sequence[str]) -> Iterator[Group]:
 
 
 def _decided(block: str) -> Iterator[Group]:
-    """What the times decide, and what they depend on."""
+    """Fields: the speed-up, the verdict, the limits and the conditions."""
     what = block or "the block"
 
     def speedup(row: Row) -> tuple[float | None, ...]:
@@ -119,7 +119,7 @@ def _decided(block: str) -> Iterator[Group]:
     yield attributes("extra.speedup.", ("verdict", str, doc))
     doc = "greatest speed-up that MACs and bytes allow here: time of standard / least time"
     yield group(
-        lambda row: (measurement(row).most_speedup(row.rewritten.cost),),
+        lambda row: (measurement(row).most_speedup(row.replacement.cost),),
         ("speedup_limit", "ratio", float, doc),
         undecided=_undecided_row,
     )
@@ -153,7 +153,7 @@ def _undecided_row(row: Row) -> str:
 
 
 def _one_layer(report: Report, row: Row) -> Sheet:
-    """A layer that is timed part by part."""
+    """The sheet of one layer, with a line per part."""
     found, counts = measurement(row), Counts(report.unit)
     element = found.bytes_per_element
     times = [found.as_is, *found.steps.values(), found.rewritten]
@@ -175,18 +175,18 @@ def _one_layer(report: Report, row: Row) -> Sheet:
 
 
 def _several(report: Report, rows: Sequence[Row]) -> Sheet:
-    """The layers of a grid, the ways to build one, or both."""
+    """The sheet of a grid, of several blocks, or of both."""
     counts, several = Counts(report.unit), report.block == STANDARD
     layers = len({row.layer for row in rows}) > 1
-    block = "block" if several else report.block.name
-    title, sizes = varying(report.title, rows, selected=report.selected)
+    block = "block" if several else report.replacement.name
+    title, sizes = varying(report.title, rows, selected=bool(report.selected))
     label, first = counts.label, rows[0]
 
     def as_is(row: Row) -> str:
         return f"{measurement(row).as_is.time_us:,.1f}"
 
     def most(row: Row) -> str:
-        return factor(Fraction(measurement(row).most_speedup(row.rewritten.cost)))
+        return factor(Fraction(measurement(row).most_speedup(row.replacement.cost)))
 
     columns = [
         *([name("block")] if several else []),
@@ -242,14 +242,14 @@ def _measured_on(row: Row) -> list[str]:
 
 
 def measurement_sentences(row: Row) -> Iterator[str]:
-    """What a measurement says, such as "8.84x fewer MACs, 6.8x faster (6.7 to 6.9)".
+    """A measurement in words, such as "8.84x fewer MACs, 6.8x faster (6.7 to 6.9)".
 
-    Then how that fits what the machine can do, and what should make one doubt it.
+    Then how it fits the machine's limits, and reasons to doubt it.
     """
     times = measurement(row)
     ratio = row.mac_ratio
     assert ratio is not None
-    if short(max(ratio, 1 / ratio)) == "1":  # three digits cannot tell
+    if short(max(ratio, 1 / ratio)) == "1":  # the same to three digits
         macs, surprise = "about as many MACs", ""
     elif ratio < 1:
         macs, surprise = f"{short(1 / ratio)}x fewer MACs", "slower"
@@ -261,7 +261,7 @@ def measurement_sentences(row: Row) -> Iterator[str]:
     if not times.speedup.decided:
         yield _undecided(times.speedup)
     elif not times.noisy and (limited := _limited(row, times)):
-        yield limited  # what noise may have done needs no other explanation
+        yield limited  # else noise may explain it
     for what, time in (("standard", times.as_is), (str(row.block), times.rewritten)):
         if time.faults_matter:
             yield (
@@ -277,7 +277,7 @@ def measurement_sentences(row: Row) -> Iterator[str]:
 
 
 def decided(speedup: Speedup) -> str:
-    """What is faster, and by what factor with its interval; or that this is not decided."""
+    """The verdict with its factor and interval, or that it is not decided."""
     if not speedup.decided:
         return speedup.verdict
     sign = 1 if speedup.verdict == "faster" else -1
@@ -288,7 +288,7 @@ def decided(speedup: Speedup) -> str:
 
 
 def _undecided(speedup: Speedup) -> str:
-    """What is known of a speed-up that is not decided."""
+    """A sentence on a speed-up that is not decided."""
     longer = "measure longer with a larger --min-run-time"
     if speedup.low is None or speedup.high is None:
         return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
@@ -300,11 +300,11 @@ def _undecided(speedup: Speedup) -> str:
 
 def _limited(row: Row, times: Measurement) -> str:
     """How the time fits the least that MACs and bytes take on this machine."""
-    costs, element = (row.as_is.cost, row.rewritten.cost), times.bytes_per_element
+    costs, element = (row.as_is.cost, row.replacement.cost), times.bytes_per_element
     before, after = (least_bytes(cost, element) for cost in costs)
     flops = [short(intensity(cost, element)) for cost in costs]
     least, taken = times.least_us(costs[1]), times.rewritten.time_us
-    if least > taken:  # no machine does that: it was busier when its limits were measured
+    if least > taken:  # impossible; the machine was busier when its limits were measured
         return ""
     by_memory = times.limits.is_memory(2 * costs[1].macs, after)
     what = "memory" if by_memory else "arithmetic"

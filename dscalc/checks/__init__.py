@@ -1,1 +1,1 @@
-"""What holds: assertions, and the verdict of a run."""
+"""Assertions, budgets, the selection of rows, and the verdict of a run."""

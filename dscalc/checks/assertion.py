@@ -1,4 +1,4 @@
-"""``--assert "mac_ratio <= 1/8"``, and ``--where``: a condition on one field of a row."""
+"""``--assert "mac_ratio <= 1/8"`` and ``--where``: a condition on one field of a row."""
 
 import operator
 import re
@@ -12,7 +12,7 @@ from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.show import quoted
 
-Numbers = Mapping[str, Row | str]  # what a condition may name: a row that has it, or why none has
+Numbers = Mapping[str, Row | str]  # by the name that a condition uses: a row, or why there is none
 
 _HOLDS = {
     "<": operator.lt,
@@ -26,15 +26,15 @@ _CONDITION = r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(.*)"
 
 
 class Assertion(NamedTuple):
-    """A field, a comparison and the exact number to compare with.
+    """A field, a comparison and an exact number.
 
     Args:
-        field: what is compared.
+        field: the left-hand side.
         operator: one of ``< <= == != >= >``.
-        number: what it is compared with; if it is ``relative_to`` something, as often as that.
-        text: as it is written.
+        number: the right-hand side; with ``relative_to``, the factor of that row's value.
+        text: the assertion as written.
         relative_to: the name of a row with the same field, such as ``baseline``; "" for none.
-        each: whether it is of every row, even if there is a total.
+        each: whether it is about every row, even if there is a total.
     """
 
     field: Field
@@ -49,17 +49,17 @@ class Assertion(NamedTuple):
         cls,
         text: str,
         find: Callable[[str], Field],
-        numbers: Numbers = {},  # noqa: B006  # nothing changes it
+        numbers: Numbers = {},  # noqa: B006  # never changed
         *,
         what: str = "an assertion",
     ) -> "Assertion":
         """Read ``FIELD OP NUMBER``; OP is one of ``< <= == != >= >``.
 
-        Each name in ``numbers`` is a number too, and so is ``NUMBER * NAME``.
+        NUMBER can also be a name in ``numbers``, or ``NUMBER * NAME``.
 
         Raises:
-            DscalcError: it does not have that form, the field is none that ``find`` knows or has
-                no number, or the number is none.
+            DscalcError: the text has another form, ``find`` knows no such field, the field has no
+                number, or NUMBER is none.
         """
         match = re.fullmatch(_CONDITION, text, re.DOTALL)
         if not match:
@@ -82,21 +82,21 @@ class Assertion(NamedTuple):
         return cls(field, symbol, number, f"{name} {symbol} {right.strip()}", named)
 
     def holds(self, row: Row, numbers: Numbers = {}) -> bool:  # noqa: B006
-        """Whether the row satisfies it, exactly.
+        """Whether the row satisfies the assertion, exactly.
 
         Raises:
-            DscalcError: the field has no value in this row, or in the one that is named, or decides
-                nothing.
+            DscalcError: this row or the named row has no value of the field, or the value is
+                undecided.
         """
         if reason := self._undecided(row):
             raise DscalcError(f"cannot check {self.text!r}: {row.name}: {reason}")
         return bool(_HOLDS[self.operator](self._value(row), self.limit(numbers)))
 
     def limit(self, numbers: Numbers = {}) -> int | Fraction:  # noqa: B006
-        """What the right side comes to; an int if it is whole.
+        """The right-hand side; an int if it is whole.
 
         Raises:
-            DscalcError: it names a row that is not there, or has no value of the field.
+            DscalcError: the named row does not exist, or has no value of the field.
         """
         if not self.relative_to:
             return _as_int_if_whole(self.number)
@@ -110,6 +110,8 @@ class Assertion(NamedTuple):
         value: int | float | Fraction | None = self.field.read(row)
         if value is None:
             reason = f"{self.field.name} has no value{where or ' in this row'}"
+            if where and row.rewritten is None:
+                reason += ", which was written without --as"
             if row.unknown:
                 reason = f"{self.field.name} is not known{where}: {row.no_formula}"
             raise DscalcError(f"cannot check {self.text!r}: {reason}")
@@ -119,17 +121,20 @@ class Assertion(NamedTuple):
         return self.field.undecided(row) if self.field.undecided else ""
 
     def of_a_row(self, option: str) -> "Assertion":
-        """The same, as a condition on each row, of which none but its own numbers are known.
+        """The assertion as a condition on each row, which can use only its own numbers.
 
         Raises:
-            DscalcError: it names another row.
+            DscalcError: the assertion names another row.
         """
         if self.relative_to:
             raise DscalcError(f"{option} cannot use {self.relative_to}, got {quoted(self.text)}")
         return self
 
     def distance(self, row: Row) -> Fraction | None:
-        """How far the row is from the number, as a share of that; None where that is not known."""
+        """The distance of the row from the number, relative to the number; None if it is not known.
+
+        If the number is 0, the distance is absolute.
+        """
         value = self.field.read(row)
         if value is None or self._undecided(row):
             return None

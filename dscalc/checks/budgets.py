@@ -1,4 +1,4 @@
-"""TOML -> the budgets of a project: what is to be run, and what must hold of it."""
+"""TOML -> the budgets of a project: command lines and their assertions."""
 
 import re
 import shlex
@@ -19,12 +19,12 @@ _EXAMPLE = 'run = "network mobilenet_v1" and assert = "macs <= 600M"'
 
 
 class Budget(NamedTuple):
-    """A command line, and what must hold of what it answers.
+    """A command line and the assertions on its answer.
 
     Args:
-        name: what the report calls it.
-        run: the arguments of dscalc, with those of its assertions and its baseline.
-        assertions: as they are written.
+        name: its name in the report.
+        run: arguments of dscalc, including the assertions and the baseline.
+        assertions: the assertions as written.
     """
 
     name: str
@@ -35,8 +35,11 @@ class Budget(NamedTuple):
 def find_budgets(folder: Path) -> Path:
     """The nearest pyproject.toml, from a folder upward, that has budgets.
 
+    Other keys in ``[tool.dscalc]`` count too, so that `read_budgets` reports them.
+
     Raises:
-        DscalcError: there is none.
+        DscalcError: there is none, or a file on the way cannot be read.
+        FileError: a file on the way is not TOML.
     """
     for above in (folder, *folder.parents):
         file = above / "pyproject.toml"
@@ -49,11 +52,11 @@ def find_budgets(folder: Path) -> Path:
 
 
 def read_budgets(file: Path) -> list[Budget]:
-    """The ``[[check]]`` of a file, or its ``[[tool.dscalc.check]]``.
+    """The ``[[check]]`` tables of a file, or its ``[[tool.dscalc.check]]`` tables.
 
     Raises:
-        DscalcError: the file cannot be read, or has none.
-        FileError: names all that is wrong with them.
+        DscalcError: the file cannot be read, or has no budgets.
+        FileError: the file is not TOML, or budgets are wrong; the message names every error.
     """
     tables, others = _tables(file)
     name = show.printable(str(file))
@@ -76,7 +79,7 @@ def read_budgets(file: Path) -> list[Budget]:
 
 
 def _tables(file: Path) -> tuple[list[Any], list[str]]:
-    """The budgets of a file, and what else stands where they stand."""
+    """The budgets of a file, and other keys beside them."""
     import tomllib
 
     try:
@@ -94,14 +97,14 @@ def _tables(file: Path) -> tuple[list[Any], list[str]]:
     inner = tool.get("dscalc") if isinstance(tool, dict) else None
     if "check" not in data and isinstance(inner, dict):
         data = inner
-    elif file.name == "pyproject.toml":  # what else is in it is no business of dscalc's
+    elif file.name == "pyproject.toml":  # other keys belong to other tools
         data = {key: value for key, value in data.items() if key == "check"}
     tables = data.pop("check", [])
     return tables if isinstance(tables, list) else [tables], [*data]
 
 
 def _problems(table: Mapping[str, Any]) -> Iterator[str]:
-    """All that is wrong with a budget."""
+    """Every error in a budget."""
     for key, value in table.items():
         if key not in _KEYS:
             yield unknown("key", key, _KEYS)
@@ -148,7 +151,7 @@ def _budget(table: Mapping[str, Any]) -> Budget:
 
 
 def _split_words(text: str) -> list[str]:
-    """The words of a command line; that it is one of dscalc goes without saying."""
+    """The words of a command line, without a ``dscalc`` in front."""
     said = shlex.split(text)
     return said[1:] if said[:1] == ["dscalc"] else said
 

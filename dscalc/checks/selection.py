@@ -16,13 +16,13 @@ from dscalc.show import exact, plural
 
 
 class Selection:
-    """The conditions that a row must satisfy to be shown, the order, and how many are.
+    """Chooses which rows are shown, in which order, and how many.
 
     Args:
-        where: a row is shown if all of them hold; one without a value does not.
-        key: rows are shown by this field, largest first, those without a value last.
-        reverse: smallest first instead.
-        top: only so many.
+        where: conditions, which a shown row satisfies; a row without a value does not.
+        key: sort by this field, largest first, rows without a value last.
+        reverse: smallest first.
+        top: show at most this many rows.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class Selection:
 
     @property
     def fields(self) -> list[Field]:
-        """What it reads of a row."""
+        """The fields that it reads."""
         conditions = [condition.field for condition in self._where]
         return [*conditions, self._key] if self._key else conditions
 
     @property
     def holds_all(self) -> bool:
-        """Whether every row must be held at once to know the first."""
+        """Whether it must hold every row to know the first."""
         return bool(self._key) and self._top is None
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows that are shown; of many rows no more than those are held."""
+        """The rows to show; no other rows are held."""
         kept = filter(self._keeps, rows)
         if self._key is None:
             return islice(kept, self._top)
@@ -77,11 +77,11 @@ class Selection:
 
     @property
     def none_left(self) -> bool:
-        """Whether there are conditions, and no row so far satisfies them."""
+        """Whether there are conditions, and no row so far satisfies them all."""
         return self.leaves_out and not self._kept
 
     def sentence(self) -> str:
-        """What is shown, in words."""
+        """The selection in words."""
         parts = [condition.text for condition in self._where]
         if self._key:
             parts.append(f"{'smallest' if self._reverse else 'largest'} {self._key.name} first")
@@ -89,8 +89,16 @@ class Selection:
             parts.append(f"at most {self._top:,} {plural('row', self._top)}")
         return f"shown: {'; '.join(parts)}"
 
+    def after_rows(self) -> str:
+        """The same after "5 of 54 rows": where macs > 1M, by params."""
+        where = " and ".join(condition.text for condition in self._where)
+        parts = [f" where {where}"] if where else []
+        if self._key:
+            parts.append(f" by {self._key.name}{', smallest first' if self._reverse else ''}")
+        return ",".join(parts) or ", the first"
+
     def why_none(self, name: Callable[[Row], str]) -> str:
-        """That no row satisfies the conditions, and which came nearest; ``name`` names it."""
+        """No row satisfies the conditions, in words, with the nearest row, which ``name`` names."""
         reason = f"no row has {' and '.join(condition.text for condition in self._where)}"
         if self._nearest is None:
             return reason
@@ -102,12 +110,15 @@ class Selection:
 def _satisfies(condition: Assertion, row: Row) -> bool:
     try:
         return condition.holds(row)
-    except DscalcError:  # it has no value here
+    except DscalcError:  # the row has no value
         return False
 
 
 def _rank(key: Field, nothing: int, row: Row) -> tuple[int, Any, str]:
-    """Numbers and sizes, then words; ``nothing`` says where what has no value goes."""
+    """A sort key: numbers and sizes, then words, then rows without a value.
+
+    A size is as large as its product. ``nothing`` is 1 if the largest come first, else -1.
+    """
     value: Value = key.read(row)
     if value is None:
         return -2 * nothing, 0, ""

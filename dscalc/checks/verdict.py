@@ -1,4 +1,4 @@
-"""What becomes of each check of a run, and the exit code that follows."""
+"""The outcome of each check of a run, and the exit code."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,22 +13,22 @@ from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.show import exact, printable
 
-_MOST_LINES = 10  # about one kind of failure, so that a large grid does not flood the terminal
+_MOST_LINES = 10  # per kind of failure, so that a large grid does not flood the terminal
 Name = Callable[[Row], str]
 
 
 class Check(NamedTuple):
-    """What became of an assertion.
+    """The outcome of an assertion.
 
     Args:
-        assertion: as it is written.
-        holds: whether it holds in every row that it was checked in.
-        value: of its field, in the row that is nearest to the limit; of rows that fail, in the one
-            that is furthest from it.
+        assertion: the assertion as written.
+        holds: whether it holds in every row checked.
+        value: the field's value in the row nearest to the limit; if rows fail, in the failing row
+            furthest from it.
         row: the name of that row; "" for a total and for the only layer.
-        rows: how many rows it was checked in.
-        failed: how many of them it fails in.
-        limit: what the value is compared with.
+        rows: the number of rows checked.
+        failed: the number of these that fail.
+        limit: the right-hand side.
     """
 
     assertion: str
@@ -41,7 +41,7 @@ class Check(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What became of it, in words."""
+        """The outcome in words."""
         if self.value is None:
             return f"{self.assertion}: not known"
         if self.holds:
@@ -53,12 +53,12 @@ class Check(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What went wrong besides an assertion that fails.
+    """A fault besides failed assertions.
 
     Args:
         reason: one sentence.
-        answers: whether it is a no; else there is no answer.
-        assertion: the one that it leaves without an answer; "" for all of them.
+        answers: whether the answer is no; if not, there is no answer.
+        assertion: the assertion that it leaves without an answer; "" for all of them.
     """
 
     reason: str
@@ -67,7 +67,7 @@ class Fault(NamedTuple):
 
 
 def row_name(row: Row) -> str:
-    """What a row is called; the only layer is not."""
+    """The name of a row; "" for the only layer."""
     return row.name or ""
 
 
@@ -75,29 +75,29 @@ class Verdict:
     """Gathers the outcome of every check.
 
     Attributes:
-        exit_code: 0 if every check holds, 1 if an assertion fails or a cross-check differs, and 2
-            if something could not be answered.
-        faults: what went wrong besides assertions that fail, at most a few of a kind.
+        exit_code: 0 if every check holds; 1 if an assertion fails, a cross-check differs or the
+            answer is no; 2 if there is no answer to a question.
+        faults: faults besides failed assertions, at most a few of a kind.
     """
 
     def __init__(
         self,
         assertions: Sequence[Assertion] = (),
-        numbers: Numbers = {},  # noqa: B006  # nothing changes it
+        numbers: Numbers = {},  # noqa: B006  # never changed
         *,
         write: Callable[[str], object],
         quiet: bool = False,
     ) -> None:
-        """Nothing is checked yet.
+        """Check nothing yet.
 
         Args:
-            assertions: what must hold.
-            numbers: what they may name.
-            write: writes a line for people.
+            assertions: the assertions to check.
+            numbers: rows that assertions may name.
+            write: writes text for people.
             quiet: whether to write errors alone.
 
         Raises:
-            DscalcError: an assertion names a row that is not there, or that lacks the field.
+            DscalcError: an assertion names a row that does not exist, or that lacks the field.
         """
         self.exit_code = 0
         self.faults: list[Fault] = []
@@ -111,7 +111,7 @@ class Verdict:
 
     @property
     def checks(self) -> list[Check]:
-        """What has become of each assertion so far."""
+        """The outcome of each assertion so far."""
         return [
             check._replace(row=self._deciding.get(assertion, str)())
             for assertion, check in self._checks.items()
@@ -119,12 +119,12 @@ class Verdict:
 
     @property
     def assertions(self) -> list[Assertion]:
-        """What must hold."""
+        """The assertions to check."""
         return list(self._checks)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Write nothing until the end, while the answer is written."""
+        """Hold lines back until the block ends, while it writes the answer."""
         self._held = []
         try:
             yield
@@ -146,30 +146,30 @@ class Verdict:
             self.say(line)
 
     def worse(self, code: int) -> None:
-        """Another exit code, if that is worse."""
+        """Set the exit code, if it gets worse."""
         self.exit_code = max(self.exit_code, code)
 
     def refuse(self, reason: str, assertion: str = "") -> None:
-        """Something could not be answered, such as an assertion."""
+        """Report that there is no answer to something, such as an assertion."""
         self.exit_code = 2
         if self._is_one_of_few("error", Fault(reason, assertion=assertion)):
             self.say(f"error: {reason}")
 
     def fails(self, reason: str) -> None:
-        """The answer is no."""
+        """Report that the answer is no."""
         self.worse(1)
         self.faults.append(Fault(reason, answers=True))
         self.note(f"failed: {reason}")
 
     def differs(self, reason: str, name: str = "") -> None:
-        """A cross-check differs."""
+        """Report that a cross-check differs."""
         self.worse(1)
         reason = ": ".join(part for part in ("mismatch", name, reason) if part)
         if self._is_one_of_few("mismatch", Fault(reason, answers=True)):
             self.note(f"failed: {reason}")
 
     def _is_one_of_few(self, kind: str, fault: Fault) -> bool:
-        """Count a fault of a kind; keep it if there are not too many."""
+        """Count a fault of a kind, and keep it unless its kind has too many."""
         self._failed[kind] += 1
         if self._failed[kind] > _MOST_LINES:
             return False
@@ -177,7 +177,7 @@ class Verdict:
         return True
 
     def crosscheck(self, row: Row, fields: Iterable[Field], name: Name = row_name) -> None:
-        """Say where the counts of a row differ from its formulas."""
+        """Report the counts of a row that differ from its formulas."""
         if row.crosscheck != "mismatch":
             return
         differences = [
@@ -190,13 +190,13 @@ class Verdict:
         self.differs("; ".join(differences) or "a step differs", name(row))
 
     def check(self, row: Row, name: Name = row_name, *, each: bool | None = None) -> None:
-        """Say which assertions a row fails: all, those of each row, or those of the total."""
+        """Check a row against all assertions, or only those whose ``each`` is the same."""
         for assertion, check in self._checks.items():
             if each is not None and assertion.each is not each:
                 continue
             value = assertion.field.read(row)
             if assertion.each and value is None and not row.unknown:
-                continue  # such as the ratio of a pool
+                continue  # such as the MAC ratio of a pool
             try:
                 holds = assertion.holds(row, self._numbers)
             except DscalcError as error:
@@ -227,7 +227,7 @@ class Verdict:
         self.note(": ".join(filter(None, ("failed", assertion.text, name(row), reason))))
 
     def conclude(self) -> int:
-        """Say what was left out, and which assertions hold; return the exit code."""
+        """Report how much was left out and which assertions hold; return the exit code."""
         for kind, failures in self._failed.items():
             if failures > _MOST_LINES:
                 self.note(f"{kind}: {failures - _MOST_LINES:,} more")
@@ -242,7 +242,11 @@ class Verdict:
 
 
 def _decides(check: Check, holds: bool, value: Any) -> bool:
-    """Whether a row is nearer to the limit; once rows fail, whether it fails and is further off."""
+    """Whether a row is the one to quote in a check.
+
+    It is if it is the nearest to the limit; once rows fail, if it fails and is the furthest from
+    it.
+    """
     if not check.rows or (check.holds and not holds):
         return True
     if (holds and not check.holds) or check.value is None or value is None:

@@ -1,1 +1,1 @@
-"""How is it cited? A sentence for a paper."""
+"""How to cite it? A sentence for a paper."""

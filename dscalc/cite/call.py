@@ -13,7 +13,7 @@ class Citation(Report):
 
     @property
     def exit_code(self) -> int:
-        """1 if something else was counted."""
+        """1 if the cross-check differs."""
         return int(self.total is not None and self.total.crosscheck == "mismatch")
 
     def bare(self) -> str:
@@ -27,7 +27,7 @@ def as_citation(report: Report) -> Citation:
 
 
 def cite(report: Report) -> str:
-    """What a paper should say of the total: counts, input, and what counted it too.
+    """The sentence of a paper on the total: counts, input, and the counters that agree.
 
     Raises:
         DscalcError: the MACs are not known.
@@ -35,12 +35,13 @@ def cite(report: Report) -> str:
     assert report.total is not None
     if report.total.unknown:
         raise DscalcError(f"the MACs are not known: {report.total.no_formula}")
-    cost, after = report.total.as_is.cost, report.total.rewritten.cost
+    cost = report.total.as_is.cost
     name, _, source = report.title.partition(": ")
     subject = f"{name} ({source})" if source else name
     flops = f"{2 * cost.macs:,} FLOPs at 2 for each MAC"
     has = f"{cost.macs:,} MACs ({flops}) and {cost.params:,} params"
     if report.command == "compare":
+        after = report.total.replacement.cost
         subject = f"A convolution, {subject},"
         has += f", and as {report.block} {after.macs:,} MACs and {after.params:,} params"
     has += f" for an input of {report.inputs}" if report.inputs else ""
@@ -59,7 +60,7 @@ def _counted_too(report: Report) -> str:
 
     if report.total.crosscheck == "mismatch":
         return f"which {versions()} count otherwise"
-    if report.command == "model":  # of which fvcore's own total counts more, or misses some
+    if report.command == "model":  # fvcore's own total of a model counts more, or misses some
         return (
             f"exactly as torch's FlopCounterMode counts it, and as {versions()} count each "
             "convolution and linear layer"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(init=False, eq=False, repr=False)
 class Cite(Question):
-    """One sentence in place of a report."""
+    """The option --cite."""
 
     cite: Annotated[
         bool,
@@ -26,14 +26,14 @@ class Cite(Question):
 
     @property
     def asked(self) -> Sequence[str]:
-        """Whether it is given."""
+        """The option, if it is given."""
         return ["--cite"] if self.cite else []
 
     def begin(self, asked: "Asked") -> None:
-        """Refuse what does not go with it.
+        """Refuse options that contradict it.
 
         Raises:
-            DscalcError: another answer is asked for too, or a format.
+            DscalcError: another answer or another format is asked for.
         """
         asked.refuse_other_answers("--cite")
         if (form := asked.output.format) != "table":
@@ -49,5 +49,5 @@ class Cite(Question):
 
 
 def options(command: str) -> type[Question]:
-    """The options of a command."""
+    """The class of options of a command."""
     return Cite

@@ -1,1 +1,1 @@
-"""The commands, a module each: imported only when they are asked for."""
+"""The commands, one module each; a module is imported only if its command is asked for."""

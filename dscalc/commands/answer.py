@@ -1,4 +1,4 @@
-"""One way to an answer: select, prove and check a report; then write it."""
+"""The one way to an answer: select, prove and check a report, then write it."""
 
 import sys
 from collections import deque
@@ -10,23 +10,21 @@ from dscalc.checks.verdict import Verdict
 from dscalc.commands.asked import Asked
 from dscalc.commands.proof import counter
 from dscalc.commands.writing import drawn, write, write_pieces
-from dscalc.core.fields import UNITS
 from dscalc.core.row import Row, summed_by_path, total
 from dscalc.errors import DscalcError
 from dscalc.report import text
 from dscalc.report.report import Report
-from dscalc.show import plural
 
-_MOST_ROWS = 10_000  # of a format that holds all rows at once
+_MOST_ROWS = 10_000  # of a format that buffers its rows
 
 
 class Answer:
-    """A report as it is asked for; it is proved, checked and written once that is asked.
+    """A report and the options that it is asked for with; `write` and `settle` do the work.
 
     Args:
         report: the rows, and their total if they have one.
-        asked: what of it is shown, and what must hold.
-        prove: whether to count its rows; the rows of a model have been counted.
+        asked: the options.
+        prove: whether to cross-check the rows; those of a model come with counts.
     """
 
     def __init__(self, report: Report, asked: Asked, *, prove: bool = False) -> None:
@@ -35,11 +33,11 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict:
-        """What became of each check, once the answer is written or settled."""
+        """The outcome of each check, after `write` or `settle`."""
         return self._verdict
 
     def write(self) -> int:
-        """Write it, and return the exit code."""
+        """Write the answer, and return the exit code."""
         asked, report = self._asked, self._report
         _refuse_too_many_rows(report, asked)
         if asked.streamed and not report.adds_up:
@@ -56,7 +54,7 @@ class Answer:
         return self._conclude()
 
     def settle(self) -> int:
-        """Prove and check it without writing anything, and return the exit code."""
+        """Prove and check the answer without writing it, and return the exit code."""
         if self._report.adds_up:
             self._finished()
         else:
@@ -71,11 +69,11 @@ class Answer:
     # ---- Select, prove, check. ----
 
     def _rows(self) -> Iterator[Row]:
-        """The rows that are asked for, proved and checked."""
+        """The selected rows, proved and checked."""
         selection, rows = self._asked.selection, self._watched()
         if not selection:
             rows = self._proved(rows)
-        elif any(field.formula for field in selection.fields):  # it reads what is counted
+        elif any(field.formula for field in selection.fields):  # it reads counts
             rows = selection.of(self._proved(rows))
         else:
             rows = self._proved(selection.of(rows))
@@ -91,11 +89,11 @@ class Answer:
             yield row
 
     def _finished(self) -> Report | None:
-        """The report with all that is asked for; None if each row had an error."""
+        """The finished report; None if every row had an error."""
         return self._summed() if self._report.adds_up else self._held()
 
     def _summed(self) -> Report:
-        """Rows that make a total, which stays the total of all of them."""
+        """The finished report of rows with a total; a selection does not change the total."""
         asked, verdict, report = self._asked, self._verdict, self._report
         if self._count:
             report = replace(report, rows=self._watched()).proved(self._count)
@@ -104,26 +102,31 @@ class Answer:
         for fault in report.faults:
             verdict.differs(fault)
         if report.depth:
-            report = replace(report, rows=summed_by_path(report.rows, report.depth))
+            rows = list(report.rows)
+            summed = summed_by_path(rows, report.depth, report.classes)
+            report = replace(report, rows=summed, parts=rows)
         report = asked.question.answer(report, asked)
         assert report.total is not None
         if reason := self._not_known(report.total):
             raise DscalcError(reason)
         verdict.check(report.total, lambda _: "", each=False)
-        rows, notes, selection = list(report.rows), report.notes, asked.selection
-        if selection:
-            everything, rows = rows, list(selection.of(rows))
+        report = replace(report, rows=list(report.rows))
+        if selection := asked.selection:
+            shown = list(selection.of(report.rows))
             self._conclude_selection()
-            kept = {id(row) for row in rows}
-            hidden = [row for row in everything if id(row) not in kept]
-            selected = [selection.sentence()] if selection.leaves_out else []
-            notes = [*selected, *_hidden_notes(hidden, UNITS[report.unit][0]), *notes]
-        for row in rows:
+            report = replace(
+                report, rows=shown, parts=list(report.rows), selected=selection.after_rows()
+            )
+        for row in report.rows:
             verdict.check(row, each=True)
-        return replace(report, rows=rows, notes=notes, checks=verdict.checks)
+        return replace(report, checks=verdict.checks, asked=asked.shown)
 
     def _held(self) -> Report | None:
-        """Rows that have no total, all of them at once."""
+        """The finished report of rows without a total, buffered; None if every row had an error.
+
+        Raises:
+            DscalcError: there are too many rows, or none.
+        """
         asked, report, rows = self._asked, self._report, self._rows()
         held = list(islice(rows, _MOST_ROWS))
         if next(rows, None):
@@ -141,12 +144,12 @@ class Answer:
         whole = total(held) if report.total is not None and not asked.selection else None
         found = replace(
             report, rows=held, total=whole, notes=[*report.notes, *selected],
-            checks=self._verdict.checks, selected=bool(selected),
+            checks=self._verdict.checks, selected=" ".join(selected), asked=asked.shown,
         )  # fmt: skip
         return asked.question.answer(found, asked)
 
     def _watched(self) -> Iterable[Row]:
-        """The rows, with a progress bar on a terminal that nothing else writes to."""
+        """The rows, with a progress bar if they are slow and the terminal is free."""
         report, output = self._report, self._asked.output
         doing = "measuring" if self._asked.command == "bench" else "counting"
         slow = self._count or self._asked.command == "bench"
@@ -162,7 +165,7 @@ class Answer:
         return (prove(row, count) for row in rows) if count else rows
 
     def _crosscheck(self, row: Row) -> None:
-        """Say where the counts of a row differ from its formulas; of a total, those in it."""
+        """Report counts that differ from their formulas, in a row or in the rows of its report."""
         inside = row.extra
         if not isinstance(inside, Report):
             self._verdict.crosscheck(row, self._report.fields, self._report.name)
@@ -173,14 +176,14 @@ class Answer:
             self._verdict.differs(fault)
 
     def _not_known(self, whole: Row) -> str:
-        """Why a field of --get has no value in a total, if that is for operators not known."""
+        """Why a field of --get is not known in a total with unknown operators; "" if it is."""
         for field in self._asked.get:
-            if field.read(whole) is None and field.read(whole._replace(unknown=())) is not None:
+            if field.read(whole) is None and field.read(whole._replace(unknown={})) is not None:
                 return f"{field.name} is not known: {whole.no_formula}"
         return ""
 
     def _conclude_selection(self) -> None:
-        """Where no row satisfies --where, the answer is no."""
+        """If no row satisfies --where, the answer is no."""
         selection = self._asked.selection
         if selection and selection.none_left:
             self._verdict.fails(selection.why_none(self._report.name))
@@ -189,7 +192,7 @@ class Answer:
 
     @property
     def _is_live(self) -> bool:
-        """Whether a layer is shown at once, and its cross-check as soon as it is there."""
+        """Whether to show a layer before its cross-check, and add that later."""
         output, report = self._asked.output, self._report
         one_layer = report.command == "compare" and report.total is not None
         plain = output.format == "table" and not output.file and not output.get
@@ -207,11 +210,11 @@ class Answer:
             replaced(finished.sheet())
 
     def _write(self, report: Report) -> None:
-        """Write a report, or the fields of --get alone; and draw it where that is asked for."""
+        """Write a report, or only the fields of --get, and draw the plot if --plot is given."""
         asked = self._asked
         with drawn(report, asked.output.plot):
             if asked.get:
-                total_alone = report.adds_up and not asked.output.get_rows
+                total_alone = report.adds_up and not asked.gets_rows
                 rows = [report.total] if total_alone and report.total else report.rows
                 write_pieces(text.bare(rows, asked.get), asked.output)
             else:
@@ -220,12 +223,12 @@ class Answer:
 
 
 def _holder(asked: Asked) -> str:
-    """What has to hold all rows at once, where they are not streamed."""
+    """The option or the format that needs all rows in memory."""
     return "--plot" if asked.output.plot else asked.output.format
 
 
 def _refuse_too_many_rows(report: Report, asked: Asked) -> None:
-    """Refuse more rows than can be held, where all of them are held at once."""
+    """Raise if a format that buffers its rows, --plot or --sort would get over 10,000."""
     if asked.selection and asked.selection.holds_all:
         what, instead = "--sort", "add --top N"
     elif asked.selection or asked.streamed:
@@ -236,14 +239,3 @@ def _refuse_too_many_rows(report: Report, asked: Asked) -> None:
     count = report.count or 0
     if count > _MOST_ROWS:
         raise DscalcError(f"{what} takes at most {_MOST_ROWS:,} rows, got {count:,}; {instead}")
-
-
-def _hidden_notes(rows: list[Row], label: str) -> list[str]:
-    """That the total holds rows which are not shown."""
-    if not rows:
-        return []
-    with_macs = sum(row.as_is.cost.macs > 0 or bool(row.unknown) for row in rows)
-    without = len(rows) - with_macs
-    parts = [(with_macs, f"with {label}"), (without, f"without {label}")]
-    held = [f"{number:,} more {plural('row', number)} {what}" for number, what in parts if number]
-    return [f"{' and '.join(held)} {'is' if len(rows) == 1 else 'are'} in the total"]

@@ -1,4 +1,4 @@
-"""What a command line asks for, read before any work is done."""
+"""The options of a command line, read before any work."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -23,23 +23,23 @@ if TYPE_CHECKING:  # few runs need them
 
 
 class Asked:
-    """What a command line asks for, read before any work is done.
+    """The options of a command line, read before any work.
 
     Attributes:
         command: its name.
-        block: what rows are rewritten as.
+        block: what rows are rewritten as; None where nothing is.
         output: how the answer is shown and checked.
         batch_size: samples.
-        other: asks the same of another network, by its name or file; None where there is none.
-        at_size: asks the same at another input size.
-        verdict: what becomes of each check.
+        other: makes the same report of another network, by its name or file; None if there is none.
+        at_size: makes the same report at another input size; None if there is none.
+        verdict: the outcome of each check.
     """
 
     def __init__(
         self,
         ctx: typer.Context,
         vocabulary: Vocabulary,
-        block: Block,
+        block: Block | None,
         output: OutputOptions,
         proof: ProofOptions | None = None,
         questions: Iterable[Question] = (),
@@ -49,10 +49,10 @@ class Asked:
         other: Callable[[str], Report] | None = None,
         at_size: Callable[[int], Report] | None = None,
     ) -> None:
-        """Find the fields that options name, and begin the question of a slice, if one is asked.
+        """Find the fields that options name, and begin the question of a slice, if there is one.
 
         Raises:
-            DscalcError: options do not go together, or name what is not there.
+            DscalcError: options contradict each other, or name unknown fields or rows.
         """
         self.ctx, self.command, self.block = ctx, ctx.info_name or "", block
         self.output, self.several, self.batch_size = output, several, batch_size
@@ -67,7 +67,7 @@ class Asked:
             raise DscalcError("--rows needs --get FIELD")
         plain = partial(find, vocabulary=vocabulary, block=block, unit=output.unit)
         known = partial(self.question.find, find=plain)
-        self.get = [(plain if output.get_rows else known)(name) for name in output.get]
+        self.get = [(plain if self.gets_rows else known)(name) for name in output.get]
         numbers: Numbers = {**slices.numbers(), **self.question.numbers}
         assertions = [Assertion.parse(text, known, numbers) for text in output.assertions]
         for condition in output.assertions_each:
@@ -81,27 +81,39 @@ class Asked:
     @property
     def fields(self) -> list[Field]:
         """What is read of rows besides what is shown."""
+        return [*self.shown, *self.get]
+
+    @property
+    def shown(self) -> list[Field]:
+        """The fields that options name, which a table shows."""
         asserted = [assertion.field for assertion in self.verdict.assertions]
-        return [*asserted, *self.get, *(self.selection.fields if self.selection else ())]
+        return [*asserted, *(self.selection.fields if self.selection else ())]
+
+    @property
+    def gets_rows(self) -> bool:
+        """Whether --get reads rows even where there is a total."""
+        output = self.output
+        selects = output.where or output.sort is not None or output.top is not None
+        return bool(output.get_rows or (output.get and selects))
 
     @property
     def streamed(self) -> bool:
-        """Whether each row is written as soon as it is known; a picture needs them all."""
+        """Whether each row is written as soon as it is made; a plot needs all rows."""
         output = self.output
         return not output.plot and (output.format in ("csv", "jsonl") or bool(output.get))
 
     def proves(self, *, by_default: bool) -> bool:
-        """Whether to cross-check: bare values only if they need it."""
+        """Whether to cross-check; by default --get does so only if a field needs it."""
         if self._proof is None:
             return False
         by_default = by_default and self.question.proves and not self.get
         return self._proof.wanted(by_default, self.fields)
 
     def refuse_several(self, option: str) -> None:
-        """Refuse a question that has one answer where several things are asked about.
+        """Refuse an option that takes one layer, network or model, if there are several.
 
         Raises:
-            DscalcError: they are.
+            DscalcError: there are several.
         """
         if self.several and self.command == "compare":
             raise DscalcError(f"{option} takes one layer; give one value for each of IC, OC, F, D")
@@ -109,10 +121,10 @@ class Asked:
             raise DscalcError(f"{option} takes one network or model; give only one")
 
     def refuse_other_answers(self, option: str) -> None:
-        """Refuse what does not go with an option that prints its own answer.
+        """Refuse options that contradict an option with an answer of its own.
 
         Raises:
-            DscalcError: another answer is asked for.
+            DscalcError: such an option is given, or there are several layers, networks or models.
         """
         self.refuse_several(option)
         output = self.output

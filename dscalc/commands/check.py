@@ -73,7 +73,7 @@ def check(
 
 
 def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outcome]]:
-    """The exit code of a budget, and what became of each of its assertions."""
+    """The exit code of a budget, and the outcome of each of its assertions."""
     more = ["-v"] if verbose else []
     loud = sys.stderr if verbose else StringIO()
     try:
@@ -103,7 +103,7 @@ def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list
 
 
 def _own_faults(assertion: str, rows: int, faults: list[Fault]) -> list[Fault]:
-    """What leaves an assertion without an answer: its own faults, or that no row is left."""
+    """The faults that leave an assertion without an answer: its own, or that no row is left."""
     return [
         fault
         for fault in faults

@@ -1,4 +1,4 @@
-"""``dscalc IC OC F D``: one layer, or a grid of them."""
+"""``dscalc IC OC F D``: one layer, or a grid of layers."""
 
 import typer
 

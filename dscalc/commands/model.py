@@ -1,4 +1,4 @@
-"""``dscalc model MODULE:ATTR``: audit a torch model."""
+"""``dscalc model MODULE:ATTR``: what a torch model costs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,13 +15,13 @@ from dscalc.commands.options import (
     ProofOptions,
     Questions,
     as_option,
+    chosen_block,
     except_option,
     only_option,
 )
 from dscalc.commands.proof import torch_needed
 from dscalc.commands.writing import working
 from dscalc.core import fields
-from dscalc.core.blocks import Block
 from dscalc.core.row import Row
 from dscalc.errors import CrosscheckError, DscalcError
 from dscalc.report.report import Report
@@ -30,10 +30,12 @@ EXAMPLES = """
   dscalc model mymodels.py:Net --input 3x224x224
   dscalc model mypackage:resnet50 --input 3x224x224 --kwargs '{"width": 64}'
   dscalc model torchvision.models:vgg16 --input 3x224x224 --sort macs --top 5
+  dscalc model torchvision.models:resnet50 --input 3x224x224 --as separable
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
 """
 FIELDS = fields.model_fields
 
+_DEPTH = "--depth, if it is not all,"
 _option = partial(typer.Option, rich_help_panel="Model")
 
 
@@ -81,44 +83,54 @@ def model(
         ),
     ] = None,
     as_: Annotated[
-        str, as_option(help="Block that replaces convolutions.", rich_help_panel="Model")
-    ] = "separable",
+        str | None,
+        as_option(
+            help="Also show what it would cost with this block in place of convolutions.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     only: Annotated[
         list[str],
         only_option(
-            help="Replace only convolutions whose module path matches GLOB. Repeatable.",
+            help="Of --as: replace only convolutions whose module path matches GLOB. Repeatable.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
         list[str],
         except_option(
-            help="Do not replace convolutions whose module path matches GLOB. Repeatable.",
+            help="Of --as: keep convolutions whose module path matches GLOB. Repeatable.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006
     depth: Annotated[
         str | None,
-        _option("--depth", metavar="N", help="Sum rows by the first N parts of the module path."),
+        _option(
+            "--depth",
+            metavar="N|all",
+            help="Sum rows by the first N parts of the module path. Default: as many rows as are "
+            "read at a glance, in tables alone.",
+        ),
     ] = None,
 ) -> Answer:
-    """Audit a torch model: what does each operator cost, and what would a replacement save?
+    """Count a torch model: its MACs and params, where they are, and what a block would save.
 
     dscalc imports the model's code and traces it on torch's meta device, where tensors have
-    shapes and no values, so nothing is computed. Load only code that you trust. A convolution
-    that is pointwise, depthwise, grouped or transposed, or would save nothing, stays as it is,
-    and its kind says why.
+    shapes and no values, so nothing is computed. Load only code that you trust. The rows add up
+    to the total of the model. --get reads the total, or the rows that --where, --sort or --top
+    choose; --assert reads the total.
 
-    The rows add up to the total of the model. --get and --assert read the total.
+    With --as, a convolution that is pointwise, depthwise, grouped or transposed, or would save
+    nothing, stays as it is, and its "kept" says why.
     """
-    block = Block.parse(as_, "--as", standard="what the model already has")
+    block = chosen_block(as_, only, exclude, standard="what the model already has")
     samples, arguments = parse.whole(batch, "--batch"), parse.keywords(kwargs, "--kwargs")
-    levels = parse.whole(depth, "--depth") if depth is not None else None
+    levels = None if depth is None else 0 if depth == "all" else parse.whole(depth, _DEPTH)
     if inputs_ and (inputs or samples > 1):
         raise DscalcError(
             f"--inputs gives every input as it is; drop {'--input' if inputs else '--batch'}"
         )
-    if len(targets) > 1 and levels:
+    if len(targets) > 1 and depth is not None:
         raise DscalcError("--depth sums the rows of one model; give one, or drop it")
     loaded: list[Any] = []
 
@@ -150,7 +162,7 @@ def model(
 
 
 def _audited(audit: Callable[..., Report], asked: Asked, *args: Any, **options: Any) -> Report:
-    """An audit; where fvcore cannot count a layer, it says so and goes on without."""
+    """Audit a model; if fvcore cannot count a layer, report it and skip the cross-check."""
     from dscalc.pytorch.crosscheck import versions
 
     try:
@@ -164,7 +176,7 @@ def _audited(audit: Callable[..., Report], asked: Asked, *args: Any, **options: 
 
 
 def _several_models(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> Report:
-    """A row for each model, of its totals; one that has no answer hides no other."""
+    """One row of totals per model; a model without an answer is reported and skipped."""
 
     def rows() -> Iterator[Row]:
         for target in targets:

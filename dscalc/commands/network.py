@@ -15,13 +15,13 @@ from dscalc.commands.options import (
     Questions,
     ScaleOptions,
     as_option,
+    chosen_block,
     except_option,
     layer_option,
     only_option,
     options_given,
 )
 from dscalc.core import fields
-from dscalc.core.blocks import Block
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Axis
 from dscalc.inputs.network_file import shipped, source_text
@@ -73,17 +73,18 @@ def network(
         ),
     ] = None,
     as_: Annotated[
-        str,
+        str | None,
         as_option(
-            help="Block that replaces convolutions; standard replaces each block by the plain "
-            "convolution that it stands for.",
+            help="Also show what it would cost with this block in place of convolutions; standard "
+            "replaces each block by the plain convolution that it stands for.",
         ),
-    ] = "standard",
+    ] = None,
     only: Annotated[
-        list[str], only_option(help="Replace only rows whose name matches GLOB. Repeatable.")
+        list[str],
+        only_option(help="Of --as: replace only rows whose name matches GLOB. Repeatable."),
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
-        list[str], except_option(help="Do not replace rows whose name matches GLOB. Repeatable.")
+        list[str], except_option(help="Of --as: keep rows whose name matches GLOB. Repeatable.")
     ] = [],  # noqa: B006
     bias: Annotated[
         bool, layer_option("--bias/--no-bias", help="Add a bias to rows that do not say.")
@@ -99,7 +100,7 @@ def network(
         ),
     ] = False,
 ) -> Answer | int:
-    """Add up a list of layers, as it is and with other blocks.
+    """Add up a list of layers: MACs and params, where they are, and what a block would save.
 
     The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
     out_channels, kernel_size, stride, padding, output_padding, dilation, groups,
@@ -108,14 +109,14 @@ def network(
     bottleneck:4 or inverted:6. Each row takes the previous row's output as its input, or the
     output of the rows that "from" names: one, several joined by +, or input.
 
-    macs and params are those of the network as it is; standard_macs are those with one plain
-    convolution in place of each block. --get and --assert read the total.
+    --get reads the total, or the rows that --where, --sort or --top choose; --assert reads the
+    total.
 
     Several networks, and lists in --input-size and the multipliers, give one row of totals each.
     """
     if show:
         return _show(sources, ctx)
-    block = Block.parse(as_, "--as")
+    block = chosen_block(as_, only, exclude)
     common = {"block": block, "bias": bias, "only": only or None, "exclude": exclude or None}
     variants = [
         {**options, **common, "dims": options["dims"] or 2, "input_size": size}
@@ -131,7 +132,7 @@ def network(
         ctx, FIELDS, block, output, proof, questions,
         several=several, batch_size=variant["batch_size"], other=partial(one, **variant),
         at_size=(lambda size: one(source, **{**variant, "input_size": size}))
-        if source != "-"  # which can be read once
+        if source != "-"  # stdin can be read only once
         else None,
     )  # fmt: skip
     if several:
@@ -153,7 +154,7 @@ def _show(sources: list[str], ctx: typer.Context) -> int:
 
 
 def _input_sizes(text: str) -> list[Size]:
-    """The input sizes that are listed; a range is of square maps."""
+    """The input sizes in a list; a range gives square maps."""
     sizes: list[Size] = []
     for piece in text.split(","):
         one = ":" not in piece

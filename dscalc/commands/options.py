@@ -21,11 +21,11 @@ from dscalc.errors import DscalcError
 
 
 class Run(NamedTuple):
-    """How a command runs.
+    """The context of a command.
 
     Args:
         typed: its arguments.
-        answer: what another command line asks for, for one that runs others.
+        answer: answers another command line, for a command that runs others.
         write: writes a line for people.
     """
 
@@ -47,21 +47,39 @@ _rows_option = partial(typer.Option, rich_help_panel="Rows")
 
 
 def _fields_asked(ctx: typer.Context) -> Fields:
-    """The fields that a command line knows, as far as it is typed."""
+    """The fields of a command line, as far as it is typed."""
     command: Any = ctx.command.callback
     vocabulary: Vocabulary = sys.modules[command.__module__].FIELDS
     block = usual_block(ctx.info_name or "")
     as_, unit = ctx.params.get("as_"), ctx.params.get("unit")
     if as_:
         several = ctx.info_name == "bench" and ("," in as_ or as_ == "all")
-        with suppress(DscalcError):  # what it is about comes when it is run
+        with suppress(DscalcError):  # the run reports the error
             block = STANDARD if several else Block.parse(as_)
     return vocabulary(block, unit or "macs")
 
 
-def usual_block(command: str) -> Block:
+def usual_block(command: str) -> Block | None:
     """What a command's rows are rewritten as where --as does not say."""
-    return STANDARD if command in ("network", "blocks") else SEPARABLE
+    if command in ("network", "model"):
+        return None
+    return STANDARD if command == "blocks" else SEPARABLE
+
+
+def chosen_block(
+    as_: str | None, only: Sequence[str], exclude: Sequence[str], *, standard: str = ""
+) -> Block | None:
+    """The block of --as; None if there is none.
+
+    Raises:
+        DscalcError: it is no block, or --only or --except is given without it.
+    """
+    if as_ is not None:
+        return Block.parse(as_, "--as", standard=standard)
+    if only or exclude:
+        option = "--only" if only else "--except"
+        raise DscalcError(f"{option} needs --as BLOCK, such as --as separable")
+    return None
 
 
 def _field_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -74,7 +92,7 @@ def _number_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _block_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Blocks that the command takes; of a list, the last one."""
+    """Completions of a block; in a list, of its last block."""
     names = [name for name in DEFAULTS if name != str(STANDARD)]
     if ctx.info_name in ("network", "blocks"):
         names.append(str(STANDARD))
@@ -99,7 +117,7 @@ Work = Annotated[
 
 @dataclass(init=False, eq=False, repr=False)
 class SizeArguments:
-    """The layer, or the grid of layers."""
+    """The sizes of a layer, or of a grid of layers."""
 
     ic: Annotated[str, typer.Argument(metavar="IC", help="Input channels.")]
     oc: Annotated[str, typer.Argument(metavar="OC", help="Output channels.")]
@@ -114,14 +132,14 @@ class SizeArguments:
     ] = None
 
     def parsed(self) -> dict[str, Any]:
-        """The sizes as `dscalc.compare` takes them, which reads such text."""
+        """The sizes as keywords of `dscalc.compare`, which reads their text."""
         names = ("in_channels", "out_channels", "kernel_size", "input_size")
         return dict(zip(names, (self.ic, self.oc, self.f, self.d), strict=True))
 
 
 @dataclass(init=False, eq=False, repr=False)
 class LayerOptions:
-    """What every layer of a grid has in common."""
+    """Options that all layers of a grid share."""
 
     stride: Annotated[
         str, layer_option("-s", "--stride", metavar="N|HxW", help="Step of the filter.")
@@ -147,7 +165,11 @@ class LayerOptions:
     ] = False
 
     def parsed(self) -> dict[str, Any]:
-        """The options of a `Conv`."""
+        """The options as keywords of `Conv`.
+
+        Raises:
+            DscalcError: a value is malformed.
+        """
         return {
             "stride": parse.size(self.stride, "--stride"),
             "padding": parse.padding(self.padding, "--padding"),
@@ -159,7 +181,7 @@ class LayerOptions:
 
 @dataclass(init=False, eq=False, repr=False)
 class BlockOptions:
-    """What the layer is rewritten as."""
+    """The block that the layer is rewritten as."""
 
     as_: Annotated[
         str,
@@ -186,7 +208,11 @@ class BlockOptions:
     ] = None
 
     def block(self) -> Block:
-        """What the layer is rewritten as."""
+        """The block that the layer is rewritten as.
+
+        Raises:
+            DscalcError: there is no such block, or options contradict each other.
+        """
         if self.as_ == "all" or "," in self.as_:
             raise DscalcError(
                 f"--as takes one block, got {show.quoted(self.as_)}; "
@@ -209,7 +235,7 @@ class BlockOptions:
 
 @dataclass(init=False, eq=False, repr=False)
 class ScaleOptions:
-    """What scales a layer or a whole network."""
+    """Options that scale a layer or a whole network."""
 
     batch: Annotated[
         str, layer_option("-b", "--batch", metavar="N", help="Batch size; multiplies the MACs.")
@@ -240,7 +266,11 @@ class ScaleOptions:
     ] = "1"
 
     def variants(self) -> list[dict[str, Any]]:
-        """The arguments for each combination of the multipliers that are listed."""
+        """The options as keywords, once for each combination of the listed multipliers.
+
+        Raises:
+            DscalcError: a value is malformed.
+        """
         widths, resolutions = self.width_multiplier, self.resolution_multiplier
         return [
             {
@@ -253,10 +283,10 @@ class ScaleOptions:
         ]
 
     def parsed(self) -> dict[str, Any]:
-        """The arguments that `dscalc.compare` and `read_network` share, and ``dims``.
+        """The options as keywords of `dscalc.compare`.
 
         Raises:
-            DscalcError: one of them is none, or a list.
+            DscalcError: a value is malformed, or a multiplier is a list.
         """
         for name, text in (
             ("--width-multiplier", self.width_multiplier),
@@ -273,7 +303,7 @@ class ScaleOptions:
 
 @dataclass(init=False, eq=False, repr=False)
 class ProofOptions:
-    """Whether the answer is proved."""
+    """Whether to cross-check the answer."""
 
     verify: Annotated[
         bool | None,
@@ -285,10 +315,11 @@ class ProofOptions:
     ] = None
 
     def wanted(self, by_default: bool, asked: Iterable[Field]) -> bool:
-        """Whether to cross-check: always if one of the fields asked for is counted by it.
+        """Whether to cross-check: as --verify says, else by default or if it counts an asked field.
 
         Raises:
-            DscalcError: such a field is asked for and --no-verify given.
+            DscalcError: --no-verify is given, but the cross-check counts a number that is asked
+                for.
         """
         counted = [field for field in asked if field.formula]
         numbers = [field.name for field in counted if field.is_number]
@@ -298,12 +329,12 @@ class ProofOptions:
 
 
 class Questions(list[Question]):
-    """The options that slices give a command, a group each."""
+    """The options that slices add to a command, one group each."""
 
 
 @dataclass(init=False, eq=False, repr=False)
 class ReportOptions:
-    """How a report is written."""
+    """How to write a report."""
 
     asked_format: Annotated[
         Format | None,
@@ -331,13 +362,13 @@ class ReportOptions:
         bool,
         output_option("-v", "--verbose", help="Print what was counted, and tracebacks, on stderr."),
     ] = False
-    format = _TABLE  # no option: the one that is chosen
+    format = _TABLE  # no option: the format in use
 
     def __post_init__(self) -> None:
         """Choose the format.
 
         Raises:
-            DscalcError: nothing says which.
+            DscalcError: there is no --format, and the ending of the file gives none.
         """
         if self.file == Path("-"):
             self.file = None
@@ -355,7 +386,7 @@ class ReportOptions:
 
 @dataclass(init=False, eq=False, repr=False)
 class OutputOptions(ReportOptions):
-    """How the answer is shown and checked."""
+    """How to show and check the answer."""
 
     plot: Annotated[
         Path | None,
@@ -426,10 +457,11 @@ class OutputOptions(ReportOptions):
     )
 
     def __post_init__(self) -> None:
-        """Choose the format; bare values have none.
+        """Choose the format; the bare values of --get have none.
 
         Raises:
-            DscalcError: one is asked for all the same, or nothing says which.
+            DscalcError: --get and --format are both given, or the ending of the file gives no
+                format.
         """
         if self.get and self.asked_format:
             raise DscalcError("--get prints bare values; drop --format")
@@ -439,7 +471,7 @@ class OutputOptions(ReportOptions):
 
 
 def written_again(ctx: typer.Context, without: Callable[[Any], bool]) -> str:
-    """The command line as it was typed, without some of its options."""
+    """The command line as typed, without the options for which ``without`` is true."""
     import shlex
 
     options = {name: one for one in ctx.command.params for name in (*one.opts, *one.secondary_opts)}
@@ -455,12 +487,12 @@ def written_again(ctx: typer.Context, without: Callable[[Any], bool]) -> str:
 
 
 def is_about_output(option: Any) -> bool:
-    """Whether it says how an answer is shown and checked."""
+    """Whether the option says how to show and check an answer."""
     return getattr(option, "rich_help_panel", None) in ("Output", "Rows")
 
 
 def options_given(ctx: typer.Context) -> list[str]:
-    """The options of a command line that are not as they are by default."""
+    """The options of a command line that differ from their defaults."""
     return [
         max(one.opts, key=len)
         for one in ctx.command.params
@@ -471,7 +503,7 @@ def options_given(ctx: typer.Context) -> list[str]:
 
 
 def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one option for each field of the dataclasses that it takes.
+    """Give a command one option per field of the dataclasses that it takes.
 
     Typer reads the signature of a function, and knows no groups of options.
     """
@@ -500,8 +532,8 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _filled(kind: Any, given: dict[str, Any]) -> Any:
-    """A group of options with what is given of it."""
-    options = kind.__new__(kind)  # they have no __init__, which takes long to define
+    """A group of options with the values in ``given``, which it removes there."""
+    options = kind.__new__(kind)  # without an __init__: to define one slows every start
     vars(options).update({option.name: given.pop(option.name) for option in fields(kind)})
     if hasattr(options, "__post_init__"):
         options.__post_init__()
@@ -521,10 +553,10 @@ def _parameter(option: Any) -> Parameter:
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose help lists its options in sections, with no name cut short."""
+    """A command whose help lists options in sections and cuts no name short."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each panel."""
+        """Write one section per panel."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             entry = parameter.get_help_record(ctx)

@@ -1,4 +1,4 @@
-"""The cross-check of a run: fvcore counts each row, and where it cannot, that is said."""
+"""The cross-check of a run: fvcore counts each row, or the run reports why it cannot."""
 
 import signal
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ from dscalc.errors import CrosscheckError, DscalcError
 
 @contextmanager
 def torch_needed() -> Iterator[None]:
-    """Say in one line what is wrong where torch or fvcore cannot be imported."""
+    """Report in one line that torch or fvcore cannot be imported.
+
+    Raises:
+        DscalcError: the import inside the block fails.
+    """
     try:
         with _interrupt_waiting():
             yield
@@ -26,9 +30,12 @@ def torch_needed() -> Iterator[None]:
 
 @contextmanager
 def _interrupt_waiting() -> Iterator[None]:
-    """Let Ctrl-C wait: what torch imports swallows it, and goes on or breaks. A second does not."""
+    """Delay Ctrl-C to the end of the block; a second Ctrl-C interrupts at once.
+
+    Code that torch imports swallows the interrupt, and then goes on or breaks.
+    """
     usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler:  # it may be ignored
+    if usual is not signal.default_int_handler:  # the signal may be ignored
         yield
         return
     pressed = False
@@ -49,10 +56,10 @@ def _interrupt_waiting() -> Iterator[None]:
 
 
 def counter(asked: Asked) -> Count:
-    """The cross-check; where it cannot count, it says so and the formulas stand alone."""
+    """The cross-check as a function; if it cannot count, it reports that and returns None."""
     verdict, broken = asked.verdict, False
 
-    @lru_cache(maxsize=1024)  # the same layer comes again in a grid or a network
+    @lru_cache(maxsize=1024)  # layers of a grid or a network repeat
     def counted(steps: tuple[Step, ...]) -> Counted | None:
         nonlocal broken
         if broken:

@@ -1,4 +1,4 @@
-"""What a slice adds to a command: options, and what they do at a few named points of a run."""
+"""The options that a slice adds to a command, and the points of a run at which they act."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,46 +13,46 @@ if TYPE_CHECKING:
 
 
 class Question:
-    """The options of a slice; each of its own derives from this. Here it does nothing.
+    """The options of a slice, which derives a class from this one. This one does nothing.
 
     Attributes:
-        proves: whether the answer is proved by default.
+        proves: whether to cross-check the answer by default.
     """
 
     proves = True
 
     @property
     def asked(self) -> Sequence[str]:
-        """Which of its options are given, as they are typed."""
+        """The options that are given, as typed."""
         return ()
 
     def begin(self, asked: "Asked") -> None:
-        """Refuse what does not go with it, and read what it needs, before any work is done."""
+        """Refuse options that contradict it, and read its files, before any work."""
 
     @property
     def observe(self) -> Callable[[], Any] | None:
-        """What makes an observer of the run of a model, if it needs one."""
+        """A function that makes an observer of a model's run; None if it needs none."""
         return None
 
     def find(self, name: str, find: Callable[[str], Field]) -> Field:
-        """A field that --get and --assert may read."""
+        """The field called ``name``, for --get and --assert."""
         return find(name)
 
     @property
     def numbers(self) -> Mapping[str, Row]:
-        """What an assertion may name."""
+        """Rows that an assertion may name."""
         return {}
 
     def answer(self, report: Report, asked: "Asked") -> Report:
-        """What is answered in place of a report."""
+        """The report to answer with, instead of ``report``."""
         return report
 
 
 def the_one(questions: Sequence[Question]) -> Question:
-    """The question that is asked; one that does nothing if none is.
+    """The question that is asked; a `Question` that does nothing if there is none.
 
     Raises:
-        DscalcError: several are asked.
+        DscalcError: several options ask a question.
     """
     asked = [(option, each) for each in questions for option in each.asked]
     if len(asked) > 1:

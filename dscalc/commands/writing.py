@@ -1,4 +1,4 @@
-"""A report in its format, to stdout or into a file, whole or not at all."""
+"""Write a report in its format to stdout, or whole into a file or not at all."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # few runs need them
 
 @contextmanager
 def working(output: OutputOptions, what: str) -> Iterator[None]:
-    """Show on a terminal that something slow goes on."""
+    """Show on a terminal that slow work goes on."""
     if output.quiet or not sys.stderr.isatty():
         yield
         return
@@ -31,10 +31,10 @@ def working(output: OutputOptions, what: str) -> Iterator[None]:
 
 
 def kind_of_picture(file: Path) -> str:
-    """Png, svg or pdf, by the ending of the file.
+    """The ending of a file: png, svg or pdf.
 
     Raises:
-        DscalcError: it has another.
+        DscalcError: the ending is another.
     """
     kind = file.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
@@ -44,7 +44,11 @@ def kind_of_picture(file: Path) -> str:
 
 @contextmanager
 def drawn(report: Report, file: Path | None) -> Iterator[None]:
-    """Draw a report, if there are rows; the picture is there once all inside has gone well."""
+    """Draw a report that has rows; the file appears once the block has succeeded.
+
+    Raises:
+        DscalcError: there is no matplotlib, or the report has too much for a plot.
+    """
     if not file or not report.rows:
         yield
         return
@@ -55,7 +59,7 @@ def drawn(report: Report, file: Path | None) -> Iterator[None]:
             raise DscalcError(
                 f"--plot needs matplotlib ({error}); install it with pip install matplotlib"
             ) from error
-        with to_stdout():  # whose error is not one of the picture
+        with to_stdout():  # its errors are not about the plot
             yield
 
 
@@ -72,7 +76,7 @@ def write(report: Report, output: ReportOptions, ctx: typer.Context) -> None:
 
 
 def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
-    """Write text to stdout, or to the file, whole or not at all."""
+    """Write text to stdout, or whole into the file or not at all."""
     if output.file is None:
         sys.stdout.writelines(pieces)
         return
@@ -84,7 +88,7 @@ def write_pieces(pieces: Iterable[str], output: ReportOptions) -> None:
 
 
 def _sheet_pieces(shown: "Sheet", output: ReportOptions, ctx: typer.Context) -> Iterable[str]:
-    """A sheet in one of the formats that people read."""
+    """A sheet in one of the formats for people."""
     if output.format == "markdown":
         if output.file is None and not sys.stdout.encoding.lower().startswith("utf"):
             from dscalc.report.sheet import in_ascii

@@ -1,1 +1,1 @@
-"""What a convolution costs, and other ways to build it: no third party, no input or output."""
+"""Costs of convolutions and of the blocks that replace them: no third party, no input or output."""

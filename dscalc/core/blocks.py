@@ -1,8 +1,8 @@
-"""Ways to build a layer: each block by name, and why a layer is not rewritten as one.
+"""Blocks: other ways to build a convolution, and why a convolution is kept.
 
-A block maps the same input to the same output shape as one standard convolution, so that it may
-stand in its place. The step that filters carries stride, padding and dilation; 1x1 steps before it
-run on the input map, those after it on the map that it leaves. A new block is a function and its
+A block maps the same input shape to the same output shape as one standard convolution, so that it
+can replace the convolution. The FxF step carries stride, padding and dilation. 1x1 steps before it
+run on the input map, those after it on the output map. To add a block, write its function and its
 entry in `BLOCKS`.
 """
 
@@ -22,7 +22,7 @@ Form = tuple[str, Fraction]
 
 
 def standard(conv: Conv) -> Steps:
-    """The convolution itself."""
+    """The convolution, unchanged."""
     return {"standard": conv}
 
 
@@ -40,7 +40,9 @@ def separable(conv: Conv, m: int) -> Steps:
 
 
 def separable_form(conv: Conv, m: int) -> Form:
-    """It tends to m/F^2 once OC is much larger than F^2, and is over 1 where OC or F is 1.
+    """The ratio m * (1/OC + 1/F^2).
+
+    It tends to m/F^2 if OC is much larger than F^2, and is over 1 if OC or F is 1.
 
     Source: Howard et al., MobileNets, 2017 (arXiv 1704.04861), section 3.1.
     """
@@ -49,12 +51,12 @@ def separable_form(conv: Conv, m: int) -> Form:
 
 
 def separable_limit(conv: Conv, m: int) -> Form:
-    """The ratio for many output channels."""
+    """The limit of the ratio for many output channels: m/F^2."""
     return f"{m}/F^2", Fraction(m, prod(conv.kernel_size))
 
 
 def blueprint(conv: Conv) -> Steps:
-    """Pointwise 1x1, IC -> OC; depthwise FxF on OC: separable the other way round.
+    """Pointwise 1x1, IC -> OC; depthwise FxF on OC: separable in reverse order.
 
     Source: Haase, Amthor, BSConv, 2020 (arXiv 2003.13549), section 3.
     """
@@ -65,7 +67,10 @@ def blueprint(conv: Conv) -> Steps:
 
 
 def blueprint_form(conv: Conv) -> Form:
-    """Source: Haase, Amthor, BSConv, 2020, section 3; where the map keeps its size."""
+    """The ratio 1/F^2 + 1/IC, if the map keeps its size.
+
+    Source: Haase, Amthor, BSConv, 2020 (arXiv 2003.13549), section 3.
+    """
     return "1/F^2 + 1/IC", Fraction(1, prod(conv.kernel_size)) + Fraction(1, conv.in_channels)
 
 
@@ -73,6 +78,9 @@ def grouped(conv: Conv, g: int) -> Steps:
     """Conv FxF in g groups.
 
     Source: Krizhevsky et al., AlexNet, 2012; Xie et al., ResNeXt, 2017 (arXiv 1611.05431).
+
+    Raises:
+        DscalcError: g does not divide IC and OC.
     """
     for channels in (conv.in_channels, conv.out_channels):
         if channels % g:
@@ -81,15 +89,15 @@ def grouped(conv: Conv, g: int) -> Steps:
 
 
 def grouped_form(conv: Conv, g: int) -> Form:
-    """Each output channel reads one group of the input channels."""
+    """The ratio 1/g: each output channel reads one group of the input channels."""
     return "1/g", Fraction(1, g)
 
 
 def spatial(conv: Conv) -> Steps:
-    """A step for each axis, which carries that axis' stride, padding and dilation.
+    """One 1-D step per axis, with the stride, padding and dilation of that axis.
 
-    Vertical Fx1, IC -> OC; horizontal 1xF, OC -> OC. Source: Szegedy et al., 2016
-    (arXiv 1512.00567), section 3.2.
+    In 2-D: vertical Fx1, IC -> OC; horizontal 1xF, OC -> OC. Source: Szegedy et al., 2016 (arXiv
+    1512.00567), section 3.2.
     """
     steps, read, size = {}, conv.in_channels, conv.input_size
     for axis, name in enumerate(_AXES[-len(size) :]):
@@ -109,7 +117,7 @@ def spatial(conv: Conv) -> Steps:
 
 
 def spatial_form(conv: Conv) -> Form:
-    """Of a square filter, where the map keeps its size."""
+    """The ratio (1 + OC/IC) / F, if the filter is square and 2-D and the map keeps its size."""
     ratio = (1 + Fraction(conv.out_channels, conv.in_channels)) / conv.kernel_size[0]
     return "(1 + OC/IC) / F", ratio
 
@@ -119,6 +127,9 @@ def bottleneck(conv: Conv, r: int, g: int) -> Steps:
 
     Source: He et al., ResNet, 2016 (arXiv 1512.03385), figure 5; with groups Xie et al., ResNeXt,
     2017 (arXiv 1611.05431), figure 3.
+
+    Raises:
+        DscalcError: r does not divide OC, or g does not divide OC/r.
     """
     if conv.out_channels % r:
         raise DscalcError(f"{r} does not divide {conv.out_channels} output channels")
@@ -133,7 +144,7 @@ def bottleneck(conv: Conv, r: int, g: int) -> Steps:
 
 
 def inverted(conv: Conv, t: int) -> Steps:
-    """Expand 1x1, IC -> t*IC; depthwise FxF; project 1x1 -> OC. With t = 1 nothing is expanded.
+    """Expand 1x1, IC -> t*IC; depthwise FxF; project 1x1 -> OC. If t = 1, there is no expand step.
 
     Source: Sandler et al., MobileNetV2, 2018 (arXiv 1801.04381), table 1, and the authors' code.
     """
@@ -147,7 +158,7 @@ def inverted(conv: Conv, t: int) -> Steps:
 
 
 def fused(conv: Conv, t: int) -> Steps:
-    """Expand FxF, IC -> t*IC; project 1x1 -> OC. With t = 1 it is the convolution itself.
+    """Expand FxF, IC -> t*IC; project 1x1 -> OC. If t = 1, the convolution itself.
 
     Source: Tan, Le, EfficientNetV2, 2021 (arXiv 2104.00298), figure 2, and the authors' code.
     """
@@ -177,12 +188,12 @@ _AXES = ("depth", "vertical", "horizontal")
 
 
 def _filter(conv: Conv, in_channels: int, out_channels: int, groups: int) -> Conv:
-    """The step that filters the map as the standard convolution does."""
+    """The convolution with other channels and groups."""
     return conv.like(in_channels=in_channels, out_channels=out_channels, groups=groups)
 
 
 def _mix(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...]) -> Conv:
-    """A 1x1 convolution on a map of that size."""
+    """A 1x1 convolution on a map of ``size``."""
     ones = (1,) * len(size)
     return conv.like(
         in_channels=in_channels, out_channels=out_channels, kernel_size=ones, input_size=size,
@@ -193,7 +204,7 @@ def _mix(conv: Conv, in_channels: int, out_channels: int, size: tuple[int, ...])
 class BlockNumber(NamedTuple):
     """A number that a block takes after a colon: M of ``separable:M``.
 
-    The usual one is taken where none is given, unless it is ``needed``.
+    ``usual`` is the default, unless ``needed``.
     """
 
     symbol: str
@@ -203,10 +214,10 @@ class BlockNumber(NamedTuple):
 
 
 class BlockKind(NamedTuple):
-    """How a block is built: its steps and the numbers it takes.
+    """How a block is built: its function, its step names and the numbers that it takes.
 
-    ``form`` is the closed form of its ratio to an ungrouped convolution, ``limit`` what that tends
-    to for many output channels; each in symbols and its value.
+    ``form`` gives the MACs of the block / those of an ungrouped convolution. ``limit`` gives the
+    limit of that ratio for many output channels. Each returns the symbols and their value.
     """
 
     build: Callable[..., Steps]
@@ -244,25 +255,25 @@ BLOCKS = {
     ),
 }
 
-DEFAULTS = [  # as they are shown
+DEFAULTS = [  # with the numbers that a block needs: grouped:8
     ":".join([name, *(str(number.usual) for number in kind.numbers if number.needed)])
     for name, kind in BLOCKS.items()
 ]
 
 
 class Norm(NamedTuple):
-    """A normalisation: a scale and a shift per channel, and no MACs."""
+    """A normalisation: a scale and a shift per channel, no MACs."""
 
     channels: int
 
     @property
     def cost(self) -> Cost:
-        """What it costs, by formula."""
+        """The cost by formula: 2 params per channel."""
         return Cost(0, 2 * self.channels)
 
 
 class Step(NamedTuple):
-    """One named part of a block, and its cost by formula."""
+    """A named part of a block, and its cost by formula."""
 
     name: str
     layer: Conv | Norm | None  # None in a total
@@ -272,8 +283,8 @@ class Step(NamedTuple):
 class Block(NamedTuple):
     """A block with its numbers, such as ``separable:2``; `steps` applies it to a convolution.
 
-    ``biases`` say which steps have biases, by name, where that differs from the convolution;
-    ``dims`` is how many axes it filters.
+    ``biases`` overrides the bias of the convolution for some steps: pairs of step name and bias.
+    ``dims`` is the number of axes of the filter.
     """
 
     name: str
@@ -283,11 +294,16 @@ class Block(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, option: str = "block", *, standard: str = "") -> "Block":
-        """Read ``NAME`` or ``NAME:NUMBER``; ``standard`` says what that is already, if it is.
+        """Read ``NAME``, ``NAME:NUMBER`` or ``NAME:NUMBER:NUMBER``.
+
+        Args:
+            text: the block as written.
+            option: the option that it is from, for errors.
+            standard: what ``standard`` stands for, if it is not allowed; "" if it is.
 
         Raises:
-            DscalcError: there is no such block, a number is none that it takes, or it is what is
-                there already.
+            DscalcError: there is no such block, it takes no such number, a number that it needs is
+                missing, or ``standard`` is not allowed.
         """
         name, *given = text.strip().split(":")
         if name not in BLOCKS:
@@ -316,19 +332,19 @@ class Block(NamedTuple):
 
     @property
     def kind(self) -> BlockKind:
-        """How it is built."""
+        """The entry of the block in `BLOCKS`."""
         return BLOCKS[self.name]
 
     @property
     def step_names(self) -> tuple[str, ...]:
-        """Its steps in order; none where the block is one step, which then has its name."""
+        """The names of all steps that the block can have, in order; empty if there is only one."""
         names = self.kind.steps
-        if names is _AXES:  # a step for each axis
+        if names is _AXES:  # one step per axis
             names = _AXES[-self.dims :]
         return names if len(names) > 1 else ()
 
     def built(self, conv: Conv, *numbers: int) -> Steps:
-        """What stands in place of a convolution, by name.
+        """The convolutions that replace ``conv``, by step name.
 
         Raises:
             DscalcError: the block does not exist for this convolution.
@@ -339,7 +355,7 @@ class Block(NamedTuple):
             raise DscalcError(f"{self}: {error}") from None
 
     def steps(self, conv: Conv) -> tuple[Step, ...]:
-        """What stands in place of a convolution, with the cost of each step.
+        """The steps that replace ``conv``, each with its cost.
 
         Raises:
             DscalcError: the block does not exist for this convolution.
@@ -354,9 +370,11 @@ class Block(NamedTuple):
         return tuple([made(Step, (name, layer, layer.cost)) for name, layer in layers.items()])
 
     def closed_form(self, conv: Conv) -> tuple[str, str, Fraction] | None:
-        """The ratio of MACs to the standard convolution, in symbols, in numbers, and its value.
+        """The MACs / those of the standard convolution: in symbols, in numbers, and as a value.
 
-        True where that convolution is ungrouped.
+        None if the block has no closed form. The value is exact if the standard convolution is
+        ungrouped; for blueprint the map must also keep its size, for spatial the filter must also
+        be square and 2-D.
         """
         if self.kind.form is None:
             return None
@@ -373,14 +391,17 @@ class Block(NamedTuple):
         return symbols, spelled.sub(lambda match: str(known[match[0]]), symbols), value
 
     def limit(self, conv: Conv) -> Form | None:
-        """What the ratio of MACs tends to for many output channels, in symbols, and its value."""
+        """The limit of the MAC ratio for many output channels: in symbols, and as a value.
+
+        None if the block has no such form.
+        """
         if self.kind.limit is None:
             return None
         symbols, value = self.kind.limit(conv, *self.numbers)
         return symbols.replace("F^2", taps_symbol(conv.kernel_size)), value
 
     def unusual(self, conv: Conv) -> list[str]:
-        """What of it is not as usual, in words."""
+        """The numbers and biases that differ from their defaults, in words."""
         found = [
             f"{number.meaning} {value}"
             for number, value in zip(self.kind.numbers, self.numbers, strict=True)
@@ -392,7 +413,7 @@ class Block(NamedTuple):
         return found
 
     def __str__(self) -> str:
-        """As it is written, without numbers that are as usual."""
+        """The block as written, without default numbers at the end."""
         numbers = list(self.numbers)
         for number, value in zip(self.kind.numbers[::-1], self.numbers[::-1], strict=True):
             if value != number.usual or number.needed:
@@ -402,7 +423,7 @@ class Block(NamedTuple):
 
 
 def with_norms(steps: tuple[Step, ...], where: str) -> tuple[Step, ...]:
-    """The steps with a normalisation after ``each`` of them, or after the ``first`` or ``last``."""
+    """The steps, with a normalisation after ``each`` step, the ``first`` or the ``last``."""
     after = {"first": steps[:1], "last": steps[-1:], "each": steps}[where]
     found: list[Step] = []
     for step in steps:
@@ -418,7 +439,7 @@ SEPARABLE = Block("separable", (1,))
 
 
 def why_kept(conv: Conv, block: Block) -> str:
-    """Why a convolution is not rewritten as a block; "" if it is."""
+    """Why the block does not replace a convolution; "" if it does."""
     if conv.groups > 1:
         return "depthwise" if conv.groups == conv.in_channels else "grouped"
     if prod(conv.kernel_size) == 1:
@@ -426,14 +447,14 @@ def why_kept(conv: Conv, block: Block) -> str:
     try:
         steps = block.steps(conv)
     except DscalcError as error:
-        return str(error).removeprefix(f"{block}: ")  # which the report names
+        return str(error).removeprefix(f"{block}: ")  # the report names the block
     if sum(step.cost.macs for step in steps) >= conv.cost.macs:
         return "no saving"
     return ""
 
 
 def taps_symbol(kernel_size: tuple[int, ...]) -> str:
-    """The product of the axes of a filter, as a formula has it: F^2, or (F1*F2)."""
+    """The number of taps of a filter as a symbol: F^2, or (F1*F2) if its sides differ."""
     if len(set(kernel_size)) > 1:
         return f"({'*'.join(f'F{axis}' for axis, _ in enumerate(kernel_size, 1))})"
     return "F" if len(kernel_size) == 1 else f"F^{len(kernel_size)}"

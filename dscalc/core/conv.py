@@ -1,8 +1,8 @@
-"""What one convolution costs.
+"""The cost of one convolution.
 
-`output_length`, `conv_macs` and `conv_params` are the whole arithmetic of dscalc. They use only
-``+ - * //``, so they are exact on Python ints of any size and broadcast over NumPy arrays
-(``dtype=object`` stays exact past int64). `Conv` is the checked layer that calls them.
+`output_length`, `conv_macs` and `conv_params` are the whole arithmetic of dscalc. They use only ``+
+- * //``, so they are exact on Python ints of any size and broadcast over NumPy arrays
+(``dtype=object`` stays exact past int64). `Conv` checks its fields and calls them.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def conv_params(
     groups: int = 1,
     bias: bool = False,
 ) -> int:
-    """Parameters of one grouped convolution: weights, and with ``bias`` one per output channel.
+    """Params of one grouped convolution: weights, and if ``bias``, one bias per output channel.
 
     Source: the weight and bias shapes of ``torch.nn.Conv2d``.
     """
@@ -62,7 +62,7 @@ def pads(
     kernel_size: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> tuple[tuple[int, int], ...]:
-    """Zeros (before, after) the input along each axis; an odd total has one more after."""
+    """Zeros (before, after) along each axis of the input; an odd total has one more after."""
     if padding == "valid":
         return ((0, 0),) * len(kernel_size)
     if padding == "same":
@@ -72,7 +72,11 @@ def pads(
 
 
 def whole_number(name: str, value: int, least: int = 1) -> int:
-    """The value as an int, checked."""
+    """The value as an int.
+
+    Raises:
+        DscalcError: it is not an int of at least ``least``.
+    """
     if type(value) is not int:
         try:
             if isinstance(value, bool):
@@ -86,7 +90,11 @@ def whole_number(name: str, value: int, least: int = 1) -> int:
 
 
 def per_axis(name: str, value: Size, axes: int, least: int = 1) -> tuple[int, ...]:
-    """The size as one checked int per axis."""
+    """The size as one int per axis.
+
+    Raises:
+        DscalcError: a value is not an int of at least ``least``, or the number of axes differs.
+    """
     if not isinstance(value, tuple | list):
         return (whole_number(name, value, least),) * axes
     if len(value) != axes:
@@ -95,7 +103,11 @@ def per_axis(name: str, value: Size, axes: int, least: int = 1) -> tuple[int, ..
 
 
 def checked_padding(padding: Padding, axes: int) -> Literal["same", "valid"] | tuple[int, ...]:
-    """The padding, as one checked int per axis where it is a size."""
+    """The padding: a word, or one int per axis.
+
+    Raises:
+        DscalcError: it is another word, or `per_axis` refuses the size.
+    """
     if not isinstance(padding, str):
         return per_axis("padding", padding, axes, least=0)
     if padding not in ("same", "valid"):
@@ -104,7 +116,7 @@ def checked_padding(padding: Padding, axes: int) -> Literal["same", "valid"] | t
 
 
 def span(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    """How far a dilated kernel reaches along each axis."""
+    """The span of a dilated kernel along each axis: dilation * (kernel_size - 1) + 1 elements."""
     return tuple(
         [gap * (kernel - 1) + 1 for kernel, gap in zip(kernel_size, dilation, strict=True)]
     )
@@ -142,9 +154,9 @@ def output_sizes(
 class Conv:
     """One grouped convolution over a batch of feature maps.
 
-    Sizes are per axis, as in torch, and an int stands for all axes: 2 of them, or as many as
-    a size that is a tuple has. With no axes at all (``kernel_size=()``,
-    ``input_size=()``) the layer is fully connected.
+    Sizes are per axis, as in torch. An int stands for all axes: as many as a size that is a tuple
+    has, else 2. With no axes at all (``kernel_size=()``, ``input_size=()``) the layer is fully
+    connected.
 
     Args:
         in_channels: channels of the input; a multiple of ``groups``.
@@ -154,15 +166,16 @@ class Conv:
         stride: step of the filter.
         padding: zeros at each end of an axis; or ``"valid"``, none; or ``"same"``, as many as make
             the output ``ceil(input_size / stride)``: ``dilation * (kernel_size - 1)`` over both
-            ends, an odd one at the far end.
+            ends, the extra zero of an odd total at the far end.
         dilation: distance between taps.
         groups: number of groups of channels; ``in_channels`` groups are depthwise.
         bias: whether each output channel adds a bias.
-        batch_size: samples; multiplies the MACs, not the parameters.
+        batch_size: samples; multiplies the MACs, not the params.
 
     Raises:
-        DscalcError: a value is not an int in its range, sizes differ in their number of axes,
-            ``groups`` does not divide the channels, or the kernel does not fit the padded input.
+        DscalcError: a value is not an int in its range, ``bias`` is not a bool, sizes differ in
+            their number of axes, ``groups`` does not divide the channels, or the kernel does not
+            fit the padded input.
     """
 
     in_channels: int
@@ -239,17 +252,17 @@ class Conv:
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
-        """Zeros (before, after) the input along each axis."""
+        """Zeros (before, after) along each axis of the input."""
         return pads(self.padding, self.kernel_size, self.dilation)
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Along each axis, how many places each tap is applied at."""
+        """The number of positions of each tap, along each axis."""
         return self.output_size
 
     @property
     def cost(self) -> Cost:
-        """What it costs, by formula."""
+        """The cost by formula."""
         macs = conv_macs(
             self.in_channels, self.out_channels, self.kernel_size, self.positions,
             self.groups, self.batch_size,

@@ -1,21 +1,21 @@
-"""What something costs: counts that add up."""
+"""Costs: exact counts that add up."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-made = tuple.__new__  # a NamedTuple of all its fields, where rows are made by the million
+made = tuple.__new__  # a NamedTuple without its slow __new__: grids have millions of rows
 
 
 class Cost(NamedTuple):
-    """Exact counts of a layer or of many; the counts of many are their sums.
+    """Exact counts of a layer, or the sums over several layers.
 
     Args:
-        macs: multiply-accumulates for the whole batch; 1 MAC is 2 FLOPs. Adding a bias
-            is not a MAC.
+        macs: multiply-accumulates for the whole batch; 1 MAC is 2 FLOPs. Adding a bias is not a
+            MAC.
         params: weights and biases.
-        activations: output elements of every convolution, linear layer and matrix product, for
-            the whole batch. Source: Radosavovic et al., 2020 (arXiv 2003.13678), section 2.
-        inputs: elements that they read, besides their parameters, for the whole batch.
+        activations: output elements of every convolution, linear layer and matrix product, for the
+            whole batch. Source: Radosavovic et al., 2020 (arXiv 2003.13678), section 2.
+        inputs: elements that these read, besides their params, for the whole batch.
     """
 
     macs: int

@@ -7,9 +7,9 @@ from dscalc.show import times
 
 
 def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
-    """What a layer is, and what of the block in its place is not as usual.
+    """A layer in words, with the options and block numbers that differ from their defaults.
 
-    ``one_position`` says that its map was left out.
+    If ``one_position``, the layer was given without a map.
     """
     reach = span(conv.kernel_size, conv.dilation)
     spanning = f" spanning {times(reach)}" if reach != conv.kernel_size else ""
@@ -23,22 +23,23 @@ def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
 
 
 def in_words(conv: Conv, count: int, block: Block, *, one_position: bool = False) -> str:
-    """What a layer is; or of a grid of ``count`` layers, one of them given, what they share."""
+    """A layer in words, or, if ``count`` is above 1, what a grid of layers like ``conv`` shares."""
     if count == 1:
         return described(conv, block, one_position=one_position)
     return f"{count:,} {', '.join(['layers', *in_common(conv, block, one_position=one_position)])}"
 
 
 def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[str]:
-    """What all layers of a grid have in common: the padding, and what is not as usual."""
+    """What all layers of a grid share: the padding, and options that differ from their defaults."""
     padding = "one output position" if one_position else f"padding {_padding(conv)}"
     return [padding, *unusual_options(conv, block)]
 
 
 def beyond_one_position(conv: Conv, block: Block, padding: Padding) -> str:
-    """What an answer for one output position says of all maps, where that padding is asked for.
+    """Which results for one output position hold for every map.
 
-    The ratio too, if each step leaves a map of the output's size.
+    The params do. The ratio does too if ``padding`` is ``"same"`` and each step leaves a map of the
+    output's size.
     """
     at_output = all(
         isinstance(step.layer, Conv) and step.layer.output_size == conv.output_size
@@ -49,7 +50,7 @@ def beyond_one_position(conv: Conv, block: Block, padding: Padding) -> str:
 
 
 def unusual_options(conv: Conv, block: Block) -> list[str]:
-    """The options of a layer that are not as usual, but for its padding."""
+    """Options that differ from their defaults, except padding."""
     words = []
     if max(conv.stride, default=1) > 1:
         words.append(f"stride {_short_size(conv.stride)}")

@@ -1,8 +1,8 @@
 """The vocabulary: the name, unit, type, meaning and value of each field of a row.
 
-Every format, ``--get``, ``--assert`` and ``--sort`` read these tables; no name of a field is
-spelled anywhere else. Counts are exact ints, ratios exact Fractions. One function reads a group of
-fields, so that a long grid stays quick.
+Every format, ``--get``, ``--assert`` and ``--sort`` read these tables. Slices and ``dscalc check``
+add tables of their own. Counts are exact ints, ratios exact Fractions. One function reads a group
+of fields, so that a long grid stays quick.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from math import gcd
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from dscalc.core.blocks import SEPARABLE, STANDARD, Block
+from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
 from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Row
@@ -20,7 +20,7 @@ from dscalc.errors import DscalcError
 from dscalc.show import did_you_mean, quoted
 
 Unit = Literal["macs", "flops"]
-Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | None
+Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | dict[str, int] | None
 UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
 _OTHER: dict[Unit, Unit] = {"macs": "flops", "flops": "macs"}
 
@@ -29,13 +29,14 @@ class Field(NamedTuple):
     """One value of a row.
 
     Args:
-        name: what every format calls it.
-        unit: of its number; "" where it has none.
-        type: of its value, where it has one.
-        doc: what it is, in a few words.
-        read: fetches it from a row.
-        formula: what the cross-check compares it with; None where nothing counts it.
-        undecided: says of a row why this value decides nothing; "" where it does.
+        name: its name in every format.
+        unit: of the number; "" if there is none.
+        type: of the value, if there is one.
+        doc: its meaning, in a few words.
+        read: reads it from a row.
+        formula: reads the value that the cross-check expects; None if the cross-check counts no
+            such field.
+        undecided: says why the value of a row decides no assertion; "" if it does.
     """
 
     name: str
@@ -48,19 +49,19 @@ class Field(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """Whether it can be compared and sorted."""
+        """Whether the value is a number, which assertions can compare."""
         return self.type in (int, float, Fraction)
 
 
 class Group(NamedTuple):
-    """Fields that one function reads from a row, in their order, with ratios as floats."""
+    """Fields that one function reads from a row, in order, with ratios as floats."""
 
     fields: tuple[Field, ...]
     read: Callable[[Any], tuple[Any, ...]]
 
 
 class Fields:
-    """The fields of a kind of row, in their order."""
+    """The fields of one kind of row, in order."""
 
     def __init__(self, *groups: Group) -> None:
         self._fields = tuple(field for group in groups for field in group.fields)
@@ -71,38 +72,38 @@ class Fields:
 
     @property
     def names(self) -> list[str]:
-        """Their names."""
+        """The names of the fields."""
         return [field.name for field in self]
 
     def read(self, row: Any) -> list[Any]:
-        """The value of each field in a row, as machine formats write it: ratios as floats."""
+        """The values of a row in order, as machine formats write them: ratios as floats."""
         values: list[Any] = []
         for read in self._reads:
             values += read(row)
         return values
 
     def record(self, row: Any) -> dict[str, Value]:
-        """A row by the names of its fields."""
+        """The values of a row by field name, with ratios as floats."""
         return dict(zip(self.names, self.read(row), strict=True))
 
     def records(self, rows: Iterable[Any]) -> Iterator[dict[str, Value]]:
-        """Each row by the names of its fields."""
+        """The values of each row by field name, with ratios as floats."""
         names = self.names
         for row in rows:
             yield dict(zip(names, self.read(row), strict=True))
 
     def exact(self, row: Any) -> dict[str, Value]:
-        """A row by the names of its fields, with ratios as Fractions."""
+        """The values of a row by field name, with ratios as Fractions."""
         return {field.name: field.read(row) for field in self}
 
 
-Vocabulary = Callable[[Block, Unit], Fields]
+Vocabulary = Callable[[Block | None, Unit], Fields]  # None where nothing is rewritten
 
 
 def group(
     read: Callable[[Any], tuple[Any, ...]], *fields: tuple[str, str, type, str], **more: Any
 ) -> Group:
-    """Fields by name, unit, type and meaning, and the function that reads them all."""
+    """Fields given as name, unit, type and meaning, and the function that reads them all."""
 
     def one(at: int) -> Callable[[Any], Any]:
         return lambda row: read(row)[at]
@@ -111,7 +112,7 @@ def group(
 
 
 def alone(field: Field) -> Group:
-    """A field by itself."""
+    """A group of one field."""
     if field.type is Fraction:
         return Group((field,), lambda row: (_as_float(field.read(row)),))
     return Group((field,), lambda row: (field.read(row),))
@@ -122,7 +123,7 @@ def _as_float(value: Any) -> Any:
 
 
 def attributes(path: str, *fields: tuple[str, type, str]) -> Group:
-    """Fields by name, type and meaning: attributes of their own names, at a path of a row."""
+    """Fields given as name, type and meaning: the attributes of these names at a path of a row."""
     named = [Field(name, "", type_, doc, attrgetter(path + name)) for name, type_, doc in fields]
     if len(named) == 1:
         return alone(named[0])
@@ -132,36 +133,40 @@ def attributes(path: str, *fields: tuple[str, type, str]) -> Group:
     return Group(tuple(named), lambda row: tuple(map(_as_float, read(row))))
 
 
-def find(name: str, vocabulary: Vocabulary, block: Block, unit: Unit = "macs") -> Field:
-    """The field of that name.
+def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "macs") -> Field:
+    """The field called ``name``.
 
     Raises:
-        DscalcError: there is none. It names the option that it needs, or the nearest names.
+        DscalcError: there is none; the message names the option that adds it, or the nearest names.
     """
     known = {field.name: field for field in vocabulary(block, unit)}
     if name in known:
         return known[name]
     other = _OTHER[unit]
     if name in vocabulary(block, other).names:
-        hint = f"it needs --unit {other}"
-    elif needed := [
-        one
-        for one in ((STANDARD, SEPARABLE) if vocabulary is network_fields else (SEPARABLE,))
-        if name in vocabulary(one, unit).names
-    ]:
-        hint = f"it needs --as {needed[0]}"
-    else:
-        within = [each for each in known if name in each][:3]
-        hint = f"did you mean {' or '.join(within)}?" if within else did_you_mean(name, known)
+        raise DscalcError(f"{name} needs --unit {other}")
+    blocks = [*map(Block.parse, DEFAULTS)]
+    if vocabulary is not network_fields:  # nothing else is rewritten as standard
+        blocks.remove(STANDARD)
+    for scale, needed in ((unit, ""), (other, f" and --unit {other}")):
+        having = [each for each in blocks if name in vocabulary(each, scale).names]
+        if having:
+            which = "BLOCK, such as --as separable" if SEPARABLE in having[:-1] else str(having[0])
+            raise DscalcError(f"{name} needs --as {which}{needed}")
+    rewritten = vocabulary(block or SEPARABLE, unit).names
+    within = [each for names in (known, rewritten) for each in names if name in each][:3]
+    within = list(dict.fromkeys(within))
+    hint = f"did you mean {' or '.join(within)}?" if within else did_you_mean(name, rewritten)
     raise DscalcError(f"unknown field {quoted(name)}; {hint}")
 
 
-# ---- The fields of each kind of row. ----
+# ---- Fields of each kind of row. ----
 
 
 @lru_cache
-def layer_fields(block: Block, unit: Unit = "macs") -> Fields:
-    """A standard convolution beside the block in its place."""
+def layer_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+    """Fields of a standard convolution beside the block that replaces it."""
+    assert block is not None
     return Fields(
         *compared(block, block.name, unit, lambda row: 4),
         *_proof({"standard": "as_is", block.name: "rewritten"}, unit),
@@ -169,8 +174,8 @@ def layer_fields(block: Block, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def block_fields(block: Block, unit: Unit = "macs") -> Fields:
-    """A block in place of the standard convolution, one a row."""
+def block_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+    """Fields of a block that replaces the standard convolution, one per row."""
     return Fields(
         _IDENTITY,
         _LAYER,
@@ -188,36 +193,51 @@ def block_fields(block: Block, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def network_fields(block: Block, unit: Unit = "macs") -> Fields:
-    """A layer of a network, as it is and with the block in its place; or a whole network."""
+def network_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+    """Fields of a layer of a network, and of its replacement if there is one; or of a network."""
     width = ("width_multiplier", Fraction, "width multiplier of a whole network")
-    return Fields(_IDENTITY, _KEPT, _LAYER, attributes("", width), *_built(block, unit))
+    return Fields(
+        _IDENTITY,
+        *([_KEPT] if block else ()),
+        _LAYER,
+        attributes("", width),
+        *_as_it_is(unit),
+        *_instead(block, unit),
+    )
 
 
 @lru_cache
-def model_fields(block: Block, unit: Unit = "macs") -> Fields:
-    """The operators of a kind in a module, as they are and rewritten; or a whole model."""
+def model_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+    """Fields of the operators of a kind in a module, and of their replacement; or of a model."""
     label, scale = UNITS[unit]
 
     def torch_macs(row: Row) -> int | None:
         return None if row.torch_macs is None else row.torch_macs * scale
 
     doc = f"{label} as torch's FlopCounterMode counts them; of the total"
-    calls = ("calls", int, "number of calls in a forward pass")
     return Fields(
         _IDENTITY,
-        _KEPT,
+        *([_KEPT] if block else ()),
         _LAYER,
-        attributes("", calls),
-        *map(_if_known, _built(block, unit)),
+        attributes("", ("calls", int, "number of calls in a forward pass")),
+        *map(_if_known, _as_it_is(unit)),
+        alone(
+            Field(
+                "trainable_params", "params", int, "params that require a gradient",
+                attrgetter("trainable_params"),
+            )
+        ),
+        *_known_part(unit),
+        *map(_if_known, _instead(block, unit)),
         alone(Field(proof_name("torch", "", unit), label, int, doc, torch_macs, torch_macs)),
-    )
+    )  # fmt: skip
 
 
 def compared(block: Block, name: str, unit: Unit, element: Callable[[Row], int]) -> Iterator[Group]:
-    """What `compare` and `bench` say of a layer and its block, whose fields begin with ``name``.
+    """Fields of `compare` and `bench` for a layer and its block.
 
-    ``element`` gives the bytes of an element.
+    Names of the block's fields begin with ``name``. ``element`` returns the bytes per element of a
+    row.
     """
     yield _IDENTITY
     yield _LAYER
@@ -228,14 +248,38 @@ def compared(block: Block, name: str, unit: Unit, element: Callable[[Row], int])
     yield from _steps_and_ratios(block, unit)
 
 
-def _built(block: Block, unit: Unit) -> Iterator[Group]:
-    """What it costs as it is, and with the block."""
+def _as_it_is(unit: Unit) -> Iterator[Group]:
+    """Fields of the costs of a row as it is."""
     yield counts("", "the row", "as_is", unit)
     doc = "MACs of the row / of the total"
     yield alone(Field("share", "ratio", Fraction, doc, attrgetter("share")))
-    yield counts(block.name, block.name, "rewritten", unit)
-    yield from _steps_and_ratios(block, unit)
-    yield from _proof({"": "as_is", block.name: "rewritten"}, unit)
+
+
+def _instead(block: Block | None, unit: Unit) -> Iterator[Group]:
+    """Fields of its costs with the block, if there is one, and of what counters give."""
+    sides = {"": "as_is"}
+    if block:
+        yield _if_replaced(counts(block.name, block.name, "rewritten", unit))
+        yield from map(_if_replaced, _steps_and_ratios(block, unit))
+        sides[block.name] = "rewritten"
+    yield from _proof(sides, unit)
+
+
+def _known_part(unit: Unit) -> Iterator[Group]:
+    """What is known of a count of which a part is not, and which operators are not."""
+    label, scale = UNITS[unit]
+    yield alone(
+        Field(
+            f"known_{unit}", label, int, f"{label} of the operators that have a formula",
+            lambda row: row.as_is.cost.macs * scale,
+        )
+    )  # fmt: skip
+    yield alone(
+        Field(
+            "unknown", "", dict, "calls of each operator without a formula",
+            lambda row: dict(row.unknown) or None,
+        )
+    )  # fmt: skip
 
 
 def _steps_and_ratios(block: Block, unit: Unit) -> Iterator[Group]:
@@ -246,13 +290,26 @@ def _steps_and_ratios(block: Block, unit: Unit) -> Iterator[Group]:
     yield alone(
         Field(
             f"saved_{unit}", label, int, "as it is - rewritten",
-            lambda row: (row.as_is.cost.macs - row.rewritten.cost.macs) * scale,
+            lambda row: (row.as_is.cost.macs - row.replacement.cost.macs) * scale,
         )
     )  # fmt: skip
 
 
+def _if_replaced(known: Group) -> Group:
+    """The group, without values where nothing replaces a row, as in a baseline without --as."""
+    nothing = (None,) * len(known.fields)
+
+    def read_one(field: Field) -> Field:
+        return field._replace(read=lambda row: field.read(row) if row.rewritten else None)
+
+    return Group(
+        tuple(map(read_one, known.fields)),
+        lambda row: known.read(row) if row.rewritten else nothing,
+    )
+
+
 def _if_known(known: Group) -> Group:
-    """The group, without values of MACs and of elements where some operators have no count."""
+    """The group; if a row has unknown operators, MACs, elements and their ratios are None."""
 
     def is_counted(field: Field) -> bool:
         return (
@@ -279,9 +336,9 @@ def _if_known(known: Group) -> Group:
 _IDENTITY = attributes(
     "",
     ("name", str, "name of the row"),
-    ("kind", str, "kind of the row: conv, linear, pool, ..., total"),
+    ("kind", str, "what it is: conv, depthwise, linear, attention, ..., total"),
 )
-_KEPT = attributes("", ("kept", str, "why it is not rewritten; empty if it is"))
+_KEPT = attributes("", ("kept", str, "why it is not rewritten; empty if it is, or of a module"))
 _LAYER = attributes(
     "layer.",
     ("in_channels", int, "channels of the input"),
@@ -299,17 +356,17 @@ _LAYER = attributes(
 
 
 def count_names(name: str, unit: Unit) -> list[str]:
-    """What the MACs, params and activations of a side or a step are called."""
+    """The field names of the MACs, params and activations of a side or a step."""
     return [f"{name}_{noun}" if name else noun for noun in (unit, "params", "activations")]
 
 
 def proof_name(counter: str, name: str, noun: str) -> str:
-    """What a counter's count of a side is called."""
+    """The field name of a counter's count of a side."""
     return "_".join(filter(None, (counter, name, noun)))
 
 
 def counts(name: str, what: str, side: str, unit: Unit) -> Group:
-    """The counts of a side."""
+    """Fields of the MACs, params and activations of a side."""
     label, scale = UNITS[unit]
     macs, params, activations = count_names(name, unit)
     cost_of = attrgetter(f"{side}.cost")
@@ -327,7 +384,7 @@ def counts(name: str, what: str, side: str, unit: Unit) -> Group:
 
 
 def _traffic(name: str, side: str, element: Callable[[Row], int]) -> Group:
-    """The bytes that a side moves, and its FLOPs for each of them."""
+    """Fields of the bytes that a side moves, and of its FLOPs per byte."""
     cost_of = attrgetter(f"{side}.cost")
 
     def read(row: Row) -> tuple[int, float | None]:
@@ -347,11 +404,11 @@ def _traffic(name: str, side: str, element: Callable[[Row], int]) -> Group:
 
 
 def _steps(block: Block, unit: Unit) -> Group:
-    """The MACs and params of each step of a block; None for a step that a row has not."""
+    """Fields of the MACs and params of each step of a block; None if a row has no such step."""
     label, scale = UNITS[unit]
 
     def read(row: Row) -> tuple[int | None, ...]:
-        cost_of = {step.name: step.cost for step in row.rewritten.steps}
+        cost_of = {step.name: step.cost for step in row.replacement.steps}
         values: list[int | None] = []
         for name in block.step_names:
             cost = cost_of.get(name)
@@ -379,13 +436,13 @@ def _steps_in_full(row: Row, unit: Unit) -> list[dict[str, Value]]:
             unit: step.cost.macs * UNITS[unit][1],
             "params": step.cost.params,
         }
-        for step in row.rewritten.steps
+        for step in row.replacement.steps
         if isinstance(step.layer, Conv)
     ]
 
 
 def closed_form(row: Row) -> str | None:
-    """The ratio of MACs of a row of `blocks` in symbols, if that is short and true of it."""
+    """The MAC ratio of a row of `blocks` in symbols; None if no closed form gives it."""
     assert isinstance(row.layer, Conv)
     form = row.block.closed_form(row.layer) if row.block else None
     return form[0] if form and form[2] == row.mac_ratio else None
@@ -397,7 +454,7 @@ def _ratio(above: int, below: int) -> Fraction | None:
 
 def _exact_ratio(row: Row) -> str | None:
     """In lowest terms, even if it is whole: 2/1."""
-    above, below = row.rewritten.cost.macs, row.as_is.cost.macs
+    above, below = row.replacement.cost.macs, row.as_is.cost.macs
     if row.unknown or not below:
         return None
     common = gcd(above, below)
@@ -405,7 +462,7 @@ def _exact_ratio(row: Row) -> str | None:
 
 
 def _read_ratios(row: Row) -> tuple[Any, ...]:
-    before, after = row.as_is.cost, row.rewritten.cost
+    before, after = row.as_is.cost, row.replacement.cost
     return (
         after.macs / before.macs if before.macs else None,
         _exact_ratio(row),
@@ -418,16 +475,16 @@ _RATIOS = Group(
     (
         Field(
             "mac_ratio", "ratio", Fraction, "MACs, rewritten / as it is",
-            lambda row: _ratio(row.rewritten.cost.macs, row.as_is.cost.macs),
+            lambda row: _ratio(row.replacement.cost.macs, row.as_is.cost.macs),
         ),
         Field("mac_ratio_exact", "", str, "the same ratio as an exact fraction", _exact_ratio),
         Field(
             "mac_reduction", "ratio", Fraction, "MACs, as it is / rewritten",
-            lambda row: _ratio(row.as_is.cost.macs, row.rewritten.cost.macs),
+            lambda row: _ratio(row.as_is.cost.macs, row.replacement.cost.macs),
         ),
         Field(
             "param_ratio", "ratio", Fraction, "params, rewritten / as it is",
-            lambda row: _ratio(row.rewritten.cost.params, row.as_is.cost.params),
+            lambda row: _ratio(row.replacement.cost.params, row.as_is.cost.params),
         ),
     ),
     _read_ratios,
@@ -435,7 +492,7 @@ _RATIOS = Group(
 
 
 def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
-    """What fvcore and torch count of each side, the formulas beside it, and the verdict."""
+    """Fields of the MACs by fvcore and the params by torch of each side, and of the verdict."""
     label, scale = UNITS[unit]
     fields = []
     for counter, noun, spelled, unit_, by in (
@@ -454,7 +511,7 @@ def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
     nothing = (None,) * len(fields)
 
     def read_all(row: Row) -> tuple[Any, ...]:
-        if row.as_is.counted is None and row.rewritten.counted is None:
+        if row.as_is.counted is None and (not row.rewritten or row.rewritten.counted is None):
             return (*nothing, row.crosscheck)
         return (*(read(row) for read in reads), row.crosscheck)
 
@@ -462,10 +519,10 @@ def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
 
 
 def _read_counted(side: str, noun: str, by: int) -> Callable[[Row], int | None]:
-    counted = attrgetter(f"{side}.counted")
+    built = attrgetter(side)
 
     def read(row: Row) -> int | None:
-        counts = counted(row)
+        counts = built(row) and built(row).counted
         return None if counts is None else getattr(counts[""], noun) * by
 
     return read

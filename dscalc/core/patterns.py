@@ -1,4 +1,4 @@
-"""Globs that choose what is rewritten, by name."""
+"""Globs that choose by name what to rewrite."""
 
 from collections.abc import Collection, Sequence
 from fnmatch import filter as matching
@@ -12,10 +12,10 @@ Patterns = str | Sequence[str]
 def chosen(
     names: Collection[str], only: Patterns | None, exclude: Patterns | None, what: str
 ) -> set[str]:
-    """The names that ``only`` matches, all if it is None, and ``exclude`` does not.
+    """The names that ``only`` matches (all if it is None) and ``exclude`` does not.
 
     Raises:
-        DscalcError: a glob matches none of ``what`` the names are of.
+        DscalcError: a glob matches no name; ``what`` is a noun for the names.
     """
     found = set(names) if only is None else _matching(only, names, what)
     return found if exclude is None else found - _matching(exclude, names, what)

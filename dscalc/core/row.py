@@ -1,4 +1,4 @@
-"""One line of any answer, and what lines come to together."""
+"""Rows of an answer, and their totals."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,16 +8,17 @@ from typing import Any, Literal, NamedTuple
 from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import NOTHING, Cost
+from dscalc.core.kinds import convolution_kind
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 
 Crosscheck = Literal["exact", "mismatch", "skipped"]
-Counted = Mapping[str, Cost]  # MACs and params on real modules: of each step, and "" of all
+Counted = Mapping[str, Cost]  # MACs and params of real modules, by step; "" is all steps
 Count = Callable[[tuple[Step, ...]], Counted | None]
 
 
 class Sizes(NamedTuple):
-    """What is known of the sizes of a row that is no convolution; the names are those of `Conv`."""
+    """Known sizes of a row that is not a convolution; the names are those of `Conv`."""
 
     in_channels: int | None = None
     out_channels: int | None = None
@@ -33,9 +34,9 @@ class Sizes(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One way to build a row: its steps, the sum of their costs, and what was counted of them.
+    """One way to build a row: its steps, the sum of their costs, and the counts of the cross-check.
 
-    In a total the steps are sums over rows, by name.
+    In a total, a step is the sum over all rows of the steps of that name.
     """
 
     cost: Cost
@@ -44,7 +45,7 @@ class Side(NamedTuple):
 
     @property
     def differences(self) -> list[tuple[str, str, int, int]]:
-        """Step ("" is all of them), noun, formula and count, wherever the last two differ."""
+        """Counts that differ from their formula: step ("" for all), noun, formula and count."""
         if self.counted is None:
             return []
         expected = {"": self.cost, **{step.name: step.cost for step in self.steps}}
@@ -57,7 +58,7 @@ class Side(NamedTuple):
 
 
 def side(steps: tuple[Step, ...]) -> Side:
-    """The side that some steps make."""
+    """The side of one or more steps."""
     cost = steps[0].cost
     for step in steps[1:]:
         cost += step.cost
@@ -65,73 +66,81 @@ def side(steps: tuple[Step, ...]) -> Side:
 
 
 class Row(NamedTuple):
-    """What something is, what it costs as it is and rewritten, and what was counted.
+    """What something is, what it costs, and what was counted; and the same of its replacement.
 
     Args:
         name: name of the layer, block or model.
-        kind: what it is: conv, linear, pool, norm, a block, an operator, or total.
+        kind: what it is: conv, depthwise, linear, pool, a block, an operator, a module, or total.
         layer: the convolution that it is or stands for, or its shape.
         as_is: how it is built.
-        rewritten: how it is built instead; the same if it is kept.
+        rewritten: how it is built instead, the same if it is kept; None if nothing replaces it.
         kept: why it is not rewritten.
         block: what it is rewritten as.
-        calls: number of calls in a forward pass of a model.
+        calls: number of calls in a forward pass of a model; 0 of a module that did not run.
         share: its MACs / those of the total.
-        crosscheck: whether all that was counted is what the formulas give.
-        unknown: operators whose MACs are not known; the counts are then a part of them.
+        crosscheck: whether every count equals its formula.
+        unknown: calls of each operator without a formula; the counts leave them out.
+        trainable_params: those of its params that require a gradient, of a model.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
         width_multiplier: width multiplier of a whole network.
-        extra: what a slice knows of it besides, which nothing else reads.
+        extra: data of a slice, or the report of a row that is a whole network or model.
     """
 
     name: str | None
     kind: str
     layer: Conv | Sizes
     as_is: Side
-    rewritten: Side
+    rewritten: Side | None = None
     kept: str = ""
     block: Block | None = None
     calls: int | None = None
     share: Fraction | None = None
     crosscheck: Crosscheck = "skipped"
-    unknown: tuple[str, ...] = ()
+    unknown: Mapping[str, int] = {}
+    trainable_params: int | None = None
     torch_macs: int | None = None
     width_multiplier: Fraction | None = None
     extra: Any = None
 
     @property
-    def mac_ratio(self) -> Fraction | None:
-        """MACs, rewritten / as it is; None if it has none as it is."""
-        macs = self.as_is.cost.macs
-        return Fraction(self.rewritten.cost.macs, macs) if macs else None
+    def replacement(self) -> Side:
+        """How it is built instead, of a row that has a replacement."""
+        assert self.rewritten is not None
+        return self.rewritten
 
     @property
-    def no_formula(self) -> str:
-        """Why its MACs are not known, if they are not."""
-        return f"no formula for {', '.join(self.unknown)}" if self.unknown else ""
+    def mac_ratio(self) -> Fraction | None:
+        """MACs, rewritten / as it is; None if it has none, or nothing replaces it."""
+        macs = self.as_is.cost.macs
+        return Fraction(self.rewritten.cost.macs, macs) if self.rewritten and macs else None
 
     @property
     def param_ratio(self) -> Fraction | None:
-        """Params, rewritten / as it is; None where it has none as it is."""
+        """Params, rewritten / as it is; None if it has none, or nothing replaces it."""
         params = self.as_is.cost.params
-        return Fraction(self.rewritten.cost.params, params) if params else None
+        return Fraction(self.rewritten.cost.params, params) if self.rewritten and params else None
+
+    @property
+    def no_formula(self) -> str:
+        """Why the MACs are not known; "" if they are."""
+        return f"no formula for {', '.join(self.unknown)}" if self.unknown else ""
 
 
 def layer_row(conv: Conv, block: Block, name: str | None = None) -> Row:
-    """A standard convolution, and the block in its place.
+    """The row of a standard convolution and the block that replaces it.
 
     Raises:
         DscalcError: the block does not exist for this convolution.
     """
     cost = conv.cost
     as_is = Side(cost, (Step("standard", conv, cost),))
-    return Row(name, "conv", conv, as_is, side(block.steps(conv)), "", block)
+    return Row(name, convolution_kind(conv), conv, as_is, side(block.steps(conv)), "", block)
 
 
 def existing(
     layers: Iterable[Conv], blocks: Sequence[Block], left_out: Counter[str]
 ) -> Iterator[Row]:
-    """A row for each block that exists for a layer; ``left_out`` counts why the others do not."""
+    """A row per layer and block that exists for it; ``left_out`` counts why others do not."""
     for conv in layers:
         for block in blocks:
             try:
@@ -141,66 +150,83 @@ def existing(
 
 
 def cheapest_first(conv: Conv, blocks: Sequence[Block], left_out: Counter[str]) -> list[Row]:
-    """The blocks that exist for a layer, each a row of its name; as `existing`."""
+    """The rows of `existing` for one layer, named after their blocks, fewest MACs first."""
     rows = existing([conv], blocks, left_out)
     named = [row._replace(name=str(row.block)) for row in rows]
-    return sorted(named, key=lambda row: row.rewritten.cost.macs)
+    return sorted(named, key=lambda row: row.replacement.cost.macs)
 
 
 def proved(row: Row, count: Count) -> Row:
-    """The row with what is counted of it on real modules, where it can be counted."""
-    as_is = count(row.as_is.steps)
+    """The row with the counts of its real modules; unchanged if ``count`` returns None."""
+    as_is = _counted(row.as_is, count)
     if as_is is None:
         return row
-    rewritten = as_is if row.rewritten is row.as_is else count(row.rewritten.steps)
-    if rewritten is None:
+    rewritten = as_is if row.rewritten is row.as_is else _counted(row.rewritten, count)
+    if row.rewritten and rewritten is None:
         return row
-    sides = row.as_is._replace(counted=as_is), row.rewritten._replace(counted=rewritten)
-    differ = any(side.differences for side in sides)
+    differ = any(side.differences for side in (as_is, rewritten) if side)
     return row._replace(
-        as_is=sides[0], rewritten=sides[1], crosscheck="mismatch" if differ else "exact"
+        as_is=as_is, rewritten=rewritten, crosscheck="mismatch" if differ else "exact"
     )
 
 
+def _counted(built: Side | None, count: Count) -> Side | None:
+    """The side with what is counted of it; None where it cannot be counted."""
+    counted = count(built.steps) if built else None
+    return built._replace(counted=counted) if built and counted is not None else None
+
+
 def total(rows: Sequence[Row]) -> Row:
-    """All rows together: counts added up."""
+    """The sum of all rows, with the worst of their cross-checks."""
     checks = {row.crosscheck for row in rows}
     worst: Sequence[Crosscheck] = ("mismatch", "skipped", "exact")
+    rewritten = [row.rewritten for row in rows if row.rewritten]
+    trained = [row.trainable_params for row in rows if row.trainable_params is not None]
     return Row(
         "total",
         "total",
         Sizes(),
         _together([row.as_is for row in rows], counted="skipped" not in checks),
-        _together([row.rewritten for row in rows], counted="skipped" not in checks),
+        _together(rewritten, counted="skipped" not in checks)
+        if len(rewritten) == len(rows)
+        else None,
         calls=sum(row.calls for row in rows if row.calls) or None,
         share=Fraction(1) if any(row.as_is.cost.macs for row in rows) else Fraction(0),
         crosscheck=next((check for check in worst if check in checks), "exact"),
-        unknown=tuple(dict.fromkeys(name for row in rows for name in row.unknown)),
+        unknown=sum((Counter(row.unknown) for row in rows if row.unknown), Counter()),
+        trainable_params=sum(trained) if len(trained) == len(rows) else None,
     )
 
 
-def summed_by_path(rows: Iterable[Row], depth: int) -> list[Row]:
-    """The rows summed by the first ``depth`` parts of their names, which are module paths."""
-    parts: dict[str, list[Row]] = {}
+def summed_by_path(rows: Iterable[Row], depth: int, classes: Mapping[str, str]) -> list[Row]:
+    """The rows summed by the first ``depth`` parts of their names, which are module paths.
+
+    ``classes`` says of what class each module is.
+    """
+    modules: dict[str, list[Row]] = {}
     for row in rows:
-        parts.setdefault(".".join((row.name or "").split(".")[:depth]), []).append(row)
-    return [_part(name, held) for name, held in parts.items()]
+        modules.setdefault(".".join((row.name or "").split(".")[:depth]), []).append(row)
+    return [
+        held[0]
+        if len(held) == 1 and held[0].name == path
+        else module(path, classes.get(path, "module"), held)
+        for path, held in modules.items()
+    ]
 
 
-def _part(name: str, rows: list[Row]) -> Row:
-    if len(rows) == 1 and rows[0].name == name:
-        return rows[0]
+def module(path: str, kind: str, rows: Sequence[Row]) -> Row:
+    """A module with its rows together, those of its parts too."""
     shares = [row.share for row in rows if row.share is not None]
     share = sum(shares, Fraction(0)) if len(shares) == len(rows) else None
     with_macs = [row for row in rows if row.as_is.cost.macs]
     check = total(with_macs).crosscheck if with_macs else "skipped"
-    return total(rows)._replace(name=name, kind="part", kept="part", share=share, crosscheck=check)
+    return total(rows)._replace(name=path, kind=kind, share=share, crosscheck=check)
 
 
 def rewriting(
     rows: Sequence[Row], only: Patterns | None, exclude: Patterns | None = None
 ) -> list[Row]:
-    """The rows of a network, with those alone rewritten whose names the globs choose.
+    """The rows of a network; those that the globs do not choose are not rewritten.
 
     Raises:
         DscalcError: a glob matches no row.
@@ -217,7 +243,7 @@ def rewriting(
 
 
 def with_shares(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each with its share of the MACs of all."""
+    """The rows, each with its share of all MACs."""
     macs = sum(row.as_is.cost.macs for row in rows)
     return [row._replace(share=Fraction(row.as_is.cost.macs, macs or 1)) for row in rows]
 

@@ -43,7 +43,11 @@ def scaled_size(input_size: Size, resolution_multiplier: Multiplier) -> Size:
 
 
 def exact_multiplier(name: str, value: Multiplier) -> Fraction:
-    """Read a multiplier as it is written: the float 0.1 means 1/10."""
+    """The multiplier as an exact Fraction: the float 0.1 is 1/10.
+
+    Raises:
+        DscalcError: it is not a number above 0.
+    """
     try:
         multiplier = Fraction(str(value))
     except (ValueError, ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""What one transposed convolution costs."""
+"""The cost of one transposed convolution."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,17 @@ from dscalc.show import times
 class TransposedConv(Conv):
     """A transposed convolution, as ``torch.nn.ConvTranspose2d``.
 
-    The output size is (input_size - 1) * stride - 2 * padding + dilation * (kernel_size - 1)
-    + output_padding + 1 along each axis.
+    The output size is (input_size - 1) * stride - 2 * padding + dilation * (kernel_size - 1) +
+    output_padding + 1 along each axis.
 
     Args:
-        padding: what is cut off at each end of an axis; ``"valid"`` is nothing, and ``"same"`` as
-            much as makes the output ``input_size * stride``.
-        output_padding: zeros added at the far end of an axis, fewer than its stride or dilation.
+        padding: elements cut off at each end of an axis; or ``"valid"``, none; or ``"same"``, as
+            many as make the output ``input_size * stride``.
+        output_padding: zeros added at the far end of an axis, fewer than its stride or dilation;
+            ``"same"`` padding sets its own.
 
     Raises:
-        DscalcError: as `Conv`; or the output would be empty.
+        DscalcError: as `Conv`; or ``output_padding`` is too large, or the output would be empty.
     """
 
     output_padding: tuple[int, ...] = ()
@@ -77,5 +78,5 @@ class TransposedConv(Conv):
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Each tap meets each position of the input, not of the output."""
+        """The input size: each tap meets each position of the input, not of the output."""
         return self.input_size

@@ -1,4 +1,4 @@
-"""The arithmetic of a layer, a line a step: in symbols, in numbers, and what it comes to."""
+"""The arithmetic of a layer, one line per step: symbols, numbers and result."""
 
 from collections.abc import Iterator
 from math import prod
@@ -9,7 +9,7 @@ from dscalc.core.conv import Conv
 
 
 class _Symbol(int):
-    """A whole number that remembers how it is written, so that a block spells its own formula."""
+    """An int that remembers its symbol, so that a block spells its own formula."""
 
     text: str
 
@@ -31,7 +31,7 @@ class _Symbol(int):
 
 
 def worked(conv: Conv, block: Block) -> Iterator[str]:
-    """The MACs of each step of a block, and their sum.
+    """The MACs of each step of a block, and their sum, one line each.
 
     Raises:
         DscalcError: the block does not exist for this convolution.
@@ -55,7 +55,10 @@ def worked(conv: Conv, block: Block) -> Iterator[str]:
 
 
 def _factors(step: Conv, conv: Conv) -> Iterator[tuple[str, str]]:
-    """The factors of a step's MACs, in symbols and in numbers; ones are left out."""
+    """The factors of a step's MACs, in symbols and in numbers.
+
+    A factor of 1 is left out, unless it is of output channels or positions.
+    """
     read, left, groups = step.in_channels, step.out_channels, step.groups
     if groups != read:
         symbol, number = _text(read), f"{int(read):,}"
@@ -73,7 +76,7 @@ def _factors(step: Conv, conv: Conv) -> Iterator[tuple[str, str]]:
 
 
 def _positions(size: tuple[int, ...], conv: Conv) -> str:
-    """The map in symbols: D is the side of the input map, D' that of the output map."""
+    """The size of a map in symbols: D is the side of the input map, D' that of the output map."""
     if size == conv.input_size:
         return taps_symbol(size).replace("F", "D")
     if size == conv.output_size:

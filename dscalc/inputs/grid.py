@@ -1,4 +1,4 @@
-"""``32:1024:x2``, or a list of values -> the layers of a sweep."""
+"""``32:1024:x2``, or a list of values -> the layers of a grid."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,20 +14,20 @@ from dscalc.parse import Size
 from dscalc.show import printable, quoted, times
 
 _LARGEST_GRID = 10**9
-_FEW = 1000  # sizes to keep in memory
+_FEW = 1000  # combinations to keep in memory, or to try in advance
 
-Values = str | Size | Iterable[Size]  # as text, or one, or several that are no tuple
+Values = str | Size | Iterable[Size]  # text, a value, or an iterable of values that is not a tuple
 
 
 class Axis:
     """The values of one of IC, OC, F and D, in the order written.
 
-    As text, ``3,5,7`` lists values; ``32:512:32`` counts up by a step, ``32:1024:x2`` by a factor,
-    both inclusive; ``14:17`` has the step 1; the pieces of a list may be ranges. With ``dims``,
-    values are sizes of that many axes, and a single value may be written ``3x5``.
+    In text, ``3,5,7`` is a list; ``32:512:32`` counts up by a step and ``32:1024:x2`` by a factor,
+    both inclusive; ``14:17`` has the step 1. Items of a list may be ranges. With ``dims``, values
+    are sizes of that many axes, and a single value may be ``3x5``.
 
     Raises:
-        DscalcError: a piece is malformed, a range runs backwards or stands still, a value is no
+        DscalcError: an item is malformed, a range runs backwards or stands still, a value is not an
             int of at least 1, or a size has the wrong number of axes.
     """
 
@@ -60,7 +60,7 @@ class Axis:
 
     @property
     def ends(self) -> list[tuple[int, ...]]:
-        """The first and last size of each piece; each piece counts up."""
+        """The first and last size of each piece: for a range, the smallest and the largest."""
         return [self._sized(piece[end]) for piece in self._pieces for end in (0, -1)]
 
     def _piece(self, text: str) -> Sequence[Size]:
@@ -107,12 +107,13 @@ class Axis:
 class Grid:
     """One `Conv` per combination of the values of IC, OC, F and D, rightmost fastest.
 
-    The layers are made one at a time, as often as it is iterated. ``options`` are those of `Conv`;
-    without ``dims``, a size such as 3x5x5 says how many axes there are, and else there are 2.
-    Without D there is one output position.
+    Each iteration makes the layers anew, one at a time. ``options`` are those of `Conv`. Without
+    ``dims``, a size such as 3x5x5 gives the number of axes, else it is 2. Without D there is one
+    output position.
 
     Raises:
-        DscalcError: a combination makes no layer, or there are more than 10^9.
+        DscalcError: a combination makes no layer, or there are more than 10^9. Some combinations
+            raise it only once the iteration reaches them.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Grid:
         **options: Any,
     ) -> None:
         self.one_position = d is None
-        if d is None:  # then the map that one output position stands on, whatever the padding
+        if d is None:  # with "same" padding, a map of the stride's size has one output
             d = options.get("stride", 1)
             options["padding"], resolution_multiplier = "same", 1
         ic, oc, f, d = map(_normal, (ic, oc, f, d))
@@ -157,11 +158,11 @@ class Grid:
         ic, oc, f, d = self.axes
         groups = self._options.get("groups", 1)
         like = self._layer(groups, groups, f.ends[0], self._on_map(d.ends[0]))
-        few = f.count * d.count <= _FEW  # then they are worked out once
+        few = f.count * d.count <= _FEW  # then compute them once
         kept = list(self._sizes(like)) if few else None
         for in_channels in map(self._wide, ic):
             for out_channels in map(self._wide, oc):
-                if groups > 1:  # whether they divide depends on both
+                if groups > 1:  # they must divide both
                     self._layer(in_channels, out_channels, f.ends[0], self._on_map(d.ends[0]))
                 for kernel_size, input_size, output_size in kept or self._sizes(like):
                     yield Conv.unchecked(
@@ -197,7 +198,10 @@ class Grid:
         return size if self._resolution == 1 else scaled_size(size, self._resolution)
 
     def _check(self) -> None:
-        """Refuse before the first layer what would fail at a later one."""
+        """Raise before the first layer if the ends of an axis make no layer.
+
+        Groups are tried on all combinations of channels, unless there are many.
+        """
         ic, oc, f, d = self.axes
         groups = self._options.get("groups", 1)
         largest = tuple(max(lengths) for lengths in zip(*f.ends, strict=True))
@@ -205,7 +209,7 @@ class Grid:
         try:
             self._layer(groups, groups, largest, self._on_map(smallest))
         except DscalcError:
-            for kernel_size in f.ends:  # of what does not fit, an end does not fit either
+            for kernel_size in f.ends:  # if any does not fit, an end does not
                 for input_size in d.ends:
                     self._layer(groups, groups, kernel_size, self._on_map(input_size))
         if groups > 1 and ic.count * oc.count <= _FEW:
@@ -214,19 +218,23 @@ class Grid:
 
 
 def _normal(values: Values) -> Values:
-    """Text with the signs that pages write as it is typed; several values as a list."""
+    """Text with multiplication signs as x; several values as a list."""
     if isinstance(values, str):
         return parse.with_x(values)
     return list(values) if isinstance(values, Iterable) and type(values) is not tuple else values
 
 
 def _axis_name(values: Values, typed: str, named: str) -> str:
-    """What errors call an axis: as it is typed, or as Python names it."""
+    """The name of an axis in errors: ``typed`` if its values are text, else ``named``."""
     return typed if isinstance(values, str) else named
 
 
 def _refuse_channels(ic: Values, f: Values, d: Values) -> None:
-    """Refuse 5x5x3 and 12x12x3 where the 3 is IC, as pages write them: no 3-D layer is meant."""
+    """Refuse 5x5x3 and 12x12x3 if the 3 is IC: papers write 2-D layers so.
+
+    Raises:
+        DscalcError: F and D that have three sizes end in IC.
+    """
     if not (isinstance(ic, str) and isinstance(f, str) and isinstance(d, str)):
         return
     sizes = {"F": f.strip().split("x"), "D": d.strip().split("x")}
@@ -243,7 +251,7 @@ def _refuse_channels(ic: Values, f: Values, d: Values) -> None:
 
 
 def _axes(*sizes: Values) -> set[int]:
-    """How many axes the sizes of F and D have, where they say so, such as 3x5x5 or (3, 5, 5)."""
+    """The numbers of axes that the sizes of F and D show, such as 3 for 3x5x5 or (3, 5, 5)."""
     counts: set[int] = set()
     for values in sizes:
         if isinstance(values, str):

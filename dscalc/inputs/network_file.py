@@ -1,4 +1,4 @@
-"""A list of layers in a file -> rows: each reads what the one before it leaves."""
+"""A list of layers in a file -> rows: each row reads the output of the row before it."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from dscalc import parse, show
 from dscalc.core.blocks import BLOCKS, STANDARD, Block, Norm, Step, why_kept, with_norms
 from dscalc.core.conv import Conv, per_axis
 from dscalc.core.cost import NOTHING
+from dscalc.core.kinds import convolution_kind
 from dscalc.core.patterns import Patterns
 from dscalc.core.row import Row, Side, Sizes, rewriting, side
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
@@ -25,13 +26,13 @@ from dscalc.show import times
 
 _SHIPPED = Path(__file__).parent / "networks"
 _MOST_LAYERS = 100_000
-_MOST_CHANNELS = 10**100  # so that no product of them reaches Python's 4300-digit limit
+_MOST_CHANNELS = 10**100  # keeps their products below Python's 4300-digit limit
 
 _ALWAYS = {"name", "kind", "in_channels", "input_size", "from", "repeat"}
 _WIDE = {"out_channels", "rounding", "expansion"}
 _SPATIAL = {"kernel_size", "stride", "padding", "dilation"}
 _FILTERS = _ALWAYS | _WIDE | _SPATIAL | {"bias", "norm"}
-_COLUMNS = {  # what a row of each kind may say
+_COLUMNS = {  # the columns of each kind
     "conv": _FILTERS | {"groups"},
     **dict.fromkeys(BLOCKS, _FILTERS),
     "separable": _FILTERS | {"depth_multiplier"},
@@ -42,26 +43,26 @@ _COLUMNS = {  # what a row of each kind may say
     "upsample": _ALWAYS | {"scale"},
     "norm": _ALWAYS,
 }
-del _COLUMNS["standard"]  # which is conv
+del _COLUMNS["standard"]  # its kind is conv
 _KNOWN = sorted(set().union(*_COLUMNS.values()))
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One row of a file, read but not yet connected to the others; unreadable without a kind."""
+    """A row of a file, not yet connected to the others; without a kind if it cannot be read."""
 
     line: int
     name: str
     kind: str = ""
     block: Block | None = None
-    sources: tuple[str, ...] = ()  # the rows that feed this one; none is the row before
+    sources: tuple[str, ...] = ()  # rows that feed this one; empty: the row before
     in_channels: int | None = None
     input_size: Size | None = None
     repeat: int = 1
     out_channels: int | None = None
     expansion: int | None = None
     rounding: str = ""
-    kernel_size: Size | None = None  # None is global
+    kernel_size: Size | None = None  # None: global
     stride: Size | None = None
     padding: Padding = "same"
     output_padding: Size = 0
@@ -75,12 +76,12 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Scale:
-    """What applies to a network as a whole."""
+    """Options of a network as a whole."""
 
     input_size: Size | None
     dims: int
     batch_size: int
-    bias: bool  # of rows that say nothing
+    bias: bool  # of rows that do not say
     width: Fraction = Fraction(1)
     resolution: Fraction = Fraction(1)
 
@@ -92,7 +93,7 @@ class _Map:
 
 
 def shipped() -> dict[str, str]:
-    """The networks that come with dscalc: name -> what it is and its source."""
+    """The networks that come with dscalc: name -> title and source."""
     titles = {}
     for path in sorted(_SHIPPED.glob("*.csv")):
         with path.open(encoding="utf-8") as file:
@@ -101,12 +102,12 @@ def shipped() -> dict[str, str]:
 
 
 def source_name(source: str) -> str:
-    """What a network's source is called where it has no title."""
+    """The name of a network without a title."""
     return "stdin" if source == "-" else show.printable(source)
 
 
 def network_title(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) -> str:
-    """What a network is called, and what scales it: the arguments of `load_network`."""
+    """The title of a network, with its scale: the arguments of `load_network`."""
     title = shipped().get(source) or source_name(source)
     given = []
     if (width := scale.get("width_multiplier", 1)) != 1:
@@ -120,20 +121,20 @@ def network_title(source: str, rows: Sequence[Row], scale: Mapping[str, Any]) ->
 
 
 def load_network(source: str, **scale: Any) -> list[Row]:
-    """Read a shipped network by its name, a file, or stdin as ``-``.
+    """Read a shipped network by name, a file, or stdin as ``-``.
 
     ``scale`` is as for `read_network`.
 
     Raises:
-        DscalcError: there is no such network or file, or it cannot be read.
-        FileError: names every row that is wrong.
+        DscalcError: there is no such network or file, it cannot be read, or as `read_network`.
+        FileError: rows are wrong; the message names each.
     """
     [rows] = load_scaled(source, [scale])
     return rows
 
 
 def load_scaled(source: str, scales: Iterable[Mapping[str, Any]]) -> list[list[Row]]:
-    """Read a network once, for each of some scales; as `load_network`."""
+    """As `load_network`, for several scales; the file is read once."""
     with _opened(source) as (stream, name):
         problems = Problems(name)
         entries = _read(stream, problems)
@@ -141,15 +142,15 @@ def load_scaled(source: str, scales: Iterable[Mapping[str, Any]]) -> list[list[R
 
 
 def read_network(stream: BinaryIO, name: str, **scale: Any) -> list[Row]:
-    """Read a network, one layer a row: CSV with a header, or JSON Lines.
+    """Read a network, one layer per row: CSV with a header, or JSON Lines.
 
     Args:
         stream: UTF-8 bytes.
-        name: what errors call it.
+        name: the file's name in errors.
         scale: by keyword
 
-            - ``block``: what rows are rewritten as; as the standard block, each block becomes the
-              one plain convolution that it stands for.
+            - ``block``: what rows are rewritten as, if anything; as the standard block, each block
+              becomes the one plain convolution that it stands for.
             - ``input_size`` replaces the input size of the first row.
             - ``width_multiplier`` scales every channel count but the network's input and the
               outputs of a linear layer that comes last.
@@ -157,10 +158,11 @@ def read_network(stream: BinaryIO, name: str, **scale: Any) -> list[Row]:
             - ``dims``: spatial dimensions that a single int stands for.
             - ``batch_size``: samples.
             - ``bias``: whether rows that do not say have biases.
-            - ``only``, ``exclude``: globs on names: those rows are rewritten, these are kept.
+            - ``only``, ``exclude``: globs on names; rewrite only the former, keep the latter.
 
     Raises:
-        FileError: names every row that is wrong.
+        DscalcError: a multiplier is not above 0, or a glob matches no row.
+        FileError: rows are wrong; the message names each.
     """
     problems = Problems(name)
     return _scaled_rows(_read(stream, problems), problems, **scale)
@@ -177,7 +179,7 @@ def _scaled_rows(
     entries: list[_Entry],
     problems: Problems,
     *,
-    block: Block = STANDARD,
+    block: Block | None = None,
     input_size: Size | None = None,
     width_multiplier: Multiplier = 1,
     resolution_multiplier: Multiplier = 1,
@@ -196,17 +198,17 @@ def _scaled_rows(
         width=exact_multiplier("width_multiplier", width_multiplier),
         resolution=exact_multiplier("resolution_multiplier", resolution_multiplier),
     )
-    if scale != as_written:  # then what a row says of its input no longer holds
+    if scale != as_written:  # what rows say of their input no longer holds
         rows = _connected(entries, scale, block, problems, lambda *_: None)
         problems.raise_any()
     return rewriting(rows, only, exclude)
 
 
 def source_text(source: str) -> str:
-    """A network as it is written.
+    """The text of a network.
 
     Raises:
-        DscalcError: there is no such network or file.
+        DscalcError: there is no such network or file, or it cannot be read.
     """
     with _opened(source) as (stream, _):
         return stream.read().decode(errors="backslashreplace")
@@ -214,7 +216,7 @@ def source_text(source: str) -> str:
 
 @contextmanager
 def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
-    """The bytes of a shipped network, a file or ``-`` (stdin), and their name in errors."""
+    """The bytes of a shipped network, a file or ``-`` (stdin), and its name in errors."""
     if name == "-":
         if sys.stdin is None:
             raise DscalcError("stdin is closed; name a file")
@@ -237,8 +239,8 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
         if number > _MOST_LAYERS:
             problems.stop(line, f"a network has at most {_MOST_LAYERS:,} layers")
         name = show.printable(cells.get("name") or f"{cells.get('kind', '')}{number}")
-        entry = _Entry(line, name)  # so that the rows which it feeds are known
-        if cells:  # or else the reader has said why not
+        entry = _Entry(line, name)  # known to the rows that it feeds, even if it is wrong
+        if cells:  # else the reader has reported the row
             try:
                 parsed = _parsed(cells, line, name)
                 if name in named:
@@ -251,7 +253,11 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[_Entry]:
 
 
 def _parsed(cells: Cells, line: int, name: str) -> _Entry:
-    """Read the words of one row; what does not belong to its kind is an error."""
+    """Read the cells of one row.
+
+    Raises:
+        DscalcError: a cell is malformed, missing, or not for rows of this kind.
+    """
     cells = {column: text for column, text in cells.items() if text}
     spelled = cells.get("kind", "")
     kind = spelled.partition(":")[0]
@@ -290,10 +296,10 @@ def _parsed(cells: Cells, line: int, name: str) -> _Entry:
 
 
 def _one_of(known: Mapping[str, Any]) -> Callable[[str, str], Any]:
-    """A reader of a column that holds one of some words, each of which stands for a value."""
+    """A reader of a column that takes one of the words in ``known`` and returns its value."""
 
     def read(text: str, column: str) -> Any:
-        word = text.lower()  # a spreadsheet writes TRUE
+        word = text.lower()  # spreadsheets write TRUE
         if word not in known:
             raise DscalcError(f"{column} must be {' or '.join(known)}, got {show.quoted(text)}")
         return known[word]
@@ -301,7 +307,7 @@ def _one_of(known: Mapping[str, Any]) -> Callable[[str, str], Any]:
     return read
 
 
-_READERS: dict[str, Callable[[str, str], Any]] = {  # in the order in which errors are said
+_READERS: dict[str, Callable[[str, str], Any]] = {  # in the order of errors
     "bias": _one_of({"true": True, "false": False}),
     "norm": _one_of(
         {"each": "each", "first": "first", "last": "last", "true": "each", "false": ""}
@@ -326,13 +332,13 @@ _READERS: dict[str, Callable[[str, str], Any]] = {  # in the order in which erro
 def _connected(
     entries: list[_Entry],
     scale: _Scale,
-    block: Block,
+    block: Block | None,
     problems: Problems,
     check: Callable[[_Entry, _Map, str], None],
 ) -> list[Row]:
-    """Feed each row from its sources; ``check`` holds what it says of its input against that.
+    """Feed each row from its sources; ``check`` compares its stated input with the real one.
 
-    A row that hangs on a wrong one is passed over, so that only the wrong one is reported.
+    Rows fed by an invalid row are skipped, so that only the invalid row is reported.
     """
     rows: list[Row] = []
     outputs: dict[str, _Map | None] = {}
@@ -375,7 +381,11 @@ def _left_by(row: Row) -> _Map:
 
 
 def _joined(entry: _Entry, entries: list[_Entry], outputs: dict[str, _Map | None]) -> _Map | None:
-    """What its sources leave, one behind the other: their channels add up."""
+    """The outputs of its sources, concatenated along channels; None if a source is invalid.
+
+    Raises:
+        DscalcError: there is no such source, or the sizes differ.
+    """
     maps = [_named_source(source, entries, outputs) for source in entry.sources]
     known = [fed for fed in maps if fed]
     if len(known) < len(maps):
@@ -420,7 +430,13 @@ def _network_input(row: _Entry, scale: _Scale) -> _Map:
 
 
 def _check_said(row: _Entry, fed: _Map, which: str, *, sizes_hold: bool) -> None:
-    """Hold what a row says of its input against what feeds it; sizes where they are the file's."""
+    """Compare the stated input of a row with its real input.
+
+    Sizes are compared only if ``sizes_hold``: the network has the file's own input size.
+
+    Raises:
+        DscalcError: they differ.
+    """
     if sizes_hold or row.kind != "linear":
         channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
         if row.in_channels not in (None, channels):
@@ -435,19 +451,20 @@ def _check_said(row: _Entry, fed: _Map, which: str, *, sizes_hold: bool) -> None
             )
 
 
-def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, last: bool) -> Row:
+def _row(
+    entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block | None, *, last: bool
+) -> Row:
     channels, size = fed.channels, fed.size
     bias = scale.bias if entry.bias is None else entry.bias
     if entry.kind == "norm":
-        return _row_as_it_is(
-            name, entry.kind, Sizes(channels, channels, size, size), Norm(channels)
-        )
+        shape = Sizes(channels, channels, size, size)
+        return _row_as_it_is(name, entry.kind, shape, block, Norm(channels))
     if entry.kind == "linear":
         features = channels * prod(size)
         out_channels = _scaled(entry, features, Fraction(1) if last else scale.width)
         linear = Conv(features, out_channels, (), (), bias=bias, batch_size=scale.batch_size)
         shape = Sizes(features, out_channels, (), (), bias, scale.batch_size)
-        return _row_as_it_is(name, entry.kind, shape, linear)
+        return _row_as_it_is(name, entry.kind, shape, block, linear)
     if not size:
         raise DscalcError(
             f"{entry.kind} needs a map, but its input is the output of a linear layer"
@@ -460,7 +477,8 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
         elif entry.kernel_size is not None:
             stride = entry.stride or entry.kernel_size
             output_size = Conv(1, 1, entry.kernel_size, size, stride, entry.padding).output_size
-        return _row_as_it_is(name, entry.kind, Sizes(channels, channels, size, output_size))
+        shape = Sizes(channels, channels, size, output_size)
+        return _row_as_it_is(name, entry.kind, shape, block)
     assert entry.kernel_size is not None
     made: Callable[..., Conv] = Conv
     if entry.kind == "transposed":
@@ -474,29 +492,33 @@ def _row(entry: _Entry, name: str, fed: _Map, scale: _Scale, block: Block, *, la
     return _filtering(entry, name, conv, block)
 
 
-def _filtering(entry: _Entry, name: str, conv: Conv, block: Block) -> Row:
-    """A row that convolves, as it is and rewritten."""
+def _filtering(entry: _Entry, name: str, conv: Conv, block: Block | None) -> Row:
+    """The row of a convolution or a block, as it is, and rewritten if there is a block."""
 
     def built(steps: tuple[Step, ...]) -> Side:
         return side(with_norms(steps, entry.norm) if entry.norm else steps)
 
     own = replace(conv, groups=conv.in_channels) if entry.kind == "depthwise" else conv
+    kind = convolution_kind(own) if entry.kind == "conv" else entry.kind
     steps = entry.block.steps(conv) if entry.block else (Step(entry.kind, own, own.cost),)
-    as_is, kept = built(steps), ""
+    row = Row(name, kind, own, built(steps), block=entry.block)
+    if block is None:
+        return row
+    kept = ""
     if block == STANDARD:
         stands_in = entry.block or entry.kind == "depthwise"
-        after, kept = STANDARD.steps(conv), "" if stands_in else entry.kind
+        after, kept = STANDARD.steps(conv), "" if stands_in else kind
     elif entry.block:
         after = _plain_rewritten(steps, block)
         kept = entry.kind if after == steps else ""
     else:
         kept = why_kept(own, block) if entry.kind == "conv" else entry.kind
         after = () if kept else block.steps(conv)
-    return Row(name, entry.kind, conv, as_is, as_is if kept else built(after), kept, entry.block)
+    return row._replace(rewritten=row.as_is if kept else built(after), kept=kept)
 
 
 def _plain_rewritten(steps: tuple[Step, ...], block: Block) -> tuple[Step, ...]:
-    """The steps, each plain convolution among them as a block."""
+    """The steps, with the block in place of each plain convolution."""
     found: list[Step] = []
     for step in steps:
         if isinstance(step.layer, Conv) and not why_kept(step.layer, block):
@@ -504,20 +526,21 @@ def _plain_rewritten(steps: tuple[Step, ...], block: Block) -> tuple[Step, ...]:
         else:
             found.append(step)
     if len({step.name for step in found}) < len(found):
-        return steps  # a name would be there twice
+        return steps  # two steps would have the same name
     return tuple(found)
 
 
 def _row_as_it_is(
-    name: str, kind: str, shape: Conv | Sizes, part: Conv | Norm | None = None
+    name: str, kind: str, shape: Conv | Sizes, block: Block | None, part: Conv | Norm | None = None
 ) -> Row:
-    """A row that nothing is rewritten in."""
+    """A row with nothing to rewrite."""
     as_is = side((Step(kind, part, part.cost),)) if part else Side(NOTHING)
-    return Row(name, kind, shape, as_is, as_is, kind)
+    row = Row(name, kind, shape, as_is)
+    return row._replace(rewritten=as_is, kept=kind) if block else row
 
 
 def _scaled(row: _Entry, in_channels: int, width: Fraction) -> int:
-    """The output channels of a row under a width multiplier."""
+    """The output channels of a row with a width multiplier."""
     if row.kind == "depthwise":
         return row.depth_multiplier * in_channels
     if row.expansion:
@@ -533,7 +556,7 @@ def _scaled(row: _Entry, in_channels: int, width: Fraction) -> int:
 
 
 def _to_multiple_of_8(channels: Fraction) -> int:
-    """The nearest multiple of 8, at least 8 and not below 90%.
+    """The nearest multiple of 8, at least 8 and at least 90% of ``channels``.
 
     Source: Sandler et al., MobileNetV2, 2018 (arXiv 1801.04381), the authors' implementation.
     """

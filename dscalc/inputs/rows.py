@@ -1,4 +1,4 @@
-"""CSV or JSON Lines -> the cells of each row, with every error and its line."""
+"""CSV or JSON Lines -> the cells of each row, and every error with its line."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ Cells = dict[str, str]
 
 _MOST_ERRORS = 50
 _LONGEST_LINE = 2**20  # bytes
-_OF_A_REPORT = "mac_ratio"  # a field that the rows of every report have, and no list of layers
+_OF_A_REPORT = {"crosscheck", "mac_ratio"}  # each report has one of these, no list of layers does
 _A_REPORT = (
     "it is a report that dscalc wrote, not a list of layers; for such a list see "
     "dscalc network mobilenet_v1 --show"
@@ -24,10 +24,13 @@ _SYMBOLS = {"ic": "in_channels", "oc": "out_channels", "f": "kernel_size", "d": 
 def read_cells(
     stream: BinaryIO, problems: "Problems", columns: Collection[str]
 ) -> Iterator[tuple[int, Cells]]:
-    """Line number and cells of each row of either format, told apart by the first line.
+    """Line number and cells of each row; the first line tells CSV from JSON Lines.
 
-    No cells where a row cannot be read; ``problems`` then say why. ``columns`` are those that a
+    A row that cannot be read has no cells, and ``problems`` says why. ``columns`` are those that a
     file may have.
+
+    Raises:
+        FileError: the rest cannot be read; the message names every error so far.
     """
     lines = _lines(stream, problems)
     skipped, first = 0, "\n"
@@ -51,32 +54,32 @@ def read_cells(
 
 
 class Problems:
-    """Gathers what is wrong with a file, so that one run names every bad row."""
+    """Gathers the errors of a file, so that one run names every bad row."""
 
     def __init__(self, file: str) -> None:
         self.file = show.printable(file)
         self.found: list[tuple[int, str]] = []
 
     def add(self, line: int, reason: object) -> None:
-        """Note what is wrong with a line; stop reading where there is too much of it."""
+        """Add an error of a line; if there are too many, stop reading."""
         self.found.append((line, f"{self.file}:{line}: {show.printable(str(reason))}"))
         if len(self.found) == _MOST_ERRORS:
             self.stop(line, "too many errors; dscalc stopped reading here")
 
     def stop(self, line: int, reason: str) -> None:
-        """Note what makes all that follows unreadable, and raise a FileError."""
+        """Add an error that makes the rest unreadable, and raise a FileError."""
         self.add(line, reason)
         self.raise_any()
 
     def raise_any(self) -> None:
-        """Raise a FileError if anything is wrong."""
+        """Raise a FileError if there are errors."""
         if self.found:
             self.found.sort(key=lambda problem: problem[0])
             raise FileError("\n".join(text for _, text in self.found))
 
 
 def _lines(stream: BinaryIO, problems: Problems) -> Iterator[str]:
-    """The lines as text; those that cannot be read, and comments, come as blank ones."""
+    """The lines as text; comments and lines that cannot be read come as blank lines."""
     number = 0
     while line := stream.readline(_LONGEST_LINE):
         number += 1
@@ -93,7 +96,7 @@ def _lines(stream: BinaryIO, problems: Problems) -> Iterator[str]:
 def _csv_cells(
     lines: Iterable[str], problems: Problems, columns: Collection[str]
 ) -> Iterator[tuple[int, Cells]]:
-    """Line number and cells of each row; no cells where they cannot be told apart."""
+    """Line number and cells of each row; no cells if the row is malformed."""
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
     while True:
@@ -122,7 +125,7 @@ def _csv_cells(
 
 
 def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int, Cells]]:
-    """Line number and cells of each object; no cells where it cannot be read."""
+    """Line number and cells of each object; no cells if it is malformed."""
     for number, line in enumerate(lines, 1):
         if line == "\n":
             continue
@@ -135,7 +138,7 @@ def _json_cells(lines: Iterable[str], problems: Problems) -> Iterator[tuple[int,
                 raise DscalcError(
                     f"each line must be one JSON object, got {show.quoted(line.strip())}"
                 )
-            if _OF_A_REPORT in values:
+            if not _OF_A_REPORT.isdisjoint(values):
                 problems.stop(number, _A_REPORT)
             cells = {name: _as_cell(name, value) for name, value in values.items()}
         except json.JSONDecodeError as error:
@@ -163,13 +166,13 @@ def _as_cell(name: str, value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str):  # numbers too, as they are written
+    if isinstance(value, str):  # also numbers, as written
         return value.strip()
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return show.times(value)
     rule = "must be a string, a whole number, true or false"
     kinds: dict[type, str] = {list: "an array", dict: "an object"}
-    got = kinds.get(type(value), repr(value))  # whose numbers would be quoted
+    got = kinds.get(type(value), repr(value))  # repr would quote its numbers
     raise DscalcError(f"{show.printable(name)} {rule}, got {got}")
 
 
@@ -178,7 +181,7 @@ def _check_columns(
 ) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         problems.stop(line, "there is only one column; separate columns with commas")
-    if _OF_A_REPORT in header:
+    if not _OF_A_REPORT.isdisjoint(header):
         problems.stop(line, _A_REPORT)
     for number, column in enumerate(header):
         if column in header[:number]:
@@ -191,12 +194,12 @@ def _check_columns(
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """That a word is none of those that are known."""
+    """An error: the word is not in ``known``."""
     return f"unknown {what} {show.quoted(word)}; {suggestion(word, known)}"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """What was probably meant."""
+    """A hint at the word that was probably meant."""
     symbol = _SYMBOLS.get(word.lower())
     known = list(known)
     return f"did you mean {symbol}?" if symbol in known else show.did_you_mean(word, known)

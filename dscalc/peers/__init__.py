@@ -1,1 +1,1 @@
-"""Whose number is it? What other counters print, and which way of counting gives a number."""
+"""Whose number is it? Counts by other counters, and the way of counting that gives a number."""

@@ -1,4 +1,4 @@
-"""Other people's numbers, as calls."""
+"""Numbers of other counters, from Python."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -15,31 +15,31 @@ from dscalc.report.report import Report
 
 
 def explain(report: Report, number: str) -> Explained:
-    """Which counters and conventions give a number that somebody else printed.
+    """Find the counters and conventions that give a number from elsewhere.
 
     Args:
-        report: of one layer, a network or a model; a model's must come of an `audit` with
-            ``observe=dscalc.peers.observer.Observer``.
-        number: as it is written: ``"4133742592"`` or ``"4.13G"``.
+        report: of one layer, a network or a model; that of a model must come from `audit` with
+            ``observe=dscalc.peers.observer.CallObserver``.
+        number: as written: ``"4133742592"`` or ``"4.13G"``.
 
     Raises:
-        DscalcError: it is no number, or the MACs are not known.
+        DscalcError: ``number`` is not a number, or the MACs are not known.
     """
     return explained(report, number, ())
 
 
 def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) -> Explained:
-    """The same; ``sized`` are reports of it at other input sizes, read only if needed."""
+    """`explain` with reports at other input sizes, which are read only if needed."""
     more = (Source(f"an input of {size}x{size}", _quantities(other), 0, 1) for size, other in sized)
     found = explanation(read_number(number, "the number"), _sources(report), report.unit, more)
     return Explained(**_own(report), found=found)
 
 
 def counters(report: Report) -> Counters:
-    """What each counter that dscalc knows prints of a model.
+    """Predict the count of a model by each counter that dscalc knows.
 
     Args:
-        report: of an `audit` with ``observe=dscalc.peers.observer.Observer``.
+        report: from `audit` with ``observe=dscalc.peers.observer.CallObserver``.
 
     Raises:
         DscalcError: the MACs are not known.
@@ -52,15 +52,15 @@ def _own(report: Report) -> dict[str, Any]:
 
 
 def _sources(report: Report) -> list[Source]:
-    """What of it may have been counted, the thing itself first."""
+    """The sources that a number may count, the report as a whole first."""
     rows, total = list(report.rows), report.total
     if report.command == "compare":
         return _parts(rows[0])
     if total and total.unknown:
         raise DscalcError(f"the MACs are not known: {total.no_formula}")
     sources = [Source("", _quantities(report), total.as_is.cost.params if total else 0)]
-    if report.command == "network" and any(row.rewritten is not row.as_is for row in rows):
-        rewritten = [row._replace(as_is=row.rewritten) for row in rows]
+    if report.command == "network" and any(row.rewritten not in (None, row.as_is) for row in rows):
+        rewritten = [row._replace(as_is=row.replacement) for row in rows]
         what = f"the network rewritten as {report.block}"
         params = sum(row.as_is.cost.params for row in rewritten)
         sources.append(Source(what, row_quantities(rewritten), params))
@@ -73,7 +73,7 @@ def _quantities(report: Report) -> Any:
 
 def _parts(row: Row) -> list[Source]:
     """A layer, what it is rewritten as, and the steps of that."""
-    steps = row.rewritten.steps
+    steps = row.replacement.steps
     built = {"the standard convolution": row.as_is.steps, f"{row.block}": steps}
     if len(steps) > 1:
         built |= {f"the {step.name} step": (step,) for step in steps}

@@ -1,8 +1,8 @@
-"""Other people's numbers: which way of counting gives them.
+"""Numbers of other counters: the way of counting that gives them.
 
-A counter is an entry of one table: the sum of quantities that it prints, worked out from its source
-and held against its own totals (docs/counting.md). Where no counter gives a number, few free
-conventions are tried, never more than its digits can bear.
+A counter is an entry of one table: the sum of quantities that it prints, derived from its source
+and compared with its own totals (docs/counting.md). If no counter gives a number, combinations of a
+few free conventions are tried, never more than its digits can prove.
 """
 
 import re
@@ -17,19 +17,19 @@ from dscalc.core.fields import Unit
 from dscalc.errors import DscalcError
 from dscalc.peers.quantities import NORMS, Quantities
 
-# ---- What counters count. ----
+# ---- Counters. ----
 
-Summand = tuple[str, int]  # what, and what it comes to
+Summand = tuple[str, int]  # words and count
 
 
 class Term(NamedTuple):
-    """A summand in words, and the quantities that it is made of, each with a factor."""
+    """A summand in words, and its quantities, each with a factor."""
 
     words: str
     parts: tuple[tuple[int, str], ...]
 
     def value(self, quantities: Quantities) -> int:
-        """What it comes to.
+        """The sum of the quantities.
 
         Raises:
             KeyError: one of the quantities is not known.
@@ -41,14 +41,13 @@ class Convention(NamedTuple):
     """One way to count.
 
     Args:
-        name: who counts so, with the version that was measured.
+        name: the counter, with the version that was measured.
         products: its summands that are MACs.
-        besides: what it adds to them.
-        per_mac: what it counts for a MAC.
-        unless: quantities that it counts in a way of its own: of a model that has them, nothing is
-            claimed.
-        superseded: whether later versions count otherwise, so that this one is an assumption.
-        source: where it says so.
+        besides: its other summands.
+        per_mac: its count per MAC.
+        unless: if a model has any of these quantities, this counter is not predicted.
+        superseded: whether later versions count differently, so that this version is an assumption.
+        source: the file that counts so.
     """
 
     name: str
@@ -60,7 +59,7 @@ class Convention(NamedTuple):
     source: str = ""
 
     def summands(self, quantities: Quantities) -> list[Summand] | None:
-        """What it adds up, without what is 0; None where that is not known."""
+        """The summands that are not 0; None if the counter is not predicted."""
         try:
             if any(quantities[name] for name in self.unless):
                 return None
@@ -80,7 +79,7 @@ _ALIASES = {
 
 
 def _term(what: str, *parts: str) -> Term:
-    """A term from words such as ``"4 module.batch_norm|layer_norm.affine"``: a bar is "or"."""
+    """A term from parts such as ``"4 module.batch_norm|layer_norm.affine"``; a bar adds up both."""
     found = []
     for part in parts:
         factor, _, name = part.rpartition(" ")
@@ -101,10 +100,10 @@ _MATRICES = _term("matrix products", "matmul")
 _ATTENTION = _term("attention", "attention")
 _RECURRENT = _term("recurrent layers", "recurrent", "bilinear")
 _VECTORS = _term("products with vectors", "vector")
-_SEEN_APART = (_CONV, _TRANSPOSED, _LINEAR, _MATRICES)  # a fused attention is not
+_SEEN_APART = (_CONV, _TRANSPOSED, _LINEAR, _MATRICES)  # a fused attention is not seen
 _WITHOUT_SIGNS = (
     *_SEEN_APART[:3],
-    _term("matrix products", "torch|tensor.matmul"),  # but not of a @ b
+    _term("matrix products", "torch|tensor.matmul"),  # without a @ b
 )
 _KNOWN_TO_OTHERS = (*_SEEN_APART, _ATTENTION, _RECURRENT)
 _MODULES_BY_OUTPUT = (
@@ -286,7 +285,7 @@ TABLE = (
             _term("leaky ReLU (1 per element)", "F.leaky_relu"),
             _term("bilinear upsampling (4 per output)", "4 F.upsample.bilinear.out"),
         ),
-        # It counts each product of sizes that such models make as 1, which is not seen here.
+        # It adds 1 for each product of sizes in such models, which dscalc does not see.
         unless=("bilinear", "transposed.grouped", "attention", "matmul"),
         source="zhijian-liu/torchprofile, torchprofile/handlers.py",
     ),
@@ -340,18 +339,18 @@ TABLE = (
     ),
 )  # fmt: skip
 
-# ---- A number, to the digits in which it is written. ----
+# ---- A number and its digits. ----
 
 
 class PrintedNumber(NamedTuple):
-    """What somebody printed.
+    """A number in print.
 
     Args:
-        text: as it is written.
-        value: what it says.
-        step: what one of its last digit is worth; 0 for a whole number, which is exact.
-        digits: how many it has, without zeros in front.
-        thousands: how often its unit multiplies by a thousand: 3 in 4.13G.
+        text: the number as written.
+        value: its value.
+        step: the value of one unit in its last digit; 0 for a whole number, which is exact.
+        digits: the number of digits, without zeros in front.
+        thousands: the power of 1000 of its unit: 3 in 4.13G.
     """
 
     text: str
@@ -361,21 +360,21 @@ class PrintedNumber(NamedTuple):
     thousands: int
 
     def fits(self, candidate: Fraction) -> bool:
-        """Whether a candidate is printed like this."""
+        """Whether a candidate, rounded, is printed like this."""
         return abs(candidate - self.value) <= self.step / 2
 
     def truncates(self, candidate: Fraction) -> bool:
-        """Whether a candidate is printed like this if the digits that follow are dropped."""
+        """Whether a candidate, with later digits dropped, is printed like this."""
         return self.value <= candidate < self.value + self.step
 
     @property
     def few(self) -> bool:
-        """Whether it has too few digits to prove anything: then all counters are listed."""
+        """Whether the digits are too few to prove anything; then all counters are listed."""
         return bool(self.step) and self.digits <= 3
 
     @property
     def most_conventions(self) -> int:
-        """How many free conventions its digits can bear."""
+        """The most free conventions that the digits can prove."""
         if not self.step or self.digits >= 8:
             return 3
         return 2 if self.digits >= 5 else 1 if self.digits == 4 else 0
@@ -385,10 +384,10 @@ _UNITS = parse.THOUSANDS | {"B": 3}  # billions in papers
 
 
 def read_number(text: str, name: str) -> PrintedNumber:
-    """A number as it stands in print: 4133742592, 4,133,742,592, 4.13G, 8.2120e9.
+    """Read a number in print: 4133742592, 4,133,742,592, 4.13G, 8.2120e9.
 
     Raises:
-        DscalcError: it is none, is not above 0, or has another unit.
+        DscalcError: the text is not a number above 0, or has an unknown unit.
     """
     plain = text.strip().replace("_", "")
     if re.fullmatch(r"\d{1,3}(,\d{3})+", plain, re.ASCII):
@@ -416,7 +415,10 @@ def read_number(text: str, name: str) -> PrintedNumber:
 
 
 def _with_unit(number: PrintedNumber, macs: int) -> PrintedNumber:
-    """4.1 of a model with 4 G MACs is 4.1G; within 30% of them, or of FLOPs at 2 for each."""
+    """The number with the unit that it lacks: 4.1 of a model with 4 G MACs is 4.1G.
+
+    It must then be within 30% of the MACs, or of the FLOPs at 2 per MAC.
+    """
     if not number.step or number.thousands or number.value >= 1000:
         return number
     for letter, power in list(_UNITS.items())[1:]:
@@ -429,17 +431,17 @@ def _with_unit(number: PrintedNumber, macs: int) -> PrintedNumber:
     return number
 
 
-# ---- What may have been counted. ----
+# ---- Candidates. ----
 
 
 class Source(NamedTuple):
-    """What may have been counted: the thing itself, one of its parts, or it at another size.
+    """A thing that may have been counted: the whole, a part, or the whole at another input size.
 
     Args:
-        what: which of them, in words; nothing for the thing itself.
-        quantities: of it.
-        params: of it, if they may be meant.
-        conventions: how many conventions it costs to mean this one.
+        what: the thing in words; "" for the whole.
+        quantities: its quantities.
+        params: its params, if the number may be these.
+        conventions: how many conventions it costs.
     """
 
     what: str
@@ -449,20 +451,20 @@ class Source(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A number that somebody may have printed, and how it comes about.
+    """A number that somebody may have printed, and how to get it.
 
     Args:
-        value: the number, as it is shown.
-        total: the count itself; 1024 for 1000 makes them differ.
-        of: what was counted; nothing for the thing itself.
-        summands: what it adds up.
-        by: the counter, or nothing where free conventions make it.
+        value: the number in print.
+        total: the count; it differs from ``value`` if 1024 stands for 1000.
+        of: the thing that was counted; "" for the whole.
+        summands: the summands of the count.
+        by: the counter; "" if free conventions give the count.
         left_out: products that the counter does not see, or not all of them.
-        conventions: what was assumed besides, in words.
-        cost: how many conventions those are, with what was counted if that is one.
-        doubled: whether the sum is taken twice, at 2 FLOPs a MAC.
-        per_mac: what the counter counts for a MAC.
-        published: whether it is a figure that papers print, and may cut short.
+        conventions: the assumptions, in words.
+        cost: the number of conventions, including those of the source.
+        doubled: whether the sum is taken twice, at 2 FLOPs per MAC.
+        per_mac: the counter's count per MAC.
+        published: whether papers print the figure, and may cut it short.
     """
 
     value: Fraction
@@ -479,15 +481,15 @@ class Candidate(NamedTuple):
 
 
 class _Free(NamedTuple):
-    """A free convention: what it adds to the MACs; two of a group exclude each other."""
+    """A free convention and the count that it adds to the MACs; at most one per group applies."""
 
     group: str
     words: str
     value: int
 
 
-# Models whose published figure is that of another structure than most implement: by the MACs that
-# most have, whose it is and what is different.
+# Models whose published figure is of another structure than the common one: the MACs of the common
+# one -> whose figure it is, and the difference.
 _VARIANTS = {
     # He et al., 2016 (arXiv 1512.03385), Table 1: 3.8 G.
     4_089_184_256: (
@@ -507,7 +509,7 @@ _CLASSES = (1, 10, 100, 1000)
 
 
 def _free(quantities: Quantities) -> list[_Free]:
-    """The conventions that make a difference here, each with what it adds to the MACs."""
+    """The free conventions that change the count of these quantities."""
 
     def known(*parts: str) -> int:
         try:
@@ -546,7 +548,7 @@ def _free(quantities: Quantities) -> list[_Free]:
         ("attention", "attention and its projections left out",
          -known("module.mha.projections", "module.mha.products")),
     ]  # fmt: skip
-    merged: dict[tuple[str, int], str] = {}  # where two come to the same, either is meant
+    merged: dict[tuple[str, int], str] = {}  # of two with the same value, either may be meant
     for group, what, value in found:
         if value:
             said = merged.get((group, value))
@@ -555,7 +557,7 @@ def _free(quantities: Quantities) -> list[_Free]:
 
 
 def _by_counters(source: Source, number: PrintedNumber) -> Iterator[Candidate]:
-    """What each counter prints, what the papers print, and the parameters."""
+    """Candidates: the count of each counter, the figures of papers, and the params."""
     alone = MACS.summands(source.quantities) or []
     for entry in (MACS, *TABLE):
         summands = entry.summands(source.quantities)
@@ -588,7 +590,7 @@ def _macs(source: Source) -> int:
 
 
 def _mixtures(source: Source, most: int) -> Iterator[Candidate]:
-    """The MACs with at most so many free conventions, the source's own among them."""
+    """Candidates: the MACs with free conventions, at most ``most`` with those of the source."""
     alone, free = MACS.summands(source.quantities) or [], _free(source.quantities)
     for number in range(1, most - source.conventions + 1):
         for chosen in combinations(free, number):
@@ -602,7 +604,7 @@ def _mixtures(source: Source, most: int) -> Iterator[Candidate]:
 def _candidates(
     source: Source, number: PrintedNumber, unit: Unit, most: int
 ) -> Iterator[Candidate]:
-    """Everything that a source may be printed as, for at most so many conventions."""
+    """All candidates of a source that cost at most ``most`` conventions."""
     for found in (*_by_counters(source, number), *_mixtures(source, most)):
         each = [found]
         if found.per_mac == 1 and found.by != PARAMETERS:
@@ -627,10 +629,10 @@ class Match(NamedTuple):
     """A way of counting that gives the number.
 
     Args:
-        candidate: what was counted.
+        candidate: the count.
         verdict: how far the digits prove it.
-        chance: that some number of as many digits would be given by as few conventions.
-        truncated: whether digits were dropped in place of rounding.
+        chance: the chance that as few conventions give a random number of as many digits.
+        truncated: whether digits were dropped instead of rounded.
     """
 
     candidate: Candidate
@@ -641,15 +643,15 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of a number.
+    """The explanation of a number.
 
     Attributes:
-        number: what was asked.
-        unit: what it is called.
-        macs: the MACs of the thing itself.
-        answers: what gives it, counters first, then few conventions.
-        nearest: the counters that come nearest, where nothing gives it.
-        elsewhere: counters that give it on one more assumption, such as another size, which its
+        number: the number in question.
+        unit: macs or flops, as it is called.
+        macs: the MACs of the whole.
+        answers: the matches, fewest conventions first, and among equals counters first.
+        nearest: the counters that come nearest, if nothing gives the number.
+        elsewhere: counters that give it with one more assumption, such as another size, which its
             digits cannot prove.
     """
 
@@ -667,13 +669,13 @@ def find_explanation(
     unit: Unit = "macs",
     more: Iterable[Source] = (),
 ) -> Explanation:
-    """Which way of counting gives a number.
+    """Find the ways of counting that give a number.
 
     Args:
-        number: as it was printed; a unit that is left out is added.
-        sources: what may have been counted, the thing itself first.
-        unit: what it is called; FLOPs may be 2 a MAC.
-        more: sources that cost a convention; not looked at where a counter explains the number.
+        number: the number in print; a missing unit is added.
+        sources: things that may have been counted, the whole first.
+        unit: macs or flops, as the number is called; FLOPs may be 2 per MAC.
+        more: sources that cost a convention; read only if every match is "could be".
     """
     number = _with_unit(number, _macs(sources[0]))
     most = number.most_conventions
@@ -698,9 +700,10 @@ def find_explanation(
 
 
 def chance(number: PrintedNumber, candidates: Iterable[Candidate], cost: int) -> Fraction:
-    """How likely a number of as many digits is given by at most so many conventions.
+    """The chance that at most ``cost`` conventions give a random number of as many digits.
 
-    Candidates within 3%, each as wide as the last digit, over the 6% that they lie in.
+    It is the total width of the candidates within 3%, each as wide as the last digit, over the 6%
+    that they lie in.
     """
     near = Fraction(3, 100) * number.value
     values = {
@@ -719,7 +722,7 @@ def _answers(number: PrintedNumber, candidates: Sequence[Candidate]) -> list[Mat
             fitting.append((one, not rounded))
     fitting.sort(key=lambda each: (each[0].cost, not each[0].by))
     answers: list[Match] = []
-    simplest: dict[int, tuple[int, str]] = {}  # a total that fewer conventions give needs no more
+    simplest: dict[int, tuple[int, str]] = {}  # the fewest conventions for each total
     for one, truncated in fitting:
         least, by = simplest.setdefault(one.total, (one.cost, one.by))
         if one.cost > least or (by and not one.by):

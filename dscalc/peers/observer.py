@@ -1,8 +1,8 @@
-"""What other counters count, seen in the run that is traced: calls of modules and of functions.
+"""Quantities that other counters count, seen in a traced run: calls of modules and functions.
 
-Counters differ in where they look: at modules of exact types, at modules and what derives from
-them, at functions, at operators. So each element is booked under the name of who sees it; see
-`dscalc.peers.quantities`. Nothing of this runs unless it is asked for.
+Counters look at different things: modules of exact types, subclasses of modules, functions,
+operators. So each quantity has a prefix for who sees it; see `dscalc.peers.quantities`. The
+observer runs only if it is asked for.
 """
 
 import dis
@@ -27,13 +27,13 @@ from dscalc.pytorch.trace import Operator, copied_to, trace
 
 Found = Iterator[tuple[str, int]]
 
-_OF = {"torch": "torch", None: "tensor"}  # the rest are of torch.nn.functional
-_WITH_VECTORS = {"mv", "addmv", "dot", "vdot"}  # others lack them; torchprofile has addmv
+_OF = {"torch": "torch", None: "tensor"}  # others are of torch.nn.functional
+_WITH_VECTORS = {"mv", "addmv", "dot", "vdot"}  # other counters skip them; torchprofile has addmv
 _KINDS = {"einsum": "matmul", "lstm": "recurrent", "gru": "recurrent", "rnn": "recurrent"}
 
 
 def of_operators(operators: Iterable["Operator"]) -> Counter[str]:
-    """The products that ran, and the biases added to them."""
+    """The products of a run, and the biases added to them."""
     found: Counter[str] = Counter()
     for operator in operators:
         if operator.kind not in ("conv", "transposed", "linear") or not operator.conv:
@@ -43,16 +43,16 @@ def of_operators(operators: Iterable["Operator"]) -> Counter[str]:
         found += of_conv(operator.conv, operator.macs, operator.activations)
         if operator.kind == "conv" and isinstance(operator.conv.padding, str):
             found["conv.string_padding"] += operator.macs
-        if operator.kind == "linear":  # the last of them is the classifier
+        if operator.kind == "linear":  # the last one is the classifier
             found["head.features"] = operator.conv.in_channels * operator.conv.batch_size
             found["head.classes"] = operator.conv.out_channels
-            if operator.conv.bias and operator.leaf == "addmm":  # else it is added apart
+            if operator.conv.bias and operator.leaf == "addmm":  # else another operator adds it
                 found["linear.bias.addmm"] += operator.activations
     return found
 
 
 class CallObserver(TorchFunctionMode):
-    """Books the calls of modules and functions while it is on.
+    """Counts calls of modules and functions while it is on.
 
     Attributes:
         found: quantities by name, for the whole batch.
@@ -64,19 +64,19 @@ class CallObserver(TorchFunctionMode):
         self._paused = False
 
     def result(self, operators: "Iterable[Operator]") -> Counter[str]:
-        """All quantities of the run: those of its products, and what else was seen."""
+        """All quantities of the run: those of its operators and those of its calls."""
         return of_operators(operators) + self.found
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Book nothing meanwhile."""
+        """Count nothing inside the block."""
         self._paused = True
         yield
         self._paused = False
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """See what runs."""
+        """Count the calls inside the block."""
         with register_module_forward_hook(self._after), self:
             yield
 
@@ -107,7 +107,7 @@ class CallObserver(TorchFunctionMode):
         name = getattr(function, "__name__", "").strip("_")
         book = _FUNCTIONS.get(name)
         features = (*args, *kwargs.values())[0] if args or kwargs else None
-        # Before it runs, for it may change its input in place.
+        # Before the call, which may change its input in place.
         elements = features.numel() if isinstance(features, Tensor) else 0
         output = function(*args, **kwargs)
         if book and isinstance(features, Tensor) and not self._paused:
@@ -120,21 +120,21 @@ class CallObserver(TorchFunctionMode):
 
 
 def _by_sign(frame: Any) -> bool:
-    """Whether the line that runs writes ``a @ b``, and not ``a.matmul(b)``: some patch the latter.
+    """Whether the line that runs writes an operator such as ``a @ b``, not ``a.matmul(b)``.
 
-    torch gives both as the same function.
+    Some counters patch only the latter; torch calls the same function for both.
     """
     operation: str = dis.opname[frame.f_code.co_code[frame.f_lasti]]
     return operation.startswith("BINARY_OP")
 
 
-# ---- Modules of torch: what their input and output say. ----
+# ---- Quantities of torch's modules, from their input and output. ----
 
 Book = Callable[[Any, Tensor, Tensor], Found]
 
 
 def _convolution(module: _ConvNd, features: Tensor, output: Tensor) -> Found:
-    taps = module.weight[0].numel()  # that one output, or transposed one input, meets
+    taps = module.weight[0].numel()  # per output, or if transposed, per input
     kind, macs = "conv", output.numel() * taps
     if isinstance(module, _ConvTransposeNd):
         kind, macs = "transposed", features.numel() * taps
@@ -172,10 +172,10 @@ def _pool(family: str, axes: int, module: Any, features: Tensor, output: Tensor)
     yield f"{family}.in", features.numel()
     yield f"{family}.out", output.numel()
     yield f"{family}.taps", output.numel() * prod(kernel)
-    side = module.kernel_size  # as it was given: one number, or one an axis
+    side = module.kernel_size  # as given: one number, or one per axis
     yield f"{family}.sides", output.numel() * (side if type(side) is int else prod(side))
     inside = not getattr(module, "count_include_pad", False)
-    windows = list(features.shape[:-axes])  # one image may come without the axis of the batch
+    windows = list(features.shape[:-axes])  # one image may have no batch axis
     across = zip(features.shape[-axes:], output.shape[-axes:], strict=True)
     for lengths, *way in zip(across, kernel, stride, padding, strict=True):
         windows.append(_windows(*lengths, *way, inside=inside))
@@ -197,7 +197,10 @@ def _adaptive_pool(family: str, module: nn.Module, features: Tensor, output: Ten
 
 
 def _adaptive_windows(length: int, found: int) -> int:
-    """Elements in all windows along an axis: output j spans [j L / N, ceil((j + 1) L / N))."""
+    """Elements in all windows along an axis.
+
+    Output j of N spans [floor(j L / N), ceil((j + 1) L / N)) of L.
+    """
     if length == found:
         return length
     return sum(-(-(j + 1) * length // found) - j * length // found for j in range(found))
@@ -206,7 +209,7 @@ def _adaptive_windows(length: int, found: int) -> int:
 def _windows(
     length: int, found: int, kernel: int, stride: int, padding: int, *, inside: bool
 ) -> int:
-    """Elements in all windows along an axis, with those of the padding unless ``inside``."""
+    """Elements in all windows along an axis, including the padding unless ``inside``."""
     first, last = (0, length) if inside else (-padding, length + padding)
     starts = [j * stride - padding for j in range(found)]
     return sum(max(min(start + kernel, last) - max(start, first), 0) for start in starts)
@@ -218,7 +221,7 @@ def _upsample(module: nn.Upsample, features: Tensor, output: Tensor) -> Found:
 
 
 def _attention(module: nn.MultiheadAttention, features: Tensor, output: Tensor) -> Found:
-    """Self-attention of L tokens of E features in h heads."""
+    """Quantities of self-attention over L tokens of E features in h heads."""
     wide = module.embed_dim
     long = output.shape[-2] if module.batch_first or output.dim() == 2 else output.shape[0]
     samples = output.numel() // (long * wide)
@@ -231,7 +234,11 @@ def _attention(module: nn.MultiheadAttention, features: Tensor, output: Tensor) 
 
 
 def _parameters(module: nn.Module, output: Tensor) -> Found:
-    """The parameters of a leaf: those of convolutions at each output position, others once."""
+    """The params of a leaf: of convolutions at each output position, of others once per sample.
+
+    Params with a longer name than weight or bias, such as ``weight_ih_l0``, count once per step
+    too.
+    """
     for name, parameter in module.named_parameters():
         size = parameter.numel()
         if name not in ("weight", "bias"):
@@ -274,7 +281,7 @@ _MODULES: dict[str, Book] = {
 }
 
 
-# ---- Functions: what their arguments say. ----
+# ---- Quantities of functions, from their arguments. ----
 
 Call = Callable[[str, int, tuple[Any, ...], dict[str, Any], Any], Found]
 
@@ -347,7 +354,7 @@ _FUNCTIONS: dict[str, Call] = {
 def quantities_at(
     model: nn.Module, inputs: Inputs, sizes: Iterable[int]
 ) -> Iterator[tuple[int, Quantities]]:
-    """What other counters count of a model of images, at each other size that it runs at."""
+    """The quantities of an image model at each other size in ``sizes`` that it runs at."""
     if len(inputs.args) != 1:
         return
     [image] = inputs.args
@@ -360,6 +367,6 @@ def quantities_at(
         other = torch.empty(samples, channels, size, size, device="meta", dtype=image.dtype)
         try:
             found = trace(copied_to("meta", model), (other,), inputs.kwargs, observe=CallObserver)
-        except DscalcError:  # it takes no such size
+        except DscalcError:  # the model does not run at this size
             continue
         yield size, found.observed

@@ -1,4 +1,4 @@
-"""``--explain NUMBER`` and ``--peers``: whose number it is, and what other counters print."""
+"""``--explain NUMBER`` and ``--peers``: whose number it is, and the counts of other counters."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from dscalc.report.report import Report
 if TYPE_CHECKING:
     from dscalc.commands.asked import Asked
 
-SIZES = (128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 512, 640)  # that people give
+SIZES = (128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 512, 640)  # common input sizes
 
 
 @dataclass(init=False, eq=False, repr=False)
 class Explain(Question):
-    """Whose number it is."""
+    """The option --explain."""
 
     explain: Annotated[
         str | None,
@@ -32,14 +32,15 @@ class Explain(Question):
 
     @property
     def asked(self) -> Sequence[str]:
-        """Which of its options are given."""
+        """The options that are given."""
         return ["--explain"] if self.explain is not None else []
 
     def begin(self, asked: "Asked") -> None:
-        """Refuse what does not go with it.
+        """Refuse options that contradict it.
 
         Raises:
-            DscalcError: another answer is asked for too, or NUMBER is none.
+            DscalcError: NUMBER is not a number, or another answer, a batch, CSV or JSON Lines is
+                asked for.
         """
         [option] = self.asked
         asked.refuse_other_answers(option)
@@ -53,7 +54,7 @@ class Explain(Question):
             raise DscalcError(f"{option} needs --format table, markdown, svg or json, got {form}")
 
     def answer(self, report: Report, asked: "Asked") -> Report:
-        """What gives the number."""
+        """The explanation of the number."""
         from dscalc.peers.call import explained
 
         assert self.explain is not None
@@ -61,7 +62,7 @@ class Explain(Question):
 
     @property
     def observe(self) -> Callable[[], Any] | None:
-        """What sees the calls of modules and functions."""
+        """The class that observes calls of modules and functions."""
         from dscalc.peers.observer import CallObserver
 
         return CallObserver
@@ -69,7 +70,7 @@ class Explain(Question):
 
 @dataclass(init=False, eq=False, repr=False)
 class Peers(Explain):
-    """The same, and what other counters print for a model."""
+    """The options --explain and --peers."""
 
     peers: Annotated[
         bool,
@@ -78,17 +79,21 @@ class Peers(Explain):
 
     @property
     def asked(self) -> Sequence[str]:
-        """Which of its options are given."""
+        """The options that are given."""
         return [*super().asked, *(["--peers"] if self.peers else [])]
 
     def begin(self, asked: "Asked") -> None:
-        """Refuse what does not go with it; as `Explain`."""
+        """Refuse options that contradict it.
+
+        Raises:
+            DscalcError: as `Explain`; or --peers comes with --unit.
+        """
         super().begin(asked)
         if self.peers and asked.output.unit != "macs":
             raise DscalcError("--peers prints what each counter calls its own; drop --unit")
 
     def answer(self, report: Report, asked: "Asked") -> Report:
-        """What is asked for."""
+        """The explanation of the number, or the counts of other counters."""
         if not self.peers:
             return super().answer(report, asked)
         from dscalc.peers.call import counters
@@ -97,15 +102,15 @@ class Peers(Explain):
 
 
 def _at_other_sizes(asked: "Asked") -> Iterator[tuple[int, Report]]:
-    """The same at each other size that it runs at."""
+    """Reports at the other input sizes that work."""
     for size in SIZES if asked.at_size else ():
         try:
             assert asked.at_size is not None
             yield size, asked.at_size(size)
-        except DscalcError:  # it takes no such size
+        except DscalcError:  # it does not run at this size
             continue
 
 
 def options(command: str) -> type[Question]:
-    """The options of a command."""
+    """The class of options of a command."""
     return Peers if command == "model" else Explain

@@ -1,21 +1,22 @@
-"""What a counter may count: products and elements, by name. A convention is a sum of these.
+"""Quantities that a counter may count: products and elements, by name. A convention sums them.
 
 Those of a model come from its trace (`dscalc.peers.observer`), those of layers from their rows,
-here. In a Counter a name that is not there is 0; in a dict, that of a network, it is not known.
+here. A name that is missing in a Counter is 0; a name that is missing in a dict, which is of a
+network, is not known.
 
 Products, in MACs: ``conv`` ``transposed`` ``linear`` ``matmul`` ``attention`` ``recurrent``
 ``bilinear``; ``vector``, those with a vector; of these ``conv.pointwise``, ``conv.depthwise``,
-``conv.string_padding``; and ``transposed.by_output``, by output instead of input positions.
+``conv.string_padding``; and ``transposed.by_output``, at output instead of input positions.
 
-Elements: ``conv.bias``, ``transposed.bias``, ``linear.bias``, one an output; norms with their
+Elements: ``conv.bias``, ``transposed.bias``, ``linear.bias``, one per output; norms with their
 scale and shift (``batch_norm.affine``) or without (``batch_norm.plain``); ``relu`` and its kin;
-``softmax``, ``softmax.rows``; pools by ``.in``, ``.out``, ``.windows`` (the elements in all of
-them); ``upsample.bilinear.in``, ``.out``; ``add``, ``mul``, ``mean.out``.
+``softmax``, ``softmax.rows``; pools by ``.in``, ``.out``, ``.windows`` (the elements in all
+windows); ``upsample.bilinear.in``, ``.out``; ``add``, ``mul``, ``mean.out``.
 
-In front of a name stands who sees it: ``module``, calls of torch's own modules; ``subclass``, of
+A prefix says who sees the quantity: ``module``, calls of torch's own modules; ``subclass``, of
 modules derived from them; ``leaf``, of either if no module is inside; ``F``, functions of
 ``torch.nn.functional``, which most modules call; ``torch``, functions of torch; ``tensor``, methods
-of tensors; ``sign``, ``+ * @`` of them.
+of tensors; ``sign``, ``+ * @`` of tensors.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ NORMS = ("batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm")
 
 
 def of_conv(conv: Conv, macs: int, outputs: int) -> Counter[str]:
-    """Of one call of a convolution, or of a linear layer, which is one without axes."""
+    """Quantities of one call of a convolution or of a linear layer, a `Conv` without axes."""
     kind = "conv" if conv.kernel_size else "linear"
     if isinstance(conv, TransposedConv):
         kind = "transposed"
@@ -52,7 +53,7 @@ def of_conv(conv: Conv, macs: int, outputs: int) -> Counter[str]:
 
 
 def layer_quantities(convs: Iterable[Conv]) -> Counter[str]:
-    """Of convolutions and linear layers as torch's own modules, and nothing besides."""
+    """Quantities of convolutions and linear layers alone, as torch's own modules."""
     found: Counter[str] = Counter()
     for conv in convs:
         cost = conv.cost
@@ -72,9 +73,10 @@ def layer_quantities(convs: Iterable[Conv]) -> Counter[str]:
 
 
 def row_quantities(rows: Iterable[Row]) -> Quantities:
-    """Of a network: its layers, and the norms and global pools among them.
+    """Quantities of a network: its layers, norms and global pools.
 
-    It lists no activations and does not say of what kind other pools are: they are not known.
+    Activations are not known: a network lists none. Other pools are not known: a network does not
+    say their kind.
     """
     rows = list(rows)
     steps = [step for row in rows for step in row.as_is.steps]
@@ -87,7 +89,7 @@ def row_quantities(rows: Iterable[Row]) -> Quantities:
         for step in row.as_is.steps:
             if isinstance(step.layer, Conv):
                 outputs = step.cost.activations
-            elif step.layer:  # a norm, of what the step before it leaves, or of the row
+            elif step.layer:  # a norm of the output of the step before it, or of the row
                 found["batch_norm.affine"] += outputs
                 found["parameters.others"] += step.cost.params * batch_size
         if row.kind == "pool" and prod(size) == 1:

@@ -1,4 +1,4 @@
-"""Other people's numbers, as people read them: sheets, sentences, and the same as plain data."""
+"""Numbers of other counters for people: sheets and sentences; and the same as plain data."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,16 +26,16 @@ from dscalc.show import plural
 
 _PRODUCTS = {term.words for term in MACS.products}
 _COUNTERS = {entry.name for entry in TABLE}
-_MOST_SHOWN = 8  # explanations that people read; machine formats have all
+_MOST_SHOWN = 8  # explanations in the table; machine formats have all
 _ASK = "ask how it was counted: input size, classes, fused norms, where the stride sits, shortcuts"
 
 
 @dataclass(eq=False, repr=False)
 class Explained(Report):
-    """Whose number it is, in place of a report.
+    """The explanation of a number, in place of a report.
 
     Args:
-        found: what is known of the number.
+        found: the explanation.
     """
 
     found: Explanation = field(kw_only=True)
@@ -46,30 +46,30 @@ class Explained(Report):
         return 0 if self.found.answers else 1
 
     def table(self) -> Sheet:
-        """What people read of it."""
+        """The explanation as a sheet for people."""
         return _explained_sheet(self, self.found)
 
     def json(self) -> Iterator[str]:
-        """The same for machines."""
+        """The explanation as JSON."""
         yield from _dumped(self.head() | explained_data(self.found))
 
 
 @dataclass(eq=False, repr=False)
 class Counters(Report):
-    """What each counter prints, in place of a report.
+    """The count of each counter, in place of a report.
 
     Args:
-        quantities: what there is to count.
+        quantities: the quantities of the model.
     """
 
     quantities: Quantities = field(kw_only=True)
 
     def table(self) -> Sheet:
-        """What people read of it."""
+        """The counts as a sheet for people."""
         return _peers(self, self.quantities)
 
     def json(self) -> Iterator[str]:
-        """The same for machines."""
+        """The counts as JSON."""
         yield from _dumped(self.head() | peers_data(self.quantities))
 
 
@@ -81,7 +81,7 @@ def _dumped(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _explained_sheet(report: Report, found: Explanation) -> Sheet:
-    """What gives a number; or, if nothing does, what comes nearest and what to ask."""
+    """The matches of a number; without any, the nearest counters and the questions to ask."""
     label = UNITS[found.unit][0]
     title = f"{found.number.text}, as {label} of {report.title}"
     if not found.answers:
@@ -110,7 +110,7 @@ def _explained_sheet(report: Report, found: Explanation) -> Sheet:
 
 
 def _grouped(answers: Sequence[Match]) -> list[list[Match]]:
-    """Counters that count alike are one explanation."""
+    """The matches in groups: counters that count alike are one explanation."""
     groups: dict[Candidate, list[Match]] = {}
     for answer in answers:
         alike = answer.candidate
@@ -161,7 +161,7 @@ def _signed_summands(summands: Sequence[Summand]) -> str:
 
 
 def _verdicts(found: Explanation) -> Iterator[str]:
-    """What the digits can bear, in words."""
+    """Sentences on how far the digits prove the matches."""
     digits = f"{found.number.digits} {plural('digit', found.number.digits)}"
     verdicts = {answer.verdict for answer in found.answers}
     if "consistent with" in verdicts:
@@ -176,7 +176,7 @@ def _verdicts(found: Explanation) -> Iterator[str]:
 
 
 def _nearest(asked: PrintedNumber) -> list[Column]:
-    """The columns of counters that come near a number."""
+    """Columns of the counters nearest to a number."""
     return [
         Column("nearest counters", lambda one: one.by, role="name"),
         Column("count", lambda one: f"{one.total:,}"),
@@ -201,7 +201,7 @@ def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
 
 
 def explained_data(found: Explanation) -> dict[str, Any]:
-    """The same for machines."""
+    """The explanation as plain data."""
     number = found.number
     return {
         "explain": {
@@ -238,11 +238,11 @@ def _candidate_data(one: Candidate) -> dict[str, Any]:
     }
 
 
-# ---- What each counter prints. ----
+# ---- The count of each counter. ----
 
 
 def _peers(report: Report, quantities: Quantities) -> Sheet:
-    """What each counter prints, and how that differs from the MACs."""
+    """The sheet of each counter's count and its difference from the MACs."""
     ours = dict(MACS.summands(quantities) or ())
     macs = sum(ours.values())
 
@@ -277,7 +277,7 @@ def _peers(report: Report, quantities: Quantities) -> Sheet:
 
 
 def peers_data(quantities: Quantities) -> dict[str, Any]:
-    """The same for machines."""
+    """The counts as plain data."""
     ours = dict(MACS.summands(quantities) or ())
     found = []
     for entry in TABLE:

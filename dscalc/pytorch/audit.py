@@ -6,30 +6,30 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from dscalc.core.blocks import SEPARABLE, Block, Step, why_kept
+from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost, sum_costs
-from dscalc.core.fields import UNITS, Unit, model_fields
+from dscalc.core.fields import Unit, model_fields
+from dscalc.core.kinds import common_kind
 from dscalc.core.patterns import Patterns
 from dscalc.core.row import Counted, Crosscheck, Row, Side, Sizes, total, with_shares
-from dscalc.core.transposed import TransposedConv
+from dscalc.errors import DscalcError
 from dscalc.pytorch.crosscheck import count
-from dscalc.pytorch.modules import CONVOLUTIONS
+from dscalc.pytorch.inputs import inputs_in_words, shapes_of
 from dscalc.pytorch.rewrite import reasons_to_keep, replacement, replacements
-from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either
+from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either, trainable
 from dscalc.report.report import Report
 from dscalc.show import plural, printable
 
 _CountCalls = Callable[[tuple[Step, ...]], Counted]
-_OUT_OF_REACH = ("subclass", "functional", "derived weight", "shared weight")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def audit(
     model: nn.Module,
     *inputs: Any,
-    block: Block | str = SEPARABLE,
+    block: Block | str | None = None,
     only: Patterns | None = None,
     exclude: Patterns | None = None,
     verify: bool = True,
@@ -39,7 +39,7 @@ def audit(
     unit: Unit = "macs",
     **keywords: Any,
 ) -> Report:
-    """Count every operator of a model, as it is and with its eligible convolutions rewritten.
+    """Count every operator of a model, as it is; with ``block``, also what that would save.
 
     A copy is traced on the meta device, in evaluation mode and without gradients: nothing is
     computed, and the model, its device and all random states are left as they are. A model that
@@ -50,9 +50,9 @@ def audit(
         model: any module, on any device.
         *inputs: what its ``forward`` takes: tensors of any device, or shapes such as
             ``(1, 3, 224, 224)``.
-        block: what convolutions are rewritten as.
+        block: what convolutions are rewritten as, such as ``"separable"``; by default nothing.
         only: globs on module paths: only those are rewritten.
-        exclude: globs on module paths to keep.
+        exclude: globs on module paths that are not rewritten.
         verify: whether fvcore counts each distinct convolution and linear layer.
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
@@ -61,32 +61,39 @@ def audit(
         **keywords: what its ``forward`` takes by keyword.
 
     Raises:
-        DscalcError: the model cannot be copied or run on these inputs, or a glob matches nothing.
+        DscalcError: the model cannot be copied or run on these inputs, or a glob matches nothing
+            or comes without a block.
         CrosscheckError: fvcore cannot count one of its layers.
     """
     if isinstance(block, str):
         block = Block.parse(block, standard="what the model already has")
+    if block is None and (only or exclude):
+        raise DscalcError("only and exclude choose what is rewritten; give a block too")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     reasons: dict[str, str] = {}
 
     def blocks(copied: nn.Module) -> dict[str, nn.Module]:
+        if block is None:
+            return {}
         reasons.update(reasons_to_keep(copied, block, only, exclude))
         with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
+    words = inputs_in_words(args, kwargs)
     found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe)
     reasons |= dict.fromkeys(found.functional, "functional")
     counting = cache(count) if verify else None
     rows = list(_make_rows(copied, block, reasons, found, counting))
-    label = UNITS[unit][0]
     whole, faults = _total_row(rows, copied, reasons, found, counting)
     if not found.unknown:
         rows = with_shares(rows)
     return Report(
         "model", block, model_fields(block, unit), rows, whole, title=type(model).__name__,
-        notes=list(_notes(rows, block, found, copied, label, verified=verify)), faults=faults,
-        unit=unit, extra=found.observed,
+        inputs=shapes_of(args, kwargs), at=f" at {words}" if words else "",
+        notes=list(_notes(rows, found, args, kwargs)), faults=faults, unit=unit,
+        classes={path: type(module).__name__ for path, module in copied.named_modules()},
+        extra=found.observed,
     )  # fmt: skip
 
 
@@ -101,7 +108,7 @@ class _Books:
     """Who owns each parameter, and which are not yet in a row."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.owned: dict[str, int] = {}
+        self.owned: dict[str, list[nn.Parameter]] = {}
         self.plain: dict[str, dict[str, nn.Parameter]] = {}  # a weight and a bias, and no more
         seen: set[int] = set()
         for path, module in model.named_modules():
@@ -111,11 +118,11 @@ class _Books:
             if len(own) == len(held) and {"weight"} <= held.keys() <= {"weight", "bias"}:
                 self.plain[path] = held
             if own:
-                self.owned[path] = _size(own)
+                self.owned[path] = own
 
-    def take(self, path: str) -> int:
+    def take(self, path: str) -> list[nn.Parameter]:
         """Parameters of a module, which the first row that asks for them gets."""
-        return self.owned.pop(path, 0)
+        return self.owned.pop(path, [])
 
     def by_formula(self, first: Operator, params: int) -> int:
         """What the layer should hold, by its sizes, if its weight and bias are all of these."""
@@ -127,7 +134,7 @@ class _Books:
 
 def _make_rows(
     model: nn.Module,
-    block: Block,
+    block: Block | None,
     reasons: Mapping[str, str],
     found: Trace,
     count: _CountCalls | None,
@@ -137,10 +144,9 @@ def _make_rows(
     torch_agrees = not found.unknown and found.torch_macs == found.known_to_torch
     by_row = _by_row(found)
     for (path, kind), operators in by_row.items():
-        params, unknown = books.take(path), tuple(found.unknown_in.get((path, kind), ()))
-        kept = reasons.get(path, "functional" if kind == "conv" else kind)
-        if unknown:
-            kept = "MACs not known"
+        held = books.take(path)
+        unknown: Mapping[str, int] = found.unknown_in.get((path, kind), {})
+        params = _size(held)
         convs = [operator.conv for operator in operators if operator.conv]
         countable = len(convs) == len(operators) and not unknown
         formula = Cost(0, books.by_formula(operators[0], params))
@@ -148,31 +154,48 @@ def _make_rows(
             sum_costs(Cost(o.macs, 0, o.activations) for o in operators) + formula,
             counted=_count_rows_calls(convs, params, count) if countable else None,
         )
-        side, agrees = before, not before.differences
-        if not kept:
-            side = _as_block(convs, block, count)
+        kept = "MACs not known" if unknown else _why_kept(path, kind, reasons)
+        after, agrees = before, not before.differences
+        if block and not kept:
+            after = _as_block(convs, block, count)
             ran = sum(operator.macs for operator in found.blocks[path].operators)
-            agrees &= ran == side.cost.macs and not side.differences
+            agrees &= ran == after.cost.macs and not after.differences
         checked = before.counted or (torch_agrees and all(o.by_torch for o in operators))
         crosscheck: Crosscheck = "skipped"
         if count and not unknown and (checked or not agrees):
             crosscheck = "exact" if agrees else "mismatch"
         yield Row(
-            printable(path) or "the model", kind, _shape(convs), before, side, kept,
+            _row_name(path), common_kind(convs) if kind == "conv" else kind, _shape(convs), before,
+            after if block else None, kept if block else "",
             calls=len({operator.call for operator in operators}), crosscheck=crosscheck,
-            unknown=unknown,
+            unknown=unknown, trainable_params=trainable(held),
         )  # fmt: skip
     for (path, kind), names in found.unknown_in.items():
         if (path, kind) not in by_row:
-            yield _without_macs(path, kind, books.take(path), kind, unknown=tuple(names))
-    for path, params in books.owned.items():
+            yield _without_macs(path, kind, books.take(path), block, kind, unknown=names)
+    for path, held in books.owned.items():
         kind, ran = type(model.get_submodule(path)).__name__, path in found.ran
-        yield _without_macs(path, kind, params, kind if ran else "did not run", calls=int(ran))
+        kept = kind if ran else "did not run"
+        yield _without_macs(path, kind, held, block, kept, calls=int(ran))
 
 
-def _without_macs(path: str, kind: str, params: int, kept: str, **seen: Any) -> Row:
-    side = Side(Cost(0, params))
-    return Row(printable(path) or "the model", kind, Sizes(), side, side, kept, **seen)
+def _row_name(path: str) -> str:
+    return printable(path) or "the model"
+
+
+def _why_kept(path: str, kind: str, reasons: Mapping[str, str]) -> str:
+    """Why a product is not rewritten; "" if it is."""
+    return reasons.get(path, "functional" if kind == "conv" else kind)
+
+
+def _without_macs(
+    path: str, kind: str, held: list[nn.Parameter], block: Block | None, kept: str, **seen: Any
+) -> Row:
+    side = Side(Cost(0, _size(held)))
+    return Row(
+        _row_name(path), kind, Sizes(), side, side if block else None, kept if block else "",
+        trainable_params=trainable(held), **seen,
+    )  # fmt: skip
 
 
 def _by_row(traced: Trace) -> dict[tuple[str, str], list[Operator]]:
@@ -246,8 +269,7 @@ def _total_row(
             (whole.as_is, found.torch_macs, "the model"),
             (whole.rewritten, found.torch_macs + more, "the rewritten model"),
         ):
-            known = side.cost.macs - not_by_torch
-            if counted != known:
+            if side and counted != (known := side.cost.macs - not_by_torch):
                 faults.append(
                     f"torch's FlopCounterMode gives {counted:,} MACs for {what}, but the "
                     f"formulas give {known:,}"
@@ -258,16 +280,14 @@ def _total_row(
     elif count is None or found.torch_macs is None or found.unknown or _unchecked(rows):
         crosscheck = "skipped"
     if count:
-        added = whole.rewritten.cost.params - whole.as_is.cost.params
-        whole = whole._replace(
-            as_is=_with_counted(whole.as_is, [row.as_is for row in rows], params),
-            rewritten=_with_counted(
-                whole.rewritten, [row.rewritten for row in rows], params + added
-            ),
-        )
-    whole = whole._replace(
-        crosscheck=crosscheck, unknown=tuple(found.unknown), torch_macs=found.torch_macs
-    )
+        before, after = whole.as_is, whole.rewritten
+        whole = whole._replace(as_is=_with_counted(before, [row.as_is for row in rows], params))
+        if after:
+            held = params + after.cost.params - before.cost.params
+            whole = whole._replace(
+                rewritten=_with_counted(after, [row.replacement for row in rows], held)
+            )
+    whole = whole._replace(crosscheck=crosscheck, torch_macs=found.torch_macs)
     return whole, faults
 
 
@@ -282,73 +302,30 @@ def _unchecked(rows: Iterable[Row]) -> list[Row]:
 
 
 def _notes(
-    rows: list[Row], block: Block, found: Trace, model: nn.Module, label: str, *, verified: bool
+    rows: list[Row], found: Trace, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[str]:
-    yield from _kept_notes(rows, block, found, label)
-    idle = [row for row in rows if row.kept == "did not run"]
+    """What did not run, and that the model needs values."""
+    idle = [row for row in rows if row.calls == 0]
     if idle:
         names = _first([row.name or "" for row in idle])
         params = sum(row.as_is.cost.params for row in idle)
-        plain = {kind.__name__ for kind in CONVOLUTIONS.values()}
-        noun = "convolution" if {row.kind for row in idle} <= plain else "module"
-        yield f"{_with_noun(len(idle), noun)} did not run ({names}): {_with_noun(params, 'param')}"
+        modules, held = plural("module", len(idle)), plural("param", params)
+        yield f"{len(idle):,} {modules} did not run: {names} ({params:,} {held})"
     if found.real:
-        yield f"this ran on real tensors, because the model needs values ({found.reason})"
-    for name, calls in found.unknown.items():
-        yield f"no formula for {name} ({_with_noun(calls, 'call')})"
-    if verified and not found.unknown and (unchecked := _unchecked(rows)):
-        names = _first([f"{row.name} ({row.kind})" for row in unchecked])
-        yield f"not cross-checked, because neither fvcore nor torch counts it: {names}"
-    modules = [module for path, module in model.named_modules() if path in found.ran]
-    without_macs = {
-        "norms": any(isinstance(module, _NORMS) for module in modules),
-        "adaptive pools": any("AdaptiveAvgPool" in type(module).__name__ for module in modules),
-    }
-    if what := " and ".join(name for name, there in without_macs.items() if there):
-        yield f"fvcore's own total also counts {what}, which have no MACs"
-    missed = {"attention": ("attention",), "recurrent layers": ("lstm", "gru", "rnn")}
-    kinds = {row.kind for row in rows}
-    if what := " and ".join(name for name, held in missed.items() if not kinds.isdisjoint(held)):
-        yield f"fvcore's own total lacks {what}, of which it knows no count"
-
-
-def _kept_notes(rows: list[Row], block: Block, found: Trace, label: str) -> Iterator[str]:
-    """Which convolutions are not rewritten and why; of what is out of reach, what it would cost."""
-    macs = sum(row.as_is.cost.macs for row in rows) or 1
-    kept: dict[str, list[tuple[Row, list[Conv]]]] = {}
-    for row, operators in zip(rows, _by_row(found).values(), strict=False):  # rows with MACs first
-        if row.kept and row.kind in ("conv", "transposed"):
-            convs = [operator.conv for operator in operators if operator.conv]
-            kept.setdefault(row.kept, []).append((row, convs))
-    for reason, held in sorted(kept.items(), key=lambda item: -len(item[1])):
-        before = sum(row.as_is.cost.macs for row, _ in held)
-        share = "" if found.unknown else f", {float(100 * before / macs):.4g}% of the {label},"
-        sentence = (
-            f"{_with_noun(len(held), 'convolution')}{share} "
-            f"{'was' if len(held) == 1 else 'were'} not rewritten: {reason}"
+        zeros = any(
+            value.is_meta and not value.is_floating_point()
+            for value in tree_leaves((args, dict(kwargs)))
+            if isinstance(value, torch.Tensor)
         )
-        if reason in _OUT_OF_REACH and before:
-            after = sum(_by_block(conv, block) for _, convs in held for conv in convs)
-            if after < before:
-                share = f"{float(100 * after / before):.4g}%"
-                sentence += f"; as {block} they would cost {share} of that, by formula"
-        yield sentence.replace("they", "it") if len(held) == 1 else sentence
-
-
-def _by_block(conv: Conv, block: Block) -> int:
-    """MACs of a convolution as a block, where that is cheaper, else as it is."""
-    if isinstance(conv, TransposedConv) or why_kept(conv, block):
-        return conv.cost.macs
-    return sum_costs(step.cost for step in block.steps(conv)).macs
+        yield (
+            f"the model needs values ({found.reason}): it ran on real tensors"
+            f"{', whole numbers as 0' if zeros else ''}"
+        )
 
 
 def _first(names: list[str]) -> str:
     """The first three of them, each once."""
     return ", ".join(dict.fromkeys(names[:3])) + (", ..." if len(names) > 3 else "")
-
-
-def _with_noun(number: int, noun: str) -> str:
-    return f"{number:,} {plural(noun, number)}"
 
 
 def _size(parameters: Iterable[torch.Tensor]) -> int:

@@ -1,15 +1,15 @@
 """Build the real modules of a comparison and let fvcore count them.
 
-fvcore traces a real forward pass, so that on ordinary tensors counting costs as much time and
-memory as running the layer. Here it costs the same for any layer, with public calls alone:
+fvcore traces a real forward pass, so on ordinary tensors a count takes the time and memory of
+running the layer. Here it costs the same for any layer:
 
-- modules are built on the meta device, and each parameter then replaced by ``torch.empty`` on the
-  CPU: no initialisation, and memory that is reserved but never touched;
+- modules are built on the meta device, and each parameter is then replaced by ``torch.empty`` on
+  the CPU: no initialisation, and memory that is reserved but never touched;
 - the input has an empty batch: torch infers every real shape and computes nothing;
 - a handle applies fvcore's own `conv_flop_count` to one sample of those shapes, and the count is
   multiplied by the batch size.
 
-What fvcore calls "flops" are MACs; they have that name from here on.
+fvcore's "flops" are MACs; from here on they are called MACs.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from dscalc.show import first_line
 
 
 def crosscheck(row: Row) -> Row:
-    """The row with what fvcore and torch count on its real modules, and whether both agree.
+    """The row with the counts of fvcore and torch on its real modules, and the verdict.
 
     Raises:
         CrosscheckError: as `count`.
@@ -40,13 +40,11 @@ def crosscheck(row: Row) -> Row:
 
 
 def count(steps: tuple[Step, ...]) -> Counted:
-    """MACs as fvcore counts them, and parameters as torch holds them, on real modules.
-
-    Of each step by its name, and of all of them as "".
+    """MACs by fvcore and params by torch on real modules, by step; "" is all steps.
 
     Raises:
-        CrosscheckError: torch cannot build or run a layer of these sizes, or fvcore met an
-            operator that it cannot count.
+        CrosscheckError: torch cannot build or run a layer of these sizes, or fvcore met an operator
+            that it cannot count.
     """
     if not steps:
         return {"": Cost(0, 0)}
@@ -63,12 +61,12 @@ def count(steps: tuple[Step, ...]) -> Counted:
 
 
 def versions() -> str:
-    """The versions of fvcore and torch, for --verbose."""
+    """The versions of fvcore and torch, in words."""
     return f"fvcore {fvcore.__version__} on torch {torch.__version__}"
 
 
 def _count_module(module: nn.Module, first: Step) -> Counted:
-    """Counts of a module on the meta device and of its parts, given the step that comes first."""
+    """Counts of a module on the meta device and of its parts; ``first`` is its first step."""
     layer = first.layer
     if isinstance(layer, Conv):
         batch_size, sample = layer.batch_size, (layer.in_channels, *layer.input_size)
@@ -104,7 +102,7 @@ def _reserve_parameters(module: nn.Module) -> None:
 
 
 def _conv_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Count a convolution as fvcore does, with the empty batch taken as one sample."""
+    """Count a convolution as fvcore does; the empty batch counts as one sample."""
     _, *input_shape = get_shape(inputs[0])
     _, *output_shape = get_shape(outputs[0])
     weight_shape = get_shape(inputs[1])
@@ -115,5 +113,5 @@ def _conv_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 
 def _linear_per_sample(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Count in_features * out_features, with the empty batch taken as one sample."""
+    """Count in_features * out_features; the empty batch counts as one sample."""
     return Counter(linear=get_shape(inputs[0])[-1] * get_shape(outputs[0])[-1])

@@ -1,4 +1,4 @@
-"""What a model is run on: the words of ``--input``, or whatever the user's own code makes."""
+"""Inputs of a model: from the words of ``--input``, or from the user's own code."""
 
 import copy
 import re
@@ -25,12 +25,12 @@ from dscalc.pytorch.load import (
 )
 from dscalc.show import did_you_mean, quoted, times
 
-_OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # as people write it
+_OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # typed by people
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What ``forward`` is called with: ``model(*args, **kwargs)``."""
+    """The arguments of ``forward``: ``model(*args, **kwargs)``."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -43,13 +43,13 @@ def read_inputs(
 
     Args:
         words: ``[KEYWORD=]SHAPE[:DTYPE]``, such as ``3x224x224``, ``mask=1x32``, ``ids=77:int64``;
-            without a shape, as in ``t=:int64``, it is one number a sample.
-        batch: the size that goes in front of each shape.
-        dtype: of those that name none; float32 by default.
-        device: ``meta``, where tensors take no memory, or one where they have values.
+            without a shape, as in ``t=:int64``, one number per sample.
+        batch: the size in front of each shape.
+        dtype: of words that name none; float32 by default.
+        device: ``meta``, where tensors take no memory, or a device where they have values.
 
     Raises:
-        DscalcError: a word is none of that form, a keyword is there twice, torch refuses a size.
+        DscalcError: a word has another form, a keyword is given twice, or torch refuses a size.
     """
     args: list[Tensor] = []
     kwargs: dict[str, Tensor] = {}
@@ -67,7 +67,7 @@ def read_inputs(
             kind = torch_dtype(named if colon else dtype or "float32")
         except DscalcError as error:
             raise DscalcError(f"--input {quoted(word)}: {error}" if colon else str(error)) from None
-        lone = colon and not sizes.strip()  # one number a sample
+        lone = colon and not sizes.strip()  # one number per sample
         tensor = make((batch, *(() if lone else _shape_of(sizes, word))), kind)
         if keyword:
             kwargs[keyword] = tensor
@@ -77,13 +77,14 @@ def read_inputs(
 
 
 def inputs_from(target: str) -> Inputs:
-    """Import inputs of any kind, or call what makes them: ``--inputs MODULE:ATTR``.
+    """Import inputs of any kind, or call the callable that makes them: ``--inputs MODULE:ATTR``.
 
-    A dict, or what is like one, gives keywords; a tuple or list positions; anything else is the one
-    input. So a model that takes one dict is given a tuple of it: ``({"left": x, "right": y},)``.
+    A dict or another mapping gives keywords, a tuple or list positions, anything else the one
+    input. For a model that takes one dict, give a tuple of it: ``({"left": x, "right": y},)``.
 
     Raises:
-        DscalcError: they cannot be imported or made, or a keyword is not a name.
+        DscalcError: the inputs cannot be imported or made, are a model, or have a key that is not a
+            string.
     """
     with user_code(target):
         made = load_object(target, "--inputs", "inputs")
@@ -104,13 +105,37 @@ def inputs_from(target: str) -> Inputs:
     return Inputs(tuple(made) if isinstance(made, tuple | list) else (made,))
 
 
-def materialised(inputs: Inputs, device: str) -> Inputs:
-    """The same inputs with a copy on a device of each tensor in them, however deep.
+def shapes_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The shapes of the tensors among the inputs: 1x3x224x224."""
+    values = [*args, *kwargs.values()]
+    return ", ".join(times(value.shape) for value in values if hasattr(value, "shape"))
 
-    From meta to another device they become random numbers, zeros, or True; see `read_inputs`.
+
+def inputs_in_words(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The inputs as ``--input`` names them: 3x224x224; 8 x 3x224x224 of a batch of 8, float16."""
+    named = [("", value) for value in args] + [(f"{name}=", kwargs[name]) for name in kwargs]
+    tensors = [(name, value) for name, value in named if isinstance(value, Tensor)]
+    sizes = {tuple(value.shape[:1]) for _, value in tensors}
+    batch = sizes.pop() if len(sizes) == 1 else ()
+    words, floats = [], dict[str, None]()
+    for name, value in tensors:
+        dtype = str(value.dtype).removeprefix("torch.")
+        if value.is_floating_point():
+            floats[dtype] = None
+        shape = times(value.shape[1:] if batch else value.shape)
+        words.append(f"{name}{shape}{'' if value.is_floating_point() else f':{dtype}'}")
+    samples = f"{batch[0]:,} x " if batch and batch[0] != 1 else ""
+    unusual = [dtype for dtype in floats if dtype != "float32"]
+    return ", ".join([samples + ", ".join(words), *unusual]) if words else ""
+
+
+def materialised(inputs: Inputs, device: str) -> Inputs:
+    """A copy of the inputs with a copy on a device of each tensor in them, however deep.
+
+    From meta to another device, tensors become random numbers, zeros or True; see `_maker`.
 
     Raises:
-        DscalcError: they hold something that cannot be copied, or torch has no memory for them.
+        DscalcError: something in them cannot be copied, or torch has no memory for them.
     """
     make = _maker(device)
 
@@ -131,7 +156,7 @@ def materialised(inputs: Inputs, device: str) -> Inputs:
 
 
 class Copying(TorchFunctionMode):
-    """Has ``copy.deepcopy``, which walks any nest, make its copies of tensors by a function."""
+    """Makes ``copy.deepcopy``, which walks any nest, copy tensors with a function."""
 
     def __init__(self, twin_of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -140,7 +165,7 @@ class Copying(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if function in (Tensor.__deepcopy__, Tensor.clone):  # a parameter clones itself
+        if function in (Tensor.__deepcopy__, Tensor.clone):  # a parameter copies itself by clone
             return self._twin_of(args[0])
         return function(*args, **kwargs or {})
 
@@ -149,7 +174,7 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     """Refuse inputs that do not fit the signature of ``forward``, before anything runs.
 
     Raises:
-        DscalcError: one is missing, or there is one too many, or a keyword is unknown.
+        DscalcError: an input is missing, there is one too many, or a keyword is unknown.
     """
     misfit = _misfit(model, inputs)
     if misfit:
@@ -160,12 +185,12 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
 
 
 def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = None) -> str:
-    """What to give instead, in words that follow a semicolon.
+    """A hint at inputs that fit, to follow a semicolon.
 
     Args:
-        model: whose ``forward`` was called, or would be.
-        inputs: that it was called with.
-        error: what came of it.
+        model: the model that was called, or would be.
+        inputs: the inputs that it was called with.
+        error: the error of the call.
     """
     asks = f"forward takes {signature_text(_forward(model))}"
     parameters = parameters_of(_forward(model))
@@ -184,7 +209,7 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
         return f"{asks}: give {' '.join(words) or 'no --input'}"
     given = (*inputs.args, *inputs.kwargs.values())
     if len(needed) == 1 and len(given) == 1 and isinstance(given[0], Tensor):
-        # A dict is asked for names, a list is unpacked; a tensor answers like this.
+        # The errors of a tensor that forward reads as a dict or unpacks as a list.
         wanted = (
             "'Tensor' object has no attribute|invalid data type 'str'|too many indices for tensor|"
             "values to unpack"
@@ -198,9 +223,9 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
 
 
 def _misfit(model: nn.Module, inputs: Inputs) -> str:
-    """What Python says of the call, or nothing where it fits or only calling can tell."""
+    """Python's error if inputs do not fit ``forward``; "" if they do or only a call can tell."""
     if type(model).__call__ is not nn.Module.__call__ or model._forward_pre_hooks:
-        return ""  # which may hand other arguments on
+        return ""  # these may pass on other arguments
     return misfit(_forward(model), inputs.args, inputs.kwargs)
 
 
@@ -225,10 +250,10 @@ def _shape_of(text: str, word: str) -> tuple[int, ...]:
 
 
 def _maker(device: str) -> Callable[[tuple[int, ...], torch.dtype], Tensor]:
-    """What makes one input after another, the same ones each time.
+    """A function that makes one input after another, the same inputs each time.
 
-    Numbers are random where they can be, since a model may treat equal ones alike; whole ones are
-    0, an index of anything; of a mask all is True, so that what it selects is not empty.
+    Floats are random, since a model may treat equal values alike. Whole numbers are 0, an index of
+    anything. Masks are all True, so that they select something.
     """
     generator = torch.Generator().manual_seed(0)  # leaves the global random state alone
 

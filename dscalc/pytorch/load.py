@@ -25,7 +25,7 @@ from torch import nn
 from dscalc.errors import DscalcError
 from dscalc.show import did_you_mean, first_line, printable, quoted
 
-USER_ERRORS = (Exception, SystemExit)  # whatever a model's own code raises
+USER_ERRORS = (Exception, SystemExit)  # a model's own code can raise these
 _OWN = Path(__file__).parents[1]
 _TORCH = Path(torch.__file__).parent
 _NOT_THE_USERS = (
@@ -42,18 +42,19 @@ _DTYPES = (
 def load_model(
     target: str, arguments: dict[str, Any], dtype: str | None = None, *, meta: bool = True
 ) -> nn.Module:
-    """Import a model, or call what makes one.
+    """Import a model, or call the callable that makes one.
 
     Args:
         target: ``MODULE:ATTR``; MODULE is a dotted name or a path to a ``.py`` file, ATTR an
             ``nn.Module`` or a callable that returns one, with dots for attributes of attributes.
         arguments: keywords for the callable.
-        dtype: what its parameters become, where that is given and one of floats.
-        meta: whether to call on the meta device, where nothing is initialised; what cannot be
-            made there, for it asks for values, is called again for real.
+        dtype: the new dtype of its params, if it is a dtype of floats.
+        meta: whether to call on the meta device first, where nothing is initialised. If that fails,
+            as for code that asks for values, it is called again for real.
 
     Raises:
-        DscalcError: the module cannot be imported, has no such attribute, or that makes no model.
+        DscalcError: the module cannot be imported or has no such attribute, or the attribute makes
+            no model.
     """
     precision = torch_dtype(dtype) if dtype else None
     with user_code(target):
@@ -91,7 +92,7 @@ def load_object(target: str, what: str, example: str) -> Any:
         except AttributeError as error:
             hint = did_you_mean(attribute, dir(found), "check the spelling")
             raise DscalcError(f"{name} has no attribute {quoted(attribute)}; {hint}") from error
-        except USER_ERRORS as error:  # a module can make its attributes when asked
+        except USER_ERRORS as error:  # a module may compute its attributes
             raise _failed(f"reading {target}", error) from error
     return found
 
@@ -99,15 +100,16 @@ def load_object(target: str, what: str, example: str) -> Any:
 def call_users(
     target: str, make: Callable[..., Any], arguments: dict[str, Any] | None, *, meta: bool = False
 ) -> Any:
-    """Call the user's callable: with ``--kwargs``, or with nothing for ``arguments`` None.
+    """Call the user's callable with the keywords of ``--kwargs``; without any if they are None.
 
     Raises:
-        DscalcError: it fails, and that names the user's own line; or its arguments do not fit.
+        DscalcError: the call fails (the error names the user's own line), or its arguments do not
+            fit.
     """
     given = arguments or {}
     if meta:
-        # A trial: only if it succeeds is anything of it shown, so nothing is shown twice.
-        torch.set_default_device(None)  # torch loses track of one that spans a torch.device
+        # A trial: its output is shown only if it succeeds, so that nothing is shown twice.
+        torch.set_default_device(None)  # torch loses track of one around torch.device
         try:
             with (
                 redirect_stdout(io.StringIO()) as said,
@@ -119,12 +121,12 @@ def call_users(
                 finally:
                     torch.set_default_device(None)
         except USER_ERRORS:
-            pass  # the real call tells, of the device that the user knows
+            pass  # the real call reports it, for the device that the user knows
         else:
             sys.stdout.write(said.getvalue())
             shown_once: dict[Any, Any] = {}
             for warning in warned:
-                if "meta" not in str(warning.message):  # such as of weights that were not copied
+                if "meta" not in str(warning.message):  # such as about weights that are not copied
                     warnings.warn_explicit(
                         warning.message, warning.category, warning.filename, warning.lineno,
                         registry=shown_once,
@@ -147,7 +149,7 @@ def call_users(
 
 
 class _Lent:
-    """A stream that stays open, whoever closes it."""
+    """A stream that nobody can close."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -156,19 +158,19 @@ class _Lent:
         return getattr(self._stream, name)
 
     def close(self) -> None:
-        """Not this one."""
+        """Do nothing."""
 
 
 @contextmanager
 def user_code(target: str) -> Iterator[None]:
-    """Run what stands inside as a script of the user's would run.
+    """Run the block as a script of the user's would run.
 
-    ``sys.argv`` is the file alone, what is printed goes to stderr, which it cannot close, a warning
-    which has no place but dscalc's call is shown with the target instead, and the working folder is
-    the same after it.
+    ``sys.argv`` is the file alone. Printed text goes to stderr, which the code cannot close. A
+    warning that names only a line of dscalc is shown with the target instead. Afterwards the
+    working folder is the same as before.
 
     Raises:
-        DscalcError: it raised what is no `Exception`.
+        DscalcError: the code raised something other than an `Exception`, an exit or an interrupt.
     """
     arguments, format_warning, folder = sys.argv, warnings.formatwarning, Path.cwd()
 
@@ -200,9 +202,10 @@ def user_code(target: str) -> Iterator[None]:
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Leave torch's default dtype and device as they are, for models may set them.
+    """Restore torch's default dtype and clear its default device afterwards: models may set them.
 
-    What a model draws, such as weights that decide which branch it takes, is the same each time.
+    Random states get a fixed seed, so that a model draws the same each time, such as weights that
+    decide which branch it takes.
     """
     dtype = torch.get_default_dtype()
     torch.manual_seed(0)
@@ -215,7 +218,7 @@ def torch_defaults() -> Iterator[None]:
 
 
 class Line(NamedTuple):
-    """A line of code: its file, relative to the working folder if it is in it; and its text."""
+    """A line of code: its file, relative to the working folder if it is inside, and its text."""
 
     file: str
     number: int
@@ -223,14 +226,13 @@ class Line(NamedTuple):
 
 
 def user_line(error: BaseException, *, packages: bool = False) -> Line | None:
-    """The innermost line of the user's own files through which an error came.
+    """The innermost line of the user's own files in an error's traceback; None if there is none.
 
-    None if there is none; if other ``packages`` count too, one of theirs may stand for it, but none
-    of torch or dscalc.
+    If ``packages``, a line of another package may stand for it, but none of torch or dscalc.
     """
     frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
-        frames.append((error.filename, error.lineno or 1))  # of a file that never ran
+        frames.append((error.filename, error.lineno or 1))  # the file never ran
     found = [frame for frame in frames if _is_users(frame[0])]
     if packages and not found:
         theirs = [frame for frame in frames if not frame[0].startswith("<")]
@@ -245,7 +247,7 @@ def user_line(error: BaseException, *, packages: bool = False) -> Line | None:
 
 
 def error_in_words(error: BaseException) -> str:
-    """An error on one line; one without a message shows the user's line, such as an assertion."""
+    """An error on one line; if it has no message, such as an assertion, the user's line."""
     message = first_line(error.msg if isinstance(error, SyntaxError) else error)
     line = user_line(error)
     if not message and line and not line.text.startswith("raise"):
@@ -260,7 +262,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """A dtype by any of its names in torch: float16 or half, int64 or long, bool.
 
     Raises:
-        DscalcError: it is none, or one that an input cannot be made of.
+        DscalcError: there is no such dtype, or an input cannot have it.
     """
     dtype = getattr(torch, name, None)
     if isinstance(dtype, torch.dtype) and dtype in {getattr(torch, each) for each in _DTYPES}:
@@ -270,7 +272,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def signature_text(function: Callable[..., Any]) -> str:
-    """What it takes, without type hints and long defaults: ``(*, left, right, scale=None)``."""
+    """A signature without type hints and long defaults: ``(*, left, right, scale=None)``."""
     try:
         parameters = [
             parameter.replace(annotation=Parameter.empty, default=_short_default(parameter.default))
@@ -286,7 +288,7 @@ def _short_default(default: Any) -> Any:
 
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, Parameter]:
-    """What it takes, by name; nothing where it is written in C."""
+    """The parameters of a function by name; none if it is written in C."""
     try:
         return signature(function).parameters
     except (TypeError, ValueError):
@@ -294,7 +296,7 @@ def parameters_of(function: Callable[..., Any]) -> Mapping[str, Parameter]:
 
 
 def misfit(function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
-    """What Python says of the call, or nothing where it fits or only calling can tell."""
+    """Python's error if the arguments do not fit; "" if they do or only a call can tell."""
     try:
         signature(function).bind(*args, **kwargs)
     except TypeError as error:
@@ -313,7 +315,7 @@ def _imported(name: str) -> ModuleType:
         raise DscalcError(f"there is no file {quoted(name)}; {hint}")
     if not is_file and (name.startswith(".") or {"/", "\\"} & set(name)):
         raise DscalcError(f"there is no module {quoted(name)} here; {_near_modules(name, name)}")
-    _first_on_path(Path.cwd())  # as python -m has it
+    _first_on_path(Path.cwd())  # as python -m does
     importlib.invalidate_caches()
     try:
         module = _from_file(path.absolute()) if is_file else importlib.import_module(name)
@@ -338,7 +340,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _from_file(file: Path) -> ModuleType:
-    """Import a file as part of the package that it is in, if any, so that it can import others."""
+    """Import a file as part of its package, if it has one, so that it can import its siblings."""
     root, parts = file.parent, [] if file.stem == "__init__" else [file.stem]
     while (root / "__init__.py").is_file() and "." not in root.name:
         root, parts = root.parent, [root.name, *parts]
@@ -346,7 +348,7 @@ def _from_file(file: Path) -> ModuleType:
     if root == file.parent or "." in file.stem:
         return _from_lone_file(file)
     if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # last, for its names are those of the package's parts
+        sys.path.append(str(file.parent))  # last: its files are the package's modules
     return importlib.import_module(".".join(parts))
 
 
@@ -359,8 +361,8 @@ def _from_lone_file(file: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    if not known or _is_users(place or ""):  # torch needs its own random.py
-        sys.modules[file.stem] = module  # as import does, for what looks itself up there
+    if not known or _is_users(place or ""):  # torch needs the standard random.py
+        sys.modules[file.stem] = module  # as import does: code may look itself up there
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -397,7 +399,7 @@ def _is_users(file: str) -> bool:
 
 
 def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
-    """The error to raise ``from`` a user's, whose traceback is left to begin in the user's code."""
+    """The error to raise ``from`` the user's; cuts the user's traceback to the user's code."""
     line = user_line(error)
     trace = error.__traceback__
     while trace and not _is_users(trace.tb_frame.f_code.co_filename):

@@ -28,7 +28,7 @@ TRANSPOSED: dict[int, Callable[..., nn.Module]] = {
 class BlockModule(nn.Module):
     """The steps of a block in order, each under its name.
 
-    Zeros that a step's convolution cannot pad by itself are padded before it.
+    If a step's convolution cannot pad its own zeros, they are padded before it.
     """
 
     def __init__(self, steps: Mapping[str, nn.Module], zeros: Mapping[str, Sequence[int]]) -> None:
@@ -38,7 +38,7 @@ class BlockModule(nn.Module):
             self.add_module(name, module)
 
     def extra_repr(self) -> str:
-        """Show the padding that the convolutions themselves do not show."""
+        """Show the padding that the convolutions do not show."""
         padded = (f"{name}: {ends}" for name, ends in self.explicit_padding.items())
         return f"explicit_padding={{{', '.join(padded)}}}" if self.explicit_padding else ""
 
@@ -58,21 +58,25 @@ class BlockModule(nn.Module):
 
 
 class DepthwiseSeparableConv(BlockModule):
-    """A depthwise convolution followed by a pointwise one, in place of an ``nn.Conv2d``.
+    """A depthwise convolution and then a pointwise one, in place of an ``nn.Conv2d``.
 
     Takes the arguments of ``nn.Conv2d`` with the same defaults, and maps the same input shapes to
     the same output shapes. Stride, padding and dilation belong to the depthwise step.
 
     Args:
         padding: also ``"same"`` with a stride: ``ceil(size / stride)``. An odd number of zeros is
-            padded explicitly, one more at the end, since torch's string padding refuses strides.
+            padded explicitly, the extra zero at the end, since torch's string padding refuses
+            strides.
         groups: 1; a grouped convolution is not replaced.
         depth_multiplier: depthwise filters per input channel.
         depthwise_bias: overrides ``bias`` for the depthwise step.
-        dims: spatial dimensions, 1, 2 or 3.
+        dims: number of spatial axes, 1, 2 or 3.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H', W'), with ``dims`` spatial sizes.
+
+    Raises:
+        DscalcError: ``groups`` is not 1, or a value is out of its range.
 
     Attributes:
         depthwise: the ``nn.Conv2d`` with ``groups=in_channels``.
@@ -138,12 +142,12 @@ def block_module(
     """The torch module of some steps, each under its name.
 
     Raises:
-        DscalcError: torch has no convolution of so many dimensions.
+        DscalcError: torch has no convolution with so many axes.
     """
     modules: dict[str, nn.Module] = {}
     zeros: dict[str, Sequence[int]] = {}
     for step in steps:
-        if isinstance(step.layer, Norm):  # as in every kind of normalisation
+        if isinstance(step.layer, Norm):  # it stands for every kind of normalisation
             modules[step.name] = nn.GroupNorm(1, step.layer.channels, device=device, dtype=dtype)
             continue
         conv = step.layer
@@ -174,17 +178,21 @@ def block_module(
 
 
 def _convolution_class(dims: int) -> Callable[..., nn.Module]:
-    """The convolution of so many dimensions; it takes as many sizes."""
+    """The torch class of a convolution with so many spatial axes.
+
+    Raises:
+        DscalcError: torch has none.
+    """
     if dims not in CONVOLUTIONS:
         raise DscalcError(f"torch convolves in 1, 2 or 3 dimensions, got {dims}")
     return CONVOLUTIONS[dims]
 
 
 def _split_pads(pads: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Divide pads into what a convolution does itself, and what must be padded before it.
+    """Split pads into the convolution's own padding and explicit padding before it.
 
-    A convolution pads both ends of an axis alike; where one axis cannot be padded so, all are
-    padded explicitly. ``functional.pad`` takes (before, after) from the last axis to the first.
+    A convolution pads both ends of an axis alike. If one axis cannot be padded so, all are padded
+    explicitly. ``functional.pad`` takes (before, after) from the last axis to the first.
     """
     if all(before == after for before, after in pads):
         return tuple(before for before, _ in pads), ()

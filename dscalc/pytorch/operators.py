@@ -1,7 +1,7 @@
-"""What an operator costs: formulas of products, the kinds of composites, and what has no MACs.
+"""Costs of operators: formulas of products, kinds of composites, and operators without MACs.
 
-The formulas are dscalc's own. torch's FlopCounterMode counts the same run: if they came from its
-registry, the comparison would prove nothing.
+The formulas are dscalc's own. torch's FlopCounterMode counts the same run: formulas from its
+registry would prove nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from dscalc.core.transposed import TransposedConv
 
 Shape = Sequence[int]
 
-# ---- What a product costs: one function of shapes for each leaf operator. ----
+# ---- MACs of products: one function of shapes for each leaf operator. ----
 
 
 def product_macs(left: Shape, _right: Shape, *_: Any, output: Shape) -> int:
-    """Each element of the output is a dot product, as long as a row of the left factor."""
+    """The output elements, each a dot product as long as a row of the left factor."""
     return prod(output) * left[-1]
 
 
 def added_product_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
-    """The same; what is added to it is no MAC, as a bias is none."""
+    """As `product_macs`; the added tensor costs no MACs, like a bias."""
     return product_macs(left, right, output=output)
 
 
@@ -32,9 +32,9 @@ def convolution_macs(
     features: Shape, weight: Shape, _bias: Shape | None, _stride: Shape, _padding: Shape,
     _dilation: Shape, transposed: bool, *_: Any, output: Shape,
 ) -> int:  # fmt: skip
-    """(N, C, *sizes) with a kernel of (C', C'', *taps): each weight meets each position.
+    """(N, C, *sizes) with a kernel of (C', C'', *taps): each weight meets each output position.
 
-    Those are positions of the output; of the input, where the convolution is transposed.
+    If the convolution is transposed, each weight meets each input position.
     """
     met = features if transposed else output
     return features[0] * prod(weight) * prod(met[2:])
@@ -49,7 +49,7 @@ LEAVES = {
     f"aten::{name}": formula for formula, names in _COUNTED_BY.items() for name in names.split()
 }
 
-# ---- What a row is called: the outermost composite. ----
+# ---- The kind of a row: its outermost composite. ----
 
 KINDS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "conv"),
@@ -66,7 +66,7 @@ KINDS = {
 }
 RECURRENT = ("lstm", "gru", "rnn")
 
-# ---- What holds no MACs, and why. Views and pointwise operators say so themselves, by tags. ----
+# ---- Operators without MACs, and why. torch tags views and pointwise operators itself. ----
 
 _WITHOUT_MACS = {
     "makes a tensor": """
@@ -146,7 +146,7 @@ _TAGS = {
 def has_no_macs(operator: Any) -> bool:
     """Whether an operator is a view, pointwise, a reduction, or one of `NO_MACS`."""
     name = name_of(operator)
-    own = name.startswith("aten::")  # the tags of others are their own word
+    own = name.startswith("aten::")  # the tags of others prove nothing
     return (
         (own and (operator.is_view or not _TAGS.isdisjoint(operator.tags)))
         or name in NO_MACS
@@ -155,7 +155,7 @@ def has_no_macs(operator: Any) -> bool:
 
 
 def name_of(operator: Any) -> str:
-    """The name without the overload: "aten::conv2d"."""
+    """The name of an operator without the overload: "aten::conv2d"."""
     name: str = operator.name()
     return name.partition(".")[0]
 
@@ -165,9 +165,9 @@ def convolution_of(
     dilation: Shape, transposed: bool, output_padding: Shape, groups: int, *_: Any, output: Shape,
     asked: tuple[Any, Shape] | None,
 ) -> Conv:  # fmt: skip
-    """What a call of ``aten::convolution`` convolves.
+    """The `Conv` of a call of ``aten::convolution``.
 
-    ``asked`` is the padding that was asked for by a word, and the size that it pads.
+    ``asked`` is the padding if it was given as a word, with the shape of the input before padding.
     """
     axes = len(weight) - 2
 
@@ -178,7 +178,7 @@ def convolution_of(
         "in_channels": features[1],
         "out_channels": output[1],
         "kernel_size": tuple(weight[2:]),
-        # As it was before it was padded, where the padding was asked for by a word.
+        # The size before padding, if the padding was given as a word.
         "input_size": tuple(asked[1][-axes:] if asked else features[2:]),
         "output_size": tuple(output[2:]),
         "stride": per_axis(stride),
@@ -194,7 +194,7 @@ def convolution_of(
 
 
 def linear_of(args: Any) -> Conv | None:
-    """``linear(input, weight, bias)``; None where the weight is a vector."""
+    """The `Conv` of ``linear(input, weight, bias)``; None if the weight is not a matrix."""
     features, weight, *bias = args
     if weight.dim() != 2:
         return None

@@ -1,4 +1,4 @@
-"""A model with its eligible convolutions rewritten as a block, and why the others are kept."""
+"""Rewrite the eligible convolutions of a model as a block; say why others are kept."""
 
 import copy
 from collections import Counter
@@ -25,11 +25,12 @@ _DESCRIBING = (
 def to_separable(
     model: nn.Module, only: Patterns | None = None, exclude: Patterns | None = None
 ) -> nn.Module:
-    """Copy a model, with its eligible convolutions as depthwise separable ones.
+    """Copy a model, with depthwise separable convolutions in place of its eligible ones.
 
-    Eligible is an ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` that costs less that
-    way. The model itself is not changed. The new modules have fresh weights, and the stride,
-    padding, dilation, bias, dtype, device and training flag of those that they replace.
+    An ungrouped ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d`` is eligible if it costs fewer MACs
+    that way and shares no weight. The model itself does not change. The new modules have fresh
+    weights, and the stride, padding, dilation, bias, dtype, device and training flag of those that
+    they replace.
 
     Args:
         model: any module.
@@ -37,20 +38,20 @@ def to_separable(
         exclude: globs on module paths to keep.
 
     Raises:
-        DscalcError: a glob matches no convolution.
+        DscalcError: a glob matches no convolution, or the model cannot be copied.
     """
     twin = copied(model)
     made = replacements(twin, reasons_to_keep(model, SEPARABLE, only, exclude), _as_separable)
     by_module = {twin.get_submodule(path): built for path, built in made.items()}
     for parent in list(twin.modules()):
-        for name, child in list(parent._modules.items()):  # a child may be there twice
+        for name, child in list(parent._modules.items()):  # a module may have a child twice
             if child in by_module:
                 setattr(parent, name, by_module[child])
     return by_module.get(twin, twin)
 
 
 def _as_separable(module: _ConvNd) -> BlockModule:
-    """The public module, with the options of the convolution."""
+    """A `DepthwiseSeparableConv` with the options of the convolution."""
     padding: Any = module.padding
     mode: Any = module.padding_mode
     built = DepthwiseSeparableConv(
@@ -62,10 +63,10 @@ def _as_separable(module: _ConvNd) -> BlockModule:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Copy a model, and what torch does not copy by itself: results kept from a forward pass.
+    """Copy a model, and tensors that torch does not copy by itself: results of a forward pass.
 
     Raises:
-        DscalcError: something that the model holds cannot be copied, or it is no model.
+        DscalcError: something in the model cannot be copied, or it is not a model.
     """
     if not isinstance(model, nn.Module):
         fix = "; call it to make one" if isinstance(model, type) else ""
@@ -74,13 +75,13 @@ def copied(model: nn.Module) -> nn.Module:
     for module in model.modules():
         for tensor in (*vars(module).values(), *module._buffers.values()):
             if isinstance(tensor, UninitializedBuffer):
-                empty: Any = UninitializedBuffer  # its stub has the arguments of another class
+                empty: Any = UninitializedBuffer  # its type stub has other arguments
                 memo[id(tensor)] = empty(False, tensor.device, tensor.dtype)
             elif isinstance(tensor, Tensor) and not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
     try:
         return copy.deepcopy(model, memo)
-    except Exception as error:  # whatever the model's own attributes raise
+    except Exception as error:  # the model's own attributes can raise anything
         reason = first_line(error)
         raise DscalcError(
             f"the model cannot be copied, and dscalc rewrites only a copy ({reason})"
@@ -93,7 +94,7 @@ def reasons_to_keep(
     only: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> dict[str, str]:
-    """Why each convolution stays as it is, by module path; "" where it is eligible.
+    """Why each convolution stays as it is, by module path; "" if it is eligible.
 
     Raises:
         DscalcError: a glob matches no convolution.
@@ -118,7 +119,7 @@ def reasons_to_keep(
 def replacements(
     model: nn.Module, reasons: Mapping[str, str], make: Callable[[_ConvNd], nn.Module]
 ) -> dict[str, nn.Module]:
-    """What ``make`` makes of each convolution that nothing keeps, by its path."""
+    """The results of ``make`` for the convolutions with no reason to keep them, by module path."""
     return {
         path: make(module)
         for path, reason in reasons.items()
@@ -127,7 +128,7 @@ def replacements(
 
 
 def replacement(module: _ConvNd, block: Block) -> BlockModule:
-    """A block that takes and gives what a convolution does, and describes itself as that does."""
+    """A block with the input and output shapes of a convolution, and its attributes."""
     built = block_module(
         block.steps(as_conv(module)), module.weight.device, module.weight.dtype,
         module.padding_mode,
@@ -136,14 +137,14 @@ def replacement(module: _ConvNd, block: Block) -> BlockModule:
 
 
 def _described_as(module: _ConvNd, built: BlockModule) -> BlockModule:
-    """The block, with the attributes by which others read a convolution."""
+    """The block, with the attributes of a convolution that other code reads."""
     for name in _DESCRIBING:
         setattr(built, name, getattr(module, name))
     return built.train(module.training)
 
 
 def as_conv(module: _ConvNd) -> Conv:
-    """A convolution in the terms of `Conv`, on a map of its own kernel's span."""
+    """A torch convolution as a `Conv`, on a map of its own kernel's span."""
     padding: Any = module.padding
     return Conv(
         module.in_channels, module.out_channels, module.kernel_size,

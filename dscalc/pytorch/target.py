@@ -1,4 +1,4 @@
-"""A model as the command line names it: loaded, called with its inputs, audited."""
+"""A model as the command line names it: load it, make its inputs, audit it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,19 +13,18 @@ from dscalc.pytorch.audit import audit
 from dscalc.pytorch.inputs import Inputs, check_inputs, inputs_from, read_inputs
 from dscalc.pytorch.load import load_model, torch_defaults, user_code
 from dscalc.report.report import Report
-from dscalc.show import times
 
 
 class Target:
-    """A model by its name, loaded once it is audited.
+    """A model by its name, loaded at the first audit.
 
     Args:
         name: ``MODULE:ATTR``.
         words: a shape of each input, as in ``--input``.
         made_by: ``MODULE:ATTR`` of the inputs instead; "" for none.
-        batch: samples of those that are shapes.
+        batch: samples of inputs given as shapes.
         arguments: keywords for a callable that makes the model.
-        dtype: of inputs that name none, and of the model if it is one of floats.
+        dtype: of inputs that name none, and of the model if it is a dtype of floats.
     """
 
     def __init__(
@@ -44,24 +43,25 @@ class Target:
         self._model: nn.Module | None = None
 
     def audit(self, **options: Any) -> Report:
-        """Audit it; ``options`` are those of `dscalc.pytorch.audit`.
+        """Audit the model; ``options`` are those of `dscalc.pytorch.audit`.
 
         Raises:
-            DscalcError: it cannot be loaded, its inputs are none, or it cannot be audited.
+            DscalcError: the model cannot be loaded or audited, or its inputs cannot be made.
         """
         with torch_defaults():
             if self._model is None:
                 self._inputs = inputs_from(self._made_by) if self._made_by else self._read()
                 self._model = self._load()
-                self._default = torch.get_default_dtype()  # which it may have set
+                self._default = torch.get_default_dtype()  # the model may have set it
                 check_inputs(self._model, self._inputs)
             return self._audit(self._inputs, **options)
 
     def at_size(self, size: int, **options: Any) -> Report:
-        """Audit it on square images of another size, once it was audited.
+        """Audit the model on square images of another size; `audit` comes first.
 
         Raises:
-            DscalcError: it takes no such size, or something else than one batch of images.
+            DscalcError: the model has this size already, does not run at it, or does not take one
+                batch of images.
         """
         [image, *others] = [*self._inputs.args] or [None]
         if others or not isinstance(image, torch.Tensor) or image.dim() != 4:
@@ -77,14 +77,9 @@ class Target:
     def _audit(self, inputs: Inputs, **options: Any) -> Report:
         assert self._model is not None
         rebuild = partial(self._load, meta=False)
-        with user_code(self._name):  # which may print
+        with user_code(self._name):  # the model may print
             report = audit(
                 self._model, *inputs.args, named=inputs.kwargs, rebuild=rebuild, **options
             )
-        return replace(report, title=self._name, inputs=_shapes(inputs))
-
-
-def _shapes(inputs: Inputs) -> str:
-    """Those of tensors among the inputs: 1x3x224x224."""
-    values = [*inputs.args, *inputs.kwargs.values()]
-    return ", ".join(times(value.shape) for value in values if hasattr(value, "shape"))
+        given = f", inputs of {self._made_by}" if self._made_by else report.at
+        return replace(report, title=self._name, at=given)

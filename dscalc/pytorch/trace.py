@@ -11,7 +11,7 @@ import random
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -185,9 +185,21 @@ def _twin(device: str, tensor: Tensor) -> Tensor:
         empty: Any = type(tensor)  # the stub of a buffer has the arguments of another class
         with torch.inference_mode():  # where it gets its shape
             twin: Tensor = empty(requires_grad=False, device=device, dtype=tensor.dtype)
-        return twin
-    data = tensor.detach().to(device, copy=True)
-    return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
+    else:
+        twin = tensor.detach().to(device, copy=True)
+        if isinstance(tensor, nn.Parameter):
+            twin = nn.Parameter(twin, requires_grad=False)
+    twin.trains = tensor.requires_grad  # type: ignore[attr-defined]
+    return twin
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> int:
+    """Elements of those parameters of a copy that require a gradient in the user's model."""
+    return sum(
+        parameter.numel()
+        for parameter in parameters
+        if getattr(parameter, "trains", parameter.requires_grad)  # a scripted one has none of ours
+    )
 
 
 # ---- The run. ----

@@ -118,33 +118,36 @@ def shade(number: int, count: int) -> str:
 
 
 def bars(
-    report: Report, title: str, sides: tuple[str, str], bars: Iterable[tuple[str, int, int]]
+    report: Report, title: str, sides: Sequence[str], bars: Iterable[tuple[str, Sequence[int]]]
 ) -> Figure:
-    """Two bars a layer, for each that has any MACs.
+    """A bar a layer, or one of each side, for each layer that has any MACs.
 
     Raises:
         DscalcError: there are too many layers to see.
     """
     label, scale = UNITS[report.unit]
-    counted = [bar for bar in bars if bar[1] or bar[2]]
+    counted = [bar for bar in bars if any(bar[1])]
     if len(counted) > _MOST_BARS:
         raise DscalcError(
             f"a plot shows at most {_MOST_BARS} layers, and {len(counted):,} have MACs; plot a part"
         )
-    names = [_in_lines(name) for name, *_ in counted]
+    names = [_in_lines(name) for name, _ in counted]
     heights = [max(1, 0.6 * len(name)) for name in names]
     places = [end - height / 2 for end, height in zip(accumulate(heights), heights, strict=True)]
     figure, axes = new_figure(1.5 + 0.28 * sum(heights), label, "layer", title, grid="x")
-    for shift, at, side, color in ((-0.2, 1, sides[0], LIGHT), (0.2, 2, sides[1], DARK)):
+    width = 0.8 / len(sides)
+    for number, (side, color) in enumerate(zip(sides, (LIGHT, DARK)[-len(sides) :], strict=True)):
+        shift = (number - (len(sides) - 1) / 2) * width
         axes.barh(
-            [place + shift for place in places], [bar[at] * scale for bar in counted], 0.4,
-            color=color, label=side,
+            [place + shift for place in places], [macs[number] * scale for _, macs in counted],
+            width, color=color, label=side,
         )  # fmt: skip
     for tick in axes.set_yticks(places, ["\n".join(name) for name in names]):
         tick.label1.set_parse_math(False)
     axes.set_ylim(sum(heights) + 0.1, -0.1)
     axes.xaxis.set_major_formatter(EngFormatter())
-    figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    if len(sides) > 1:
+        figure.legend(loc="outside lower right", ncols=2, frameon=False)
     return figure
 
 

@@ -23,8 +23,9 @@ from dscalc.report.sentences import (
     layer_saving,
     percent_in_column,
     ratio_in_full,
+    share,
 )
-from dscalc.report.sheet import Column, Counts, Sheet, params, ratio, varying
+from dscalc.report.sheet import Column, Counts, Number, Sheet, params, ratio, varying, with_asked
 from dscalc.show import times
 
 
@@ -56,72 +57,83 @@ def parts(row: Row) -> Iterator[Part]:
 
     size = row.layer.output_size
     yield Part("standard", size, row.as_is.cost, counted(row.as_is, ""))
-    for step in row.rewritten.steps if len(row.rewritten.steps) > 1 else ():
+    for step in row.replacement.steps if len(row.replacement.steps) > 1 else ():
         assert isinstance(step.layer, Conv)
-        found = counted(row.rewritten, step.name)
+        found = counted(row.replacement, step.name)
         yield Part(step.name, step.layer.output_size, step.cost, found)
     assert row.block is not None
-    yield Part(row.block.name, size, row.rewritten.cost, counted(row.rewritten, ""))
+    yield Part(row.block.name, size, row.replacement.cost, counted(row.replacement, ""))
 
 
 def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
     """A single layer, step by step; ``pending`` leaves room for what is not counted yet."""
-    counts = Counts(report.unit)
+    counts, block = Counts(report.unit), report.replacement
 
     def held(part: Part) -> str:
-        if pending:
-            return f"{part.cost.params:,} {PENDING}"
-        if not part.counted:
-            return f"{part.cost.params:,}"
-        found = part.counted.params
-        mark = SAME if part.cost.params == found else f"{DIFFERENT} {found:,}"
-        return f"{part.cost.params:,} {mark}"
+        params, mark = part.cost.params, f" {PENDING}" if pending else ""
+        if part.counted:
+            found = part.counted.params
+            mark = f" {SAME}" if params == found else f" {DIFFERENT} ({found:,})"
+        return f"{params:,}{mark}"
+
+    def marked(part: Part) -> str:
+        """Where fvcore's count is not shown: the mark of params says that both are the same."""
+        found = part.counted.macs if part.counted else part.cost.macs
+        differs = f" {DIFFERENT} ({counts.text(found)})" if found != part.cost.macs else ""
+        return f"{counts.text(part.cost.macs)}{differs}"
 
     def counted(part: Part) -> str:
         if not part.counted:
             return PENDING if pending else ""
-        mark = SAME if part.cost.macs == part.counted.macs else DIFFERENT
-        return f"{counts.text(part.counted.macs)} {mark}"
+        same = part.cost.macs == part.counted.macs
+        return f"{counts.text(part.counted.macs)} {SAME if same else DIFFERENT}"
 
-    def of_standard(part: Part) -> str:
-        return percent_in_column(Fraction(part.cost.macs, row.as_is.cost.macs))
+    def of_standard(part: Part) -> Fraction:
+        return Fraction(part.cost.macs, row.as_is.cost.macs)
 
     columns = [
         Column("", lambda part: part.name, role="name"),
         Column("output", lambda part: times(part.size), rank=1),
-        Column(counts.label, lambda part: counts.text(part.cost.macs)),
-        Column("params", held, rank=2),
-        Column("of standard", of_standard),
-    ]
+        Column(counts.label, lambda part: counts.text(part.cost.macs), narrow=(2, marked)),
+        Column("params", held),
+        Column(
+            "of standard", lambda part: percent_in_column(of_standard(part)),
+            narrow=(3, lambda part: share(of_standard(part))),
+        ),
+    ]  # fmt: skip
     if row.as_is.counted or pending:
-        columns.append(Column(f"fvcore {counts.label}", counted))
+        columns.append(Column(f"fvcore {counts.label}", counted, rank=2))
     assert isinstance(row.layer, Conv)
     notes = [
-        *(_worked(row.layer, [STANDARD, report.block]) if report.work else ()),
+        *(_worked(row.layer, [STANDARD, block]) if report.work else ()),
         *report.remarks,
-        f"{report.block.name} / standard = {ratio_in_full(row, row.layer, report.block)}",
-        layer_saving(row, row.layer, report.block, counts.label),
+        f"{block.name} / standard = {ratio_in_full(row, row.layer, block)}",
+        layer_saving(row, row.layer, block, counts.label),
         *crosschecked([row]),
-        *layer_options(row, row.layer, report.block, report.unit),
+        *layer_options(row, row.layer, block, report.unit),
     ]
-    *rows, result = parts(row)
-    return Sheet.of(report.title, columns, rows, notes, result)
+    *steps, whole = parts(row)
+    return Sheet.of(report.title, columns, steps, notes, whole)
 
 
 def _blocks_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     """The ways to build a layer, one a row."""
-    title, sizes = varying(report.title, rows, selected=report.selected)
+    title, sizes = varying(report.title, rows, selected=bool(report.selected))
     counts = Counts(report.unit)
 
-    def held(row: Row) -> str:
-        counted = row.rewritten.counted
-        wrong = counted is not None and counted[""].params != row.rewritten.cost.params
-        return f"{row.rewritten.cost.params:,}{f' {DIFFERENT}' if wrong else ''}"
+    def held(row: Row) -> Number:
+        counted, params = row.replacement.counted, row.replacement.cost.params
+        wrong = counted is not None and counted[""].params != params
+        return Number(params, mark=f" {DIFFERENT}" if wrong else "")
+
+    def narrow(row: Row) -> Number:
+        differs = f" {DIFFERENT}" if row.crosscheck == "mismatch" else ""
+        return counts.number(row.replacement.cost.macs, mark=differs)
 
     def steps(row: Row) -> str:
         return ", ".join(
             f"{step.name} {times(step.layer.kernel_size)}"
-            for step in row.rewritten.steps
+            for step in row.replacement.steps
             if isinstance(step.layer, Conv)
         )
 
@@ -131,8 +143,8 @@ def _blocks_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         ),
         *sizes,
         Column("steps", steps, rank=2, role="listed"),
-        counts.rewritten(counts.label, marked=True),
-        Column("params", held, rank=3),
+        counts.rewritten(counts.label, marked=True, narrow=(3, narrow), fields=(report.unit,)),
+        Column("params", held, fields=("params",)),
         ratio("of standard"),
         Column("closed form", lambda row: closed_form(row) or "", rank=1),
     ]
@@ -142,7 +154,7 @@ def _blocks_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         assert isinstance(rows[0].layer, Conv)
         notes += _worked(rows[0].layer, [row.block or STANDARD for row in rows])
     notes += [*report.remarks, *crosschecked(rows), UNIT_SENTENCE[report.unit]]
-    return Sheet.of(title, columns, rows, notes)
+    return Sheet.of(title, with_asked(columns, report.asked), rows, notes)
 
 
 def _worked(conv: Conv, blocks: Iterable[Block]) -> Iterator[str]:
@@ -155,20 +167,27 @@ def _worked(conv: Conv, blocks: Iterable[Block]) -> Iterator[str]:
 
 def _grid_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     """A sweep, one row a layer."""
-    title, sizes = varying(report.title, rows, selected=report.selected)
-    counts, name = Counts(report.unit), report.block.name
+    title, sizes = varying(report.title, rows, selected=bool(report.selected))
+    counts, name = Counts(report.unit), report.replacement.name
     columns = [
         *sizes,
-        Column(f"standard {counts.label}", lambda row: counts.text(row.as_is.cost.macs), rank=4),
-        counts.rewritten(name, marked=True),
-        params("rewritten", rank=2),
+        Column(
+            f"standard {counts.label}",
+            lambda row: counts.number(row.as_is.cost.macs),
+            rank=3,
+            fields=(f"standard_{report.unit}",),
+        ),
+        counts.rewritten(name, marked=True, fields=(f"{name}_{report.unit}",)),
+        params("rewritten")._replace(fields=(f"{name}_params",)),
         ratio(legend=f"ratio = {name} / standard"),
         Column("0 to 100%", lambda row: bar(row.mac_ratio), rank=1, role="bar"),
-        Column("fewer", _fewer, rank=3, legend=f"fewer = standard / {name}"),
+        Column(
+            "fewer", _fewer, rank=2, fields=("mac_reduction",), legend=f"fewer = standard / {name}"
+        ),
     ]
     biased = any(row.layer.bias for row in rows)
     notes = [*crosschecked(rows), *report.remarks, layer_convention(report.unit, biased=biased)]
-    return Sheet.of(title, columns, rows, notes)
+    return Sheet.of(title, with_asked(columns, report.asked), rows, notes)
 
 
 def _fewer(row: Row) -> str:

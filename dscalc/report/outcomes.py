@@ -92,7 +92,7 @@ class Outcomes(Report):
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows; they are rewritten as nothing."""
         head = super().head()
-        del head["as"]
+        del head["as"], head["inputs"]
         return head
 
     def foot(self) -> dict[str, Any]:

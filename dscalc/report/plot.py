@@ -34,6 +34,7 @@ from dscalc.report.drawing import (
     widest,
 )
 from dscalc.report.report import Report
+from dscalc.report.sentences import full
 
 
 def draw(report: Report, path: Path, kind: str) -> None:
@@ -63,7 +64,7 @@ def _draw_grid(report: Report) -> Figure:
     Raises:
         DscalcError: there would be more lines than can be told apart.
     """
-    rows, block = list(report.rows), report.block
+    rows, block = list(report.rows), report.replacement
     across = widest(rows)
     named = _matter(rows, across)
     lines: dict[str, dict[Value, Fraction]] = {}
@@ -216,7 +217,11 @@ def _draw_totals(report: Report) -> Figure:
 
 
 def _draw_network(report: Report) -> Figure:
-    """MACs by layer, as it is beside rewritten; layers without any are left out."""
-    sides = ("as it is", f"as {report.block}")
-    both = [(row.name or "", row.as_is.cost.macs, row.rewritten.cost.macs) for row in report.rows]
-    return bars(report, report.title, sides, both)
+    """MACs by layer, and as rewritten beside it; layers without any are left out."""
+    sides = ("as it is", *([f"as {report.block}"] if report.block else []))
+    rows = [
+        (row.name or "", [side.cost.macs for side in (row.as_is, row.rewritten) if side])
+        for row in report.rows
+    ]
+    total = full((report.macs or 0) * UNITS[report.unit][1], UNITS[report.unit][0])
+    return bars(report, f"{report.title}{report.at}: {total}", sides, rows)

@@ -1,7 +1,7 @@
 """What a command or a library call answers: rows, their total, and what was checked."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import import_module
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from dscalc._version import __version__
 from dscalc.checks.verdict import Check, row_name
 from dscalc.core.blocks import Block
-from dscalc.core.fields import Fields, Unit
+from dscalc.core.fields import Field, Fields, Unit
 from dscalc.core.row import Count, Row, proved, total
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet
 
-SCHEMA = "dscalc/2"
+SCHEMA = "dscalc/3"
 CONVENTION = {
     "macs": "MACs are multiply-accumulates (1 MAC = 2 FLOPs) for the whole batch; adding a bias "
     "counts as a parameter and not as a MAC; sizes are per axis, [H, W] in 2-D",
@@ -38,20 +38,25 @@ class Report:
 
     Args:
         command: the command that makes such rows.
-        block: what they are rewritten as.
+        block: what they are rewritten as; None where nothing is.
         fields: what each row says.
         rows: in order; an iterable that makes them one at a time where they are many.
         total: of all rows; None where they are alternatives.
         checks: what became of each assertion.
         title: what the rows are, for people.
-        inputs: what they were counted on, such as 1x3x224x224; "" where the title says so.
+        inputs: what they were counted on, such as 1x3x224x224; "" where the rows say so.
+        at: the same after the title, in words.
         notes: what else people should know, one sentence each.
         faults: what differs in the total from what was counted, one sentence each.
         unit: of the counts that are shown, macs or flops.
         count: how many rows there are at most, if that is known before they are read.
         left_out: how many rows do not exist, by the reason; known once the rows are read.
-        selected: whether the rows are some of those that the title speaks of.
-        depth: how many parts of module paths rows are summed by; None if they are not.
+        selected: how the rows were chosen, in words; "" if they are all that there are.
+        classes: of what class the module at each path is.
+        parts: the rows of a model before they were summed by ``--depth``; a table is made of these.
+        depth: how many parts of module paths rows are summed by: None if people shall see as many
+            as are read at a glance, and 0 for all.
+        asked: the fields that a command line names, which people see in any case.
         work: whether people read the arithmetic of each step.
         name: what a row is called in a sentence.
         prove: a row with what is counted of it.
@@ -59,24 +64,34 @@ class Report:
     """
 
     command: str
-    block: Block
+    block: Block | None
     fields: Fields
     rows: Iterable[Row]
     total: Row | None = None
     checks: list[Check] = field(default_factory=list)
     title: str = ""
     inputs: str = ""
+    at: str = ""
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
     count: int | None = None
     left_out: Counter[str] = field(default_factory=Counter)
-    selected: bool = False
+    selected: str = ""
+    classes: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[Row] | None = None
     depth: int | None = None
+    asked: Sequence[Field] = ()
     work: bool = False
     name: Callable[[Row], str] = row_name
     prove: Callable[[Row, Count], Row] = proved
     extra: Any = None
+
+    @property
+    def replacement(self) -> Block:
+        """What rows are rewritten as, of a report that rewrites them."""
+        assert self.block is not None
+        return self.block
 
     @property
     def adds_up(self) -> bool:
@@ -94,6 +109,16 @@ class Report:
     def remarks(self) -> list[str]:
         """The notes, and which blocks do not exist for how many layers, and why."""
         return [*self.notes, *self.left_out_notes]
+
+    @property
+    def macs(self) -> int | None:
+        """MACs of the total; None if there is none, or some of its operators have no formula."""
+        return None if self.total is None or self.total.unknown else self.total.as_is.cost.macs
+
+    @property
+    def params(self) -> int | None:
+        """Params of the total; None if there is none."""
+        return None if self.total is None else self.total.as_is.cost.params
 
     @property
     def left_out_notes(self) -> list[str]:
@@ -118,12 +143,18 @@ class Report:
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""
         head = {"schema": SCHEMA, "version": __version__, "convention": CONVENTION[self.unit]}
-        return head | {"command": self.command, "as": str(self.block)}
+        as_ = None if self.block is None else str(self.block)
+        return head | {"command": self.command, "as": as_, "inputs": self.inputs or None}
 
     def foot(self) -> dict[str, Any]:
         """What the JSON says after its rows."""
         total = self.fields.record(self.total) if self.total else None
-        return {"total": total, "checks": [check._asdict() for check in self.checks]}
+        unknown = [self.total.no_formula] if self.total and self.total.unknown else []
+        return {
+            "total": total,
+            "notes": [*unknown, *self.remarks],
+            "checks": [check._asdict() for check in self.checks],
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON: counts as ints, ratios as floats, sizes as lists."""

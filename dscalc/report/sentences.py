@@ -17,7 +17,9 @@ _MEANINGS = {
     "exact": f"{SAME} fvcore and torch count exactly this on the real modules",
     "mismatch": f"{DIFFERENT} fvcore or torch count something else on the real modules",
 }
+_LETTERS = "KMGTP"  # of the powers of 1000
 EIGHTHS = ("", *"▏▎▍▌▋▊▉")  # of a block, in a bar
+SHORT_UNIT = {"macs": "1 MAC = 2 FLOPs", "flops": "2 FLOPs = 1 MAC"}
 _UNIT = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs",
     "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop)",
@@ -56,10 +58,10 @@ def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
             f"the {label} in all; --as spatial is Fx1, then 1xF"
         )
     sentence = saving(row.mac_ratio, row.param_ratio, label, block.name)
-    steps = row.rewritten.steps
+    steps = row.replacement.steps
     if len(steps) > 1 and row.mac_ratio < 1:
         most = max(steps, key=lambda step: step.cost.macs)
-        share = Fraction(most.cost.macs, row.rewritten.cost.macs)
+        share = Fraction(most.cost.macs, row.replacement.cost.macs)
         sentence += f"; {percent(share)} of {block.name} is {most.name}"
     return sentence
 
@@ -68,7 +70,7 @@ def layer_options(row: Row, conv: Conv, block: Block, unit: str) -> list[str]:
     """What pages often take for granted, and which option or command answers as they do."""
     convs = [
         [step.layer for step in side.steps if isinstance(step.layer, Conv)]
-        for side in (row.as_is, row.rewritten)
+        for side in (row.as_is, row.replacement)
     ]
     biased = any(conv.bias for side in convs for conv in side)
     options = []
@@ -112,6 +114,41 @@ def saving(macs: Fraction, params: Fraction, label: str, what: str) -> str:
     if params > 1:
         return f"{factor(1 / macs)} fewer {label}, but {factor(params)} the params"
     return f"{factor(1 / macs)} fewer {label}, {factor(1 / params)} fewer params"
+
+
+def scaled(number: int) -> str:
+    """Three digits and a letter for a power of 1000: 1.81 G; a number below 10,000 as it is."""
+    if number < 10_000:
+        return f"{number:,}"
+    power = 1
+    while number >= 999.5 * 1000**power and power < len(_LETTERS):
+        power += 1
+    value = Fraction(number, 1000**power)
+    digits = 2 if 1000 * value < 9_995 else 1 if 100 * value < 9_995 else 0
+    shown = f"{float(value):.{digits}f}" if digits else f"{round(value):,}"
+    return f"{shown} {_LETTERS[power - 1]}"
+
+
+def full(number: int, noun: str = "") -> str:
+    """A count in full, and in three digits where it is long: 1,814,073,344 MACs (1.81 G)."""
+    words = f"{number:,} {noun}".rstrip()
+    return f"{words} ({scaled(number)})" if 10_000 <= number < 10**18 else words
+
+
+def share(part: Fraction | None) -> str:
+    """A share with one decimal: 0%, <0.1%, 12.7%, 100%, 111.1%."""
+    if part is None or part == 0:
+        return "" if part is None else "0%"
+    if part < Fraction(5, 10_000):
+        return "<0.1%"
+    return "100%" if abs(part - 1) <= Fraction(5, 10_000) else f"{float(part * 100):,.1f}%"
+
+
+def times_fewer(ratio: Fraction) -> str:
+    """A ratio in words: 8.13x fewer, 8.56x as many, the same."""
+    if ratio == 1 or not ratio:
+        return "the same" if ratio else "none"
+    return f"{factor(1 / ratio)} fewer" if ratio < 1 else f"{factor(ratio)} as many"
 
 
 def short(value: Fraction | float) -> str:

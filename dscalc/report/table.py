@@ -1,29 +1,31 @@
 """Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
 
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from html import escape
 from io import StringIO
-from typing import Literal, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
-from rich.box import SIMPLE_HEAD, Box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from dscalc.report.layout import Layout, fitted
 from dscalc.report.sentences import DIFFERENT, PENDING, SAME
-from dscalc.report.sheet import LATE, Column, Sheet, in_ascii
+from dscalc.report.sheet import Cell, Column, Sheet, in_ascii
 from dscalc.show import printable
 
 _Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
-_ASCII_HEAD = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # SIMPLE_HEAD in ASCII
+_RULE, _ASCII_RULE = "─", "-"
 _ROOMY = 100_000  # columns: wider than any table
-_SHORTEST = 16  # characters of a module path that is shortened
+_TOGETHER = [
+    re.compile(r"\d (?:[KMGTP]B?|kB)\b"),
+    re.compile(r"1 MAC = 2 FLOPs|2 FLOPs = 1 MAC"),
+]
 _ASCII_MARK = "..."
 _PICTURE = 80  # columns of sentences in a picture
 # Of a picture, whatever the colour of its page: background, six hues, foreground. The heads of
@@ -118,7 +120,8 @@ def svg(sheet: Sheet, command: str) -> str:
         file=StringIO(), record=True, force_terminal=True, color_system="truecolor", width=_ROOMY
     )
     prompt = _unwrapped(Text(f"$ {printable(command)}\n", "bold"))
-    table = console.measure(_table(sheet, (), SIMPLE_HEAD)).maximum
+    roomy = fitted(sheet, _ROOMY, cell_len, PENDING)
+    table = console.measure(_table(sheet, roomy, _RULE)).maximum if roomy else 0
     console.width = max(table, _PICTURE)
     content = Group(prompt, _laid_out(sheet, console))
     console.width = console.measure(content).maximum
@@ -140,18 +143,19 @@ def _console(stream: TextIO | None) -> Console:
 
 
 def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
-    box = SIMPLE_HEAD
+    rule, mark = _RULE, PENDING
     if console.options.ascii_only:
-        sheet, box = in_ascii(sheet), _ASCII_HEAD
-    body, left_out = _fitting(sheet, console, box) if sheet.columns else (Text(), [])
-    notes = [*_lines_of_listed(sheet, left_out), *sheet.said(left_out)]
-    names = [
-        column.head.replace(",", " in")  # "time, us" in a list
-        for column in sheet.columns
-        if column in left_out and column.role not in ("bar", "listed")
-    ]
-    if names:
-        notes.append(f"not shown at this width: {', '.join(names)}")
+        sheet, rule, mark = in_ascii(sheet), _ASCII_RULE, _ASCII_MARK
+    left_out: Sequence[Column] = ()
+    rounded = False
+    body: RenderableType = Text()
+    if sheet.columns:
+        found = fitted(sheet, console.width, cell_len, mark)
+        body = _table(sheet, found, rule) if found else _vertical(sheet, console.width)
+        left_out = found.left_out if found else [c for c in sheet.columns if c.role == "listed"]
+        rounded = bool(found and found.rounded)
+    notes = [*sheet.lead, *_lines_of_listed(sheet, left_out)]
+    notes += sheet.said(left_out, rounded=rounded)
     return Group(
         _wrapped(sheet.title, console.width, "bold"),
         body,
@@ -170,108 +174,42 @@ def _lines_of_listed(sheet: Sheet, left_out: Collection[Column]) -> list[str]:
     return found
 
 
-def _fitting(sheet: Sheet, console: Console, box: Box) -> tuple[RenderableType, Collection[Column]]:
-    """The table with as few columns left out as it takes, and which; or one line a cell."""
-    roomy = console.options.update_width(_ROOMY)
+def _table(sheet: Sheet, layout: Layout, rule: str) -> Group:
+    """The table line by line: rich's own takes as long as the audit of a model with many rows."""
+    heads = [[""] * (2 - len(lines)) + lines for lines in map(str.splitlines, layout.heads)]
+    above = [[*line] for line in zip(*(head or ["", ""] for head in heads), strict=True)]
+    above = [line for line in above if any(line)] or [[""] * len(heads)]
+    summed_up = [layout.result] if layout.result and _says_more(layout) else []
+    body = [*above, *layout.rows, *summed_up]
+    widths = [max(map(cell_len, cells)) for cells in zip(*body, strict=True)]
 
-    def excess(table: RenderableType) -> int:
-        return console.measure(table, options=roomy).maximum - console.width
+    def joined(cells: Sequence[str]) -> str:
+        shown = []
+        for at, (cell, column) in enumerate(zip(cells, layout.columns, strict=True)):
+            blank = " " * (widths[at] - cell_len(cell))
+            left = not at or column.role in ("kind", "bar")
+            shown.append(f"{cell}{blank}" if left else f"{blank}{cell}")
+        return "  ".join(shown)
 
-    spare = sorted((column for column in sheet.columns if column.rank), key=lambda one: one.rank)
-    early = [column for column in spare if column.rank < LATE]
-    for without in [early[:count] for count in range(len(early) + 1)]:
-        table = _table(sheet, without, box)
-        if excess(table) <= 0:
-            return table, without
-    mark = _ASCII_MARK if console.options.ascii_only else PENDING
-    for without in [early, spare] if len(early) < len(spare) else [early]:
-        table = _table(sheet, without, box, broken=True)
-        if sheet.paths and (by := excess(table)) > 0:
-            table = _table(_with_shorter_paths(sheet, by, mark), without, box, broken=True)
-        if excess(table) <= 0:
-            return table, without
-    return _vertical(sheet, console.width), [c for c in sheet.columns if c.role == "listed"]
-
-
-def _with_shorter_paths(sheet: Sheet, by: int, mark: str) -> Sheet:
-    """The sheet with its first column narrower by that much, if paths are long enough."""
-    rows = [*sheet.rows, sheet.result or [""]]
-    room = max(_SHORTEST, max(len(row[0]) for row in rows) - by)
-    paths = _told_apart([row[0] for row in sheet.rows], room, mark)
-    return replace(
-        sheet, rows=[[path, *row[1:]] for path, row in zip(paths, sheet.rows, strict=True)]
-    )
+    lines = [Text(), *(Text(joined(line), "dim") for line in above)]
+    lines.append(Text(rule * (sum(widths) + 2 * (len(widths) - 1)), "dim"))
+    for number, line in enumerate(layout.rows):
+        shown = _coloured(joined(line))
+        if number in sheet.modules:
+            shown.stylize("bold", 0, len(line[0]))
+        lines.append(shown)
+    for line in summed_up:
+        shown = _coloured(joined(line))
+        shown.style = "bold"
+        lines.append(shown)
+    return Group(*map(_unwrapped, [*lines, Text()]))
 
 
-def _told_apart(paths: Sequence[str], room: int, mark: str) -> list[str]:
-    """The paths shortened in the way that leaves the most of them different."""
-    ways = (_without_parts, _in_short_parts, _in_initials)
-    found = [[way(path, room, mark) for path in paths] for way in ways]
-    return max(found, key=lambda shortened: len(set(shortened)))
-
-
-def _without_parts(path: str, room: int, mark: str) -> str:
-    """A module path without its middle: whole parts of it if they fit, its end first."""
-    if len(path) <= room:
-        return path
-    head, tail, parts = "", "", path.split(".")
-    for number in range(len(parts)):
-        half = number // 2
-        if number % 2:
-            longer = ".".join(parts[: half + 1]) + ".", tail
-        else:
-            longer = head, "." + ".".join(parts[len(parts) - half - 1 :])
-        if len(longer[0]) + len(mark) + len(longer[1]) > room:
-            break
-        head, tail = longer
-    shortened = head + mark + tail  # unless parts are long, and too little of them is left
-    return shortened if 4 * len(shortened) >= 3 * room else _cut(path, room, mark)
-
-
-def _in_short_parts(path: str, room: int, mark: str) -> str:
-    """A module path with all of its parts, the longest of them cut."""
-    parts = path.split(".")
-    for length in range(room, len(mark) + 1, -1):
-        shortened = ".".join(_cut(part, length, mark) for part in parts)
-        if len(shortened) <= room:
-            return shortened
-    return _cut(path, room, mark)
-
-
-def _in_initials(path: str, room: int, mark: str) -> str:
-    """A module path with as few of its first names as it takes as initials: b.l.1.conv.0.0."""
-    parts = path.split(".")
-    for number, part in enumerate(parts[:-1]):
-        if len(".".join(parts)) <= room:
-            break
-        parts[number] = part if part.isdigit() else part[:1]
-    return _cut(".".join(parts), room, mark)
-
-
-def _cut(name: str, room: int, mark: str) -> str:
-    tail = (room - len(mark)) // 2
-    return name if len(name) <= room else name[: room - len(mark) - tail] + mark + name[-tail:]
-
-
-def _table(
-    sheet: Sheet, without: Collection[Column], box: Box, *, broken: bool = False
-) -> RenderableType:
-    """The table without some columns; if ``broken``, heads are two lines."""
-    shown = [(at, column) for at, column in enumerate(sheet.columns) if column not in without]
-    table = Table(
-        box=box, show_edge=False, pad_edge=False, collapse_padding=True, header_style="dim"
-    )
-    for at, column in shown:
-        head = "\n".join(column.head.rsplit(" ", 1)) if broken else column.head
-        justify: Literal["left", "right"] = "left" if not at or column.role == "bar" else "right"
-        table.add_column(head, justify=justify, no_wrap=True, vertical="bottom")
-    for row in sheet.rows:
-        table.add_row(*(_coloured(row[at]) for at, _ in shown))
-    if sheet.result:
-        said = [at for at, column in shown if column.role != "name" and sheet.result[at]]
-        if said:  # not only its name is left
-            table.add_row(*(_coloured(sheet.result[at]) for at, _ in shown), style="bold")
-    return Padding(table, (1, 0, 1, 1), expand=False)
+def _says_more(layout: Layout) -> bool:
+    """Whether more of the row that sums up is shown than its name."""
+    roles = [column.role for column in layout.columns]
+    cells = zip(layout.result or (), roles, strict=True)
+    return any(cell and role != "name" for cell, role in cells)
 
 
 def _vertical(sheet: Sheet, width: int) -> Text:
@@ -279,9 +217,9 @@ def _vertical(sheet: Sheet, width: int) -> Text:
     rows = [*sheet.rows, sheet.result] if sheet.result else sheet.rows
     cells = [
         [
-            (column.head, cell)
+            (column.head, str(cell))
             for column, cell in zip(sheet.columns, row, strict=True)
-            if cell and not column.role
+            if cell not in ("", "-") and column.role in ("", "kind", "asked")
         ]
         for row in rows
     ]
@@ -293,9 +231,10 @@ def _vertical(sheet: Sheet, width: int) -> Text:
     return _unwrapped(Text("\n").join([*lines, Text()]))
 
 
-def _row_title(sheet: Sheet, row: Sequence[str]) -> str:
+def _row_title(sheet: Sheet, row: Sequence[Cell]) -> str:
     """The name of a row, of one or several cells: 64 -> 32, F 3x3, D 14x14."""
-    names = [(c.head, cell) for c, cell in zip(sheet.columns, row, strict=True) if c.role == "name"]
+    cells = zip(sheet.columns, map(str, row), strict=True)
+    names = [(column.head, cell) for column, cell in cells if column.role == "name"]
     (head, first), *more = names
     first = f"{head} {first}" if head in ("F", "D") else first
     return ", ".join([first, *(f"{head} {cell}" for head, cell in more if cell)])
@@ -309,8 +248,11 @@ def _coloured(cell: str) -> Text:
 
 
 def _wrapped(sentence: str, width: int, style: str = "") -> Text:
-    """Wrapped between words alone, so that no number is broken."""
+    """Wrapped between words alone: neither within a number nor before its letter or unit."""
+    for words in _TOGETHER:
+        sentence = words.sub(lambda found: found[0].replace(" ", "\u00a0"), sentence)
     lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
+    lines = [line.replace("\u00a0", " ") for line in lines]
     text = _unwrapped(_coloured("\n".join(lines)))
     text.stylize(style)
     return text

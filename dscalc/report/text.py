@@ -104,6 +104,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
         f"{step['in_channels']} -> {step['out_channels']}"
         for step in steps
     ),
+    dict: lambda calls: "; ".join(f"{name} {number}" for name, number in calls.items()),
     Fraction: lambda value: repr(value.numerator / value.denominator),
 }
 _MOST_SPELLED = 5000
@@ -111,17 +112,26 @@ _CELLS: dict[type, Callable[[Any], str]] = _PLAIN | {
     str: _Spelling(_word).__getitem__,
     tuple: _Spelling(times).__getitem__,
     list: lambda steps: _word(plain(steps)),
+    dict: lambda calls: _word(plain(calls)),
 }
 
 
 def markdown(sheet: "Sheet") -> Iterator[str]:
     """A table of GitHub-flavoured Markdown between its title and its notes; then the checks."""
     yield f"**{_literal(sheet.title)}**\n\n"
-    yield _line(map(_literal, sheet.header))
-    yield _line([":--", *["--:"] * (len(sheet.columns) - 1)])
-    lines = [_line(map(_literal, row)) for row in sheet.rows]
+    yield from (f"{_literal(sentence)}\n\n" for sentence in sheet.lead)
+    shown = [at for at, column in enumerate(sheet.columns) if column.role != "bar"]
+
+    def cells(row: Sequence[Any], name: str = "") -> list[str]:
+        return [_literal(name if name and not at else str(row[at])) for at in shown]
+
+    yield _line(_literal(sheet.columns[at].head) for at in shown)
+    words = [not at or sheet.columns[at].role == "kind" for at in shown]
+    yield _line(":--" if word else "--:" for word in words)
+    names = sheet.names or [""] * len(sheet.rows)
+    lines = [_line(cells(row, name)) for row, name in zip(sheet.rows, names, strict=True)]
     if sheet.result:
-        result = _line([f"**{_literal(cell)}**" if cell else "" for cell in sheet.result])
+        result = _line(f"**{cell}**" if cell else "" for cell in cells(sheet.result))
         lines.insert(0 if sheet.result_first else len(lines), result)
     yield from lines
     for note in sheet.said():
