@@ -116,12 +116,13 @@ def timed(monkeypatch):
 
     timed = SimpleNamespace(rows=[], settings=[], raising={}, spread=1.01)
 
-    def measured(rows, settings):
+    def measured(rows, settings, progress):
         channels = rows[0].layer.in_channels
         timed.rows.extend(rows)
         timed.settings.append(settings)
         if channels in timed.raising:
             raise timed.raising[channels]
+        progress(0.5)
         return [took(row, 1e3, 1000 / channels, 10.0, spread=timed.spread) for row in rows]
 
     monkeypatch.setattr(timing, "time_rows", measured)

@@ -1,6 +1,7 @@
 """Time a layer and its replacements from Python."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 from dscalc.bench.view import Benchmark, fields
@@ -101,6 +102,9 @@ def _measured(
     """A row for each block of each layer; for each layer, fewest MACs first."""
     from dscalc.bench import timing
 
+    def tell(rows: int, share: float) -> None:
+        report.progress(rows * share)
+
     try:
         for conv in layers:
             try:
@@ -108,7 +112,8 @@ def _measured(
                     rows = [layer_row(conv, block) for block in blocks]
                 else:
                     rows = list(existing([conv], blocks, report.left_out))
-                rows = timing.time_rows(rows, settings) if rows else []
+                if rows:
+                    rows = timing.time_rows(rows, settings, partial(tell, len(rows)))
             except DscalcError as error:
                 if refuse is None:
                     raise

@@ -16,9 +16,10 @@ NOISY = 0.1  # of the median; an interquartile range above it is noise
 # of equal candidates get the verdict faster or slower.
 LOOKS = 3
 MISSES = Fraction(1, 100) / LOOKS
-# Two copies of one module can differ by this factor, by their place in memory: Mytkowicz et al.,
-# Producing wrong data without doing anything obviously wrong, 2009.
-ALIKE = 1.02
+# Two processes can differ by this factor in the same speed-up, by where things lie in memory, which
+# no interval within one of them knows: Mytkowicz et al., Producing wrong data without doing
+# anything obviously wrong, 2009. docs/latency.md has what was measured.
+ALIKE = 1.10
 WIDE = 2  # if the ends of an interval differ by more, nothing is decided
 FAULT_US = 1.0  # about the time of a minor page fault
 _FAULTS_MATTER = 0.05  # of the time
@@ -115,6 +116,13 @@ class Speedup(NamedTuple):
     def decided(self) -> bool:
         """Whether the verdict is faster or slower."""
         return self.verdict != "not decided"
+
+    @property
+    def too_close(self) -> bool:
+        """Whether it is not decided, and measuring longer tells less than another run."""
+        if self.decided or self.low is None or self.high is None:
+            return False
+        return self.high <= ALIKE * self.low
 
     @property
     def factor(self) -> float | None:

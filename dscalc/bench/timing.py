@@ -136,12 +136,17 @@ class Timed(NamedTuple):
     features: torch.Tensor
 
 
-def time_rows(rows: Sequence[Row], settings: Settings) -> list[Row]:
+def time_rows(
+    rows: Sequence[Row],
+    settings: Settings,
+    progress: Callable[[float], object] = lambda share: None,
+) -> list[Row]:
     """Time a layer and each of its replacements, one per row.
 
     The steps of a single row are timed too, each alone. Modules run in eval mode, with initialised
     weights, in a process that keeps its memory. All candidates take turns of a few runs, in random
-    order, until it is decided which are faster or the time is up; decided candidates drop out. An
+    order, until it is decided which are faster, or that two are too close, or the time is up;
+    what is decided drops out. ``progress`` gets the share of the longest time that has passed. An
     interrupt propagates, and leaves torch's number of threads as it was.
 
     Raises:
@@ -157,7 +162,7 @@ def time_rows(rows: Sequence[Row], settings: Settings) -> list[Row]:
                 part: partial(_turn, _run(candidate, settings), settings)
                 for part, candidate in _build_timed(rows, settings).items()
             }
-            turns = take_turns(alike_long(timed, settings), ways, settings.min_run_time)
+            turns = take_turns(alike_long(timed, settings), ways, settings.min_run_time, progress)
             limits = [_limits(row, settings) for row in rows]
             here = environment(settings)
     except _FAILURES as error:
@@ -192,27 +197,33 @@ def alike_long(
 
 
 def take_turns(
-    timed: Mapping[str, Callable[[], Turn]], ways: Iterable[str], min_run_time: float
+    timed: Mapping[str, Callable[[], Turn]],
+    ways: Iterable[str],
+    min_run_time: float,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> dict[str, list[Turn]]:
     """The turns of each candidate: the layer as it is, each of the ``ways``, and the steps.
 
     In each round every candidate has one turn, in random order: disturbances meet all alike, and no
     candidate always runs after the same other one. ``min_run_time`` is in seconds per candidate.
+    ``progress`` gets the share of the longest time that has passed.
     """
     turns: dict[str, list[Turn]] = {part: [] for part in timed}
     order, random = list(timed), Random(0)
-    for _ in range(LOOKS):
-        spent = 0.0
-        while spent < min_run_time * len(order):
+    for look in range(LOOKS):
+        spent, enough = 0.0, min_run_time * len(order)
+        while spent < enough:
+            progress((look + spent / enough) / LOOKS)
             random.shuffle(order)
             for part in order:
                 turn = timed[part]()
                 turns[part].append(turn)
                 spent += turn.seconds * (1 + 1 / turn.runs)  # including the run before it
-        open_ = [way for way in ways if not Speedup.of(turns[_AS_IS], turns[way]).decided]
-        if not open_:
+        found = {way: Speedup.of(turns[_AS_IS], turns[way]) for way in ways}
+        order = [way for way, each in found.items() if not (each.decided or each.too_close)]
+        if not order:
             break
-        order = [_AS_IS, *open_]
+        order.append(_AS_IS)
     return turns
 
 

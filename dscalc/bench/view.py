@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dscalc.bench.measurement import ALIKE, NOISY, Measurement, Speedup, Time
+from dscalc.bench.measurement import NOISY, Measurement, Speedup, Time
 from dscalc.core.blocks import STANDARD, Block
 from dscalc.core.fields import Fields, Group, Unit, attributes, compared, group
 from dscalc.core.roofline import intensity, least_bytes
@@ -144,8 +144,11 @@ def _decided(block: str) -> Iterator[Group]:
 
 
 def _undecided_row(row: Row) -> str:
-    if measurement(row).speedup.decided:
+    speedup = measurement(row).speedup
+    if speedup.decided:
         return ""
+    if speedup.too_close:
+        return "it is too close to decide which is faster: another run may say otherwise"
     return "it is not decided which is faster; measure longer with a larger --min-run-time"
 
 
@@ -283,8 +286,15 @@ def decided(speedup: Speedup) -> str:
     sign = 1 if speedup.verdict == "faster" else -1
     assert speedup.low is not None
     assert speedup.high is not None
-    low, high = sorted((speedup.low**sign, speedup.high**sign))
-    return f"{short(speedup.median**sign)}x {speedup.verdict} ({short(low)} to {short(high)})"
+    low, high = map(_rough, sorted((speedup.low**sign, speedup.high**sign)))
+    middle = _rough(speedup.median**sign)
+    interval = "" if low == middle == high else f" ({low} to {high})"
+    return f"{middle}x {speedup.verdict}{interval}"
+
+
+def _rough(ratio: float) -> str:
+    """Two significant digits: another run may have another third one."""
+    return short(float(f"{ratio:.2g}"))
 
 
 def _undecided(speedup: Speedup) -> str:
@@ -293,8 +303,8 @@ def _undecided(speedup: Speedup) -> str:
     if speedup.low is None or speedup.high is None:
         return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
     between = f"standard takes {short(speedup.low)}x to {short(speedup.high)}x the time"
-    if speedup.low >= 1 / ALIKE and speedup.high <= ALIKE:
-        return f"{between}: too close to tell apart"
+    if speedup.too_close:
+        return f"{between}: too close: another run may say otherwise"
     return f"{between}: {longer}"
 
 

@@ -158,7 +158,7 @@ class Answer:
             return report.rows
         from dscalc.report import table
 
-        return table.progress(report.rows, report.count, sys.stderr, doing)
+        return table.progress(report, sys.stderr, doing)
 
     def _proved(self, rows: Iterable[Row]) -> Iterable[Row]:
         count, prove = self._count, self._report.prove

@@ -60,6 +60,7 @@ class Report:
         work: whether people read the arithmetic of each step.
         name: what a row is called in a sentence.
         prove: a row with what is counted of it.
+        progress: gets how much of a next row is done, while slow rows are made.
         extra: what a slice knows besides, which nothing else reads.
     """
 
@@ -85,6 +86,7 @@ class Report:
     work: bool = False
     name: Callable[[Row], str] = row_name
     prove: Callable[[Row, Count], Row] = proved
+    progress: Callable[[float], object] = lambda rows: None
     extra: Any = None
 
     @property

@@ -2,23 +2,24 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from io import StringIO
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from dscalc.core.row import Row
 from dscalc.report.layout import Layout, fitted
+from dscalc.report.report import Report
 from dscalc.report.sentences import DIFFERENT, PENDING, SAME
 from dscalc.report.sheet import Cell, Column, Sheet, in_ascii
 from dscalc.show import printable
 
-_Item = TypeVar("_Item")
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
 _RULE, _ASCII_RULE = "─", "-"
 _ROOMY = 100_000  # columns: wider than any table
@@ -102,11 +103,17 @@ def live(first: Sheet, stream: TextIO) -> Iterator[Callable[[Sheet], None]]:
         yield lambda sheet: display.update(_laid_out(sheet, console), refresh=True)
 
 
-def progress(items: Iterable[_Item], count: int, stream: TextIO, doing: str) -> Iterable[_Item]:
-    """The items, with a bar on a terminal that vanishes after the last one."""
-    from rich.progress import track
+def progress(report: Report, stream: TextIO, doing: str) -> Iterator[Row]:
+    """The rows of a report, with a bar on a terminal that vanishes after the last one."""
+    from rich.progress import Progress
 
-    return track(items, doing, count, console=_console(stream), transient=True)
+    done = 0
+    with Progress(console=_console(stream), transient=True) as bar:
+        task = bar.add_task(doing, total=report.count)
+        report.progress = lambda more: bar.update(task, completed=done + more)
+        for done, row in enumerate(report.rows, 1):  # progress reads it
+            yield row
+            bar.update(task, completed=done)
 
 
 def status(what: str, stream: TextIO) -> AbstractContextManager[object]:
