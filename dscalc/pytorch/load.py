@@ -140,8 +140,9 @@ def call_users(
             fix = "it is called without arguments"
             if arguments is not None:
                 fix = _kwargs_needed(make, arguments)
+            message = str(error).partition(". Did you mean")[0]  # Python 3.13's hint; ours follows
             raise DscalcError(
-                f"{target} cannot be called like this ({printable(str(error))}); it takes "
+                f"{target} cannot be called like this ({printable(message)}); it takes "
                 f"{signature_text(make)}: {fix}"
             ) from error
         called = f"{target.rpartition(':')[2]}()" if user_line(error) else target

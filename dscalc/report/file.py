@@ -22,10 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file() and not path.is_dir():
             yield path
             return
-        try:
-            target = path.resolve()  # a link stays a link
-        except RuntimeError as error:
-            raise DscalcError(f"cannot write {path}: links lead in a circle") from error
+        target = Path(os.path.realpath(path))  # a link stays a link
+        if target.is_symlink():
+            raise DscalcError(f"cannot write {path}: links lead in a circle")
         if target.is_dir():
             raise DscalcError(f"cannot write {path}: it is a directory; name a file in it")
         if target.exists() and not os.access(target, os.W_OK):
