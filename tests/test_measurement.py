@@ -70,17 +70,31 @@ def test_of_disturbed_turns_nothing_counts():
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (1.03, 1.2, "faster"),
-        (1.01, 1.2, "not decided"),  # a module differs from its copy by as much
+        (1.11, 1.2, "faster"),
+        (1.09, 1.2, "not decided"),  # another run may be as far from it
         (0.99, 1.01, "not decided"),
-        (0.8, 0.97, "slower"),
-        (0.8, 0.99, "not decided"),
+        (0.8, 0.9, "slower"),
+        (0.8, 0.92, "not decided"),
         (1.5, 3.1, "not decided"),  # faster, but who knows by how much
         (None, None, "not decided"),
     ],
 )
 def test_all_of_a_narrow_interval_decides(low, high, verdict):
     assert Speedup(2.0, low, high).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "close"),
+    [
+        (0.99, 1.01, True),
+        (1.06, 1.16, True),  # a longer run cannot move it out of what other runs say
+        (0.95, 1.06, False),
+        (1.5, 1.6, False),  # faster
+        (None, None, False),
+    ],
+)
+def test_what_is_too_close_is_narrow_and_not_decided(low, high, close):
+    assert Speedup(1.0, low, high).too_close == close
 
 
 def test_the_interval_by_hand():
