@@ -54,17 +54,17 @@ class Bottleneck(nn.Module):
         super().__init__()
         c_out = 4 * width
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.last = nn.ReLU()  # as in torchvision, one that is called three times
         self.body = nn.Sequential(
             *conv_bn(c_in, width, 1, first),
-            nn.ReLU(),
+            self.last,
             *conv_bn(width, width, 3, second),
-            nn.ReLU(),
+            self.last,
             *conv_bn(width, c_out, 1),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c_in != c_out:
             self.shortcut = nn.Sequential(*conv_bn(c_in, c_out, 1, stride))
-        self.last = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.last(self.body(x) + self.shortcut(x))
@@ -76,11 +76,21 @@ def resnet50(stride_in_1x1: bool = False) -> nn.Sequential:
 
     The paper strides in a block's first 1x1 convolution instead of its 3x3: 3,857,973,248 MACs.
     """
+    return bottlenecks((3, 4, 6, 3), stride_in_1x1)
+
+
+def resnet152() -> nn.Sequential:
+    """ResNet-152 (arXiv 1512.03385): 60,192,808 parameters, 11,513,626,624 MACs at 224."""
+    return bottlenecks((3, 8, 36, 3))
+
+
+def bottlenecks(numbers: tuple[int, ...], stride_in_1x1: bool = False) -> nn.Sequential:
+    """A ResNet of so many bottlenecks in each of its stages."""
     layers: list[nn.Module] = [*conv_bn(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
     channels = 64
-    for width, blocks, stride in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]:
+    for width, blocks in zip((64, 128, 256, 512), numbers, strict=True):
         for index in range(blocks):
-            block_stride = stride if index == 0 else 1
+            block_stride = 2 if index == 0 and width > 64 else 1
             layers.append(Bottleneck(channels, width, block_stride, stride_in_1x1))
             channels = 4 * width
     return nn.Sequential(*layers, *pooled_classifier(channels, 1000))
@@ -140,6 +150,50 @@ def mobilenet_v2() -> nn.Sequential:
     return nn.Sequential(*layers, FunctionalPool(), flatten, fc)
 
 
+# VGG and SqueezeNet
+
+
+def vgg16() -> nn.Sequential:
+    """VGG-16 (arXiv 1409.1556): 138,357,544 parameters, 15,470,264,320 MACs at 224."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, convs in [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]:
+        for _ in range(convs):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 7 * 7, 4096), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000))
+
+
+class Fire(nn.Module):
+    """A 1x1 that squeezes, and a 1x1 and a 3x3 that expand."""
+
+    def __init__(self, c_in: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.Conv2d(c_in, squeeze, 1), nn.ReLU())
+        self.expand1 = nn.Sequential(nn.Conv2d(squeeze, expand, 1), nn.ReLU())
+        self.expand3 = nn.Sequential(nn.Conv2d(squeeze, expand, 3, padding=1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.squeeze(x)
+        return torch.cat([self.expand1(x), self.expand3(x)], 1)
+
+
+def squeezenet1_0() -> nn.Sequential:
+    """SqueezeNet 1.0 (arXiv 1602.07360): 1,248,424 parameters, 818,924,576 MACs at 224."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 96, 7, 2), nn.ReLU()]
+    channels = 96
+    plan = [None, (16, 64), (16, 64), (32, 128), None, (32, 128), (48, 192), (48, 192), (64, 256)]
+    for widths in [*plan, None, (64, 256)]:
+        if widths is None:
+            layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
+            continue
+        layers.append(Fire(channels, *widths))
+        channels = 2 * widths[1]
+    return nn.Sequential(*layers, nn.Conv2d(512, 1000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+
 # Vision Transformer
 
 
@@ -162,20 +216,20 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches of 16x16, twelve encoders, and a classifier on the token of the class."""
+    """Patches of 16x16, twelve encoders, and a classifier on each token that is for a class."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, tokens: int = 1) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, 16, 16)
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.tokens = nn.Parameter(torch.zeros(1, tokens, width))
         self.encoders = nn.Sequential(*(Encoder(width, heads) for _ in range(12)))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 1000)
+        self.heads = nn.ModuleList(nn.Linear(width, 1000) for _ in range(tokens))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([self.token, self.patches(x).flatten(2).transpose(1, 2)], 1)
-        out: Tensor = self.head(self.norm(self.encoders(x))[:, 0])
-        return out
+        x = torch.cat([self.tokens, self.patches(x).flatten(2).transpose(1, 2)], 1)
+        x = self.norm(self.encoders(x))
+        return torch.stack([head(x[:, at]) for at, head in enumerate(self.heads)]).sum(0)
 
 
 def vit_b_16() -> ViT:
@@ -186,6 +240,11 @@ def vit_b_16() -> ViT:
 def deit_s() -> ViT:
     """DeiT-S (arXiv 2012.12877): 4,598,882,304 MACs at 224."""
     return ViT(384, 6)
+
+
+def deit_tiny(tokens: int = 1) -> ViT:
+    """DeiT-Ti (arXiv 2012.12877): 1,253,683,200 MACs at 224; distilled, it has two tokens."""
+    return ViT(192, 3, tokens)
 
 
 # ConvNeXt

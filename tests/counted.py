@@ -96,7 +96,8 @@ MODELS = {
 }
 IMAGE = (1, 3, 32, 32)
 
-# Printed by the counters themselves, on torch 2.14.1.
+# Printed by the counters themselves, on torch 2.14.1. "attention not fused" is what fvcore printed
+# with need_weights=True, for then torch runs attention as two products.
 PRINTED: dict[str, dict[str, int]] = {
     "classifier": {
         "fvcore 0.1.5": 104_048,
@@ -115,6 +116,14 @@ PRINTED: dict[str, dict[str, int]] = {
         "thop 0.1.1": 109_477,
         "ptflops 0.6.9": 113_018,
         "thop 0.0.31": 107_784,
+        "fvcore 0.1.5 in training mode": 113_264,
+        "fvcore 0.1.5 (attention not fused)": 104_048,
+        "thop of early 2020": 108_024,
+        "thop of late 2019": 114_680,
+        "thop of 2019": 114_670,
+        "mmcv 1.7": 112_624,
+        "torchstat 0.0.7": 112_240,
+        "torchstat 0.0.7 (MAdd)": 216_563,
     },
     "decoder": {
         "fvcore 0.1.5": 1_540_096,
@@ -133,6 +142,14 @@ PRINTED: dict[str, dict[str, int]] = {
         "thop 0.1.1": 2_035_712,
         "ptflops 0.6.9": 1_741_824,
         "thop 0.0.31": 2_052_096,
+        "fvcore 0.1.5 in training mode": 1_540_096,
+        "fvcore 0.1.5 (attention not fused)": 1_540_096,
+        "thop of early 2020": 2_052_096,
+        "thop of late 2019": 2_052_096,
+        "thop of 2019": 2_117_632,
+        "mmcv 1.7": 1_446_912,
+        "torchstat 0.0.7": 1_297_408,
+        "torchstat 0.0.7 (MAdd)": 2_721_792,
     },
     "functional": {
         "fvcore 0.1.5": 641_024,
@@ -151,6 +168,12 @@ PRINTED: dict[str, dict[str, int]] = {
         "thop 0.1.1": 286_720,
         "ptflops 0.6.9": 294_920,
         "thop 0.0.31": 294_912,
+        "fvcore 0.1.5 in training mode": 641_024,
+        "fvcore 0.1.5 (attention not fused)": 641_024,
+        "thop of early 2020": 360_448,
+        "thop of late 2019": 360_448,
+        "thop of 2019": 352_256,
+        "mmcv 1.7": 294_912,
     },
     "encoder": {
         "fvcore 0.1.5": 190_464,
@@ -169,6 +192,12 @@ PRINTED: dict[str, dict[str, int]] = {
         "thop 0.1.1": 122_880,
         "ptflops 0.6.9": 327_728,
         "thop 0.0.31": 115_712,
+        "fvcore 0.1.5 in training mode": 190_464,
+        "fvcore 0.1.5 (attention not fused)": 321_536,
+        "thop of early 2020": 181_248,
+        "thop of late 2019": 181_248,
+        "thop of 2019": 178_176,
+        "mmcv 1.7": 119_808,
     },
     "string_padding": {
         "fvcore 0.1.5": 16_384,
@@ -187,5 +216,13 @@ PRINTED: dict[str, dict[str, int]] = {
         "thop 0.1.1": 253_952,
         "ptflops 0.6.9": 245_760,
         "thop 0.0.31": 245_760,
+        "fvcore 0.1.5 in training mode": 40_960,
+        "fvcore 0.1.5 (attention not fused)": 16_384,
+        "thop of early 2020": 245_760,
+        "thop of late 2019": 262_144,
+        "thop of 2019": 262_144,
+        "mmcv 1.7": 245_760,
+        "torchstat 0.0.7": 245_760,
+        "torchstat 0.0.7 (MAdd)": 475_136,
     },
 }

@@ -35,7 +35,8 @@ def worked_examples() -> list[dict[str, Any]]:
 def slips() -> list[dict[str, Any]]:
     """Numbers in pages that are wrong, and the commands that give the right ones.
 
-    With two commands it is the ratio of their answers; ``sum`` is what was added up instead.
+    With two commands it is the ratio of their answers; ``sum`` is what was added up instead, and
+    ``also`` what else is said and which commands answer it.
     """
     return _read("slips")
 

@@ -415,7 +415,7 @@ BAD_INPUT = [
     ("model x --inp 3", "no such option: --inp; did you mean --input or --inputs? See dscalc mod"),
     ("model x --as", "option '--as' requires an argument; see dscalc model --help"),
     ("3 64 3 224 --strid 2", "no such option: --strid; did you mean --stride? See dscalc"),
-    ("3 64 3 224 --peers", "no such option here: --peers; dscalc model has it; see dscalc compare"),
+    ("3 64 3 224 --depth 1", "no such option here: --depth; dscalc model has it; see dscalc comp"),
     (
         "bench 3 64 3 224 --cite",
         "no such option here: --cite; dscalc compare, dscalc network and d",

@@ -81,6 +81,9 @@ def test_we_do_not_repeat_a_slip(slip, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert right_number(slip, lambda command: run(command).stdout) == slip["right"]
     assert slip["printed"] != slip["right"]
+    for command, count in slip.get("also", {}).items():
+        assert f"{int(run(command).stdout):,}" == count
+        assert count in slip["done"]
     if "sum" in slip:
         terms = [term.split("*") for term in slip["sum"].split(" + ")]
         wrong = sum(prod(map(int, factors)) for factors in terms)

@@ -5,7 +5,7 @@
     python docs/tools/measure_peers.py --record   totals of the small models of tests/counted.py
     python docs/tools/measure_peers.py [--counter=NAME] MODEL[@SIZE]...
                                                   totals of models of torchvision and timm, of one
-                                                  counter or all, and what checks/conventions.py
+                                                  counter or all, and what peers/conventions.py
                                                   makes of them
 
 fvcore and torch are always there; the others where they are installed. thop and ultralytics-thop
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from counted import IMAGE as SMALL
 from counted import MODELS
 
+from dscalc.peers.observer import CallObserver
 from dscalc.pytorch import audit
 
 PAGE = Path(__file__).parents[1] / "counting.md"
@@ -97,6 +98,37 @@ def by_fvcore(module: nn.Module, x: Tensor) -> int:
 
     analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False)
     return int(analysis.uncalled_modules_warnings(False).total())
+
+
+def by_fvcore_in_training(module: nn.Module, x: Tensor) -> int:
+    return by_fvcore(module.train(), x)
+
+
+def by_mmengine(module: nn.Module, x: Tensor) -> int:
+    from mmengine.analysis import FlopAnalyzer
+
+    return int(FlopAnalyzer(module.train(), x).unsupported_ops_warnings(False).total())
+
+
+def by_mmcv(module: nn.Module, x: Tensor) -> int:
+    from mmcv.cnn import get_model_complexity_info
+
+    found = get_model_complexity_info(module, tuple(x.shape[1:]), False, False)
+    return int(found[0])
+
+
+def by_torchstat(module: nn.Module, x: Tensor, what: str = "Flops") -> int:
+    from torchstat.model_hook import ModelHook
+
+    # It replaces torch's own classes' __call__ and leaves them so.
+    hook = ModelHook(module, tuple(x.shape[1:]))
+    for kind, call in hook._origin_call.items():
+        kind.__call__ = call
+    return sum(int(getattr(leaf, what)) for leaf in hook.retrieve_leaf_modules().values())
+
+
+def by_torchstat_madd(module: nn.Module, x: Tensor) -> int:
+    return by_torchstat(module, x, "MAdd")
 
 
 def by_flop_counter_mode(module: nn.Module, x: Tensor) -> int:
@@ -204,9 +236,10 @@ COUNTERS = [
 
 
 def whole_model_counters() -> dict[str, Callable[[nn.Module, Tensor], int]]:
-    """What is installed, by the names of the entries in checks/conventions.py."""
+    """What is installed, by the names of the entries in peers/conventions.py."""
     found: dict[str, Callable[[nn.Module, Tensor], int]] = {
         "fvcore 0.1.5": by_fvcore,
+        "fvcore 0.1.5 in training mode": by_fvcore_in_training,
         "FlopCounterMode": by_flop_counter_mode_meta,
         "FlopCounterMode, CPU": by_flop_counter_mode_cpu,
         "FlopCounterMode, CPU, no_grad": by_flop_counter_mode,
@@ -214,7 +247,10 @@ def whole_model_counters() -> dict[str, Callable[[nn.Module, Tensor], int]]:
     for package in ("thop", "ultralytics-thop"):  # the first has been put in front of the second
         if has(package):
             release = ".".join(version(package).split(".")[:3]).partition("-")[0]
-            found[f"{package} {release}"] = by_thop
+            name = f"{package} {release}"
+            month = version(package)[-10:-6]  # of a release of 2019 or 2020, such as 1909
+            early = {"1909": "2019", "1910": "late 2019", "1912": "late 2019", "2001": "early 2020"}
+            found[f"thop of {early[month]}" if month in early else name] = by_thop
             break
     if has("ptflops"):
         old = version("ptflops") < "0.7.3"  # which has one backend
@@ -229,6 +265,12 @@ def whole_model_counters() -> dict[str, Callable[[nn.Module, Tensor], int]]:
     ):
         if has(package):
             found[f"{package} {version(package)}"] = count
+    if has("torchstat"):
+        found["torchstat 0.0.7"], found["torchstat 0.0.7 (MAdd)"] = by_torchstat, by_torchstat_madd
+    if has("mmcv"):
+        found["mmcv 1.7"] = by_mmcv
+    if has("mmengine"):
+        found["mmengine 0.10 (OpenMMLab)"] = by_mmengine
     if has("calflops"):
         found[f"calflops {version('calflops')} (FLOPs)"] = by_calflops_flops
     with contextlib.suppress(ImportError):
@@ -302,8 +344,7 @@ def compared(names: list[str]) -> Iterator[str]:
         if name.startswith("--"):
             continue
         model, x = known_as(name)
-        quantities = audit(model, x, verify=False, quantities=True).quantities
-        assert quantities is not None
+        quantities = audit(model, x, verify=False, observe=CallObserver).extra
         claimed = {entry.name: entry.summands(quantities) for entry in TABLE}
         for counter, printed in totals(model, x, only).items():
             summands = claimed.get(counter)

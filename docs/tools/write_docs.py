@@ -349,7 +349,8 @@ def _conventions(shell: Shell) -> Iterator[str]:
         besides = ", ".join(term.words for term in entry.besides)
         owner, repository, *_ = entry.source.split(",")[0].split("/")
         link = f"[{repository}](https://github.com/{owner}/{repository})"
-        yield f"| {entry.name} | {products} | {besides} | {link} |"
+        name = entry.name if entry.assumes in entry.name else f"{entry.name}, {entry.assumes}"
+        yield f"| {name} | {products} | {besides} | {link} |"
 
 
 # Published tables

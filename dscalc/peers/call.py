@@ -7,20 +7,20 @@ from typing import Any
 from dscalc.core.conv import Conv
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
-from dscalc.peers.conventions import Source, read_number
-from dscalc.peers.conventions import find_explanation as explanation
+from dscalc.peers.explanation import Source, find_explanation
+from dscalc.peers.printed import read_number
 from dscalc.peers.quantities import layer_quantities, row_quantities
 from dscalc.peers.view import Counters, Explained
 from dscalc.report.report import Report
 
 
 def explain(report: Report, number: str) -> Explained:
-    """Find the counters and conventions that give a number from elsewhere.
+    """Find the counters that give a number from elsewhere.
 
     Args:
         report: of one layer, a network or a model; that of a model must come from `audit` with
             ``observe=dscalc.peers.observer.CallObserver``.
-        number: as written: ``"4133742592"`` or ``"4.13G"``.
+        number: as written: ``"4133742592"``, ``"4.13 GMac"`` or ``"97.8 MB"``.
 
     Raises:
         DscalcError: ``number`` is not a number, or the MACs are not known.
@@ -30,16 +30,19 @@ def explain(report: Report, number: str) -> Explained:
 
 def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) -> Explained:
     """`explain` with reports at other input sizes, which are read only if needed."""
-    more = (Source(f"an input of {size}x{size}", _quantities(other), 0, 1) for size, other in sized)
-    found = explanation(read_number(number, "the number"), _sources(report), report.unit, more)
+    more = (
+        Source(f"an input of {size}x{size}", _quantities(other), assumes=True)
+        for size, other in sized
+    )
+    found = find_explanation(read_number(number, "the number"), _sources(report), report.unit, more)
     return Explained(**_own(report), found=found)
 
 
 def counters(report: Report) -> Counters:
-    """Predict the count of a model by each counter that dscalc knows.
+    """Predict the count of a network or a model by each counter that dscalc knows.
 
     Args:
-        report: from `audit` with ``observe=dscalc.peers.observer.CallObserver``.
+        report: of a network; or from `audit` with ``observe=dscalc.peers.observer.CallObserver``.
 
     Raises:
         DscalcError: the MACs are not known.
@@ -58,7 +61,9 @@ def _sources(report: Report) -> list[Source]:
         return _parts(rows[0])
     if total and total.unknown:
         raise DscalcError(f"the MACs are not known: {total.no_formula}")
-    sources = [Source("", _quantities(report), total.as_is.cost.params if total else 0)]
+    params = total.as_is.cost.params if total else 0
+    not_run = sum(row.as_is.cost.params for row in rows if row.calls == 0)
+    sources = [Source("", _quantities(report), params, not_run=not_run)]
     if report.command == "network" and any(row.rewritten not in (None, row.as_is) for row in rows):
         rewritten = [row._replace(as_is=row.replacement) for row in rows]
         what = f"the network rewritten as {report.block}"

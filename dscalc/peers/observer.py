@@ -8,22 +8,20 @@ observer runs only if it is asked for.
 import dis
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import dropwhile, takewhile
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
-from dscalc.errors import DscalcError
-from dscalc.peers.quantities import Quantities, of_conv
-from dscalc.pytorch.inputs import Inputs
-from dscalc.pytorch.trace import Operator, copied_to, trace
+from dscalc.peers.quantities import of_conv
+from dscalc.pytorch.trace import Operator
 
 Found = Iterator[tuple[str, int]]
 
@@ -32,23 +30,29 @@ _WITH_VECTORS = {"mv", "addmv", "dot", "vdot"}  # other counters skip them; torc
 _KINDS = {"einsum": "matmul", "lstm": "recurrent", "gru": "recurrent", "rnn": "recurrent"}
 
 
-def of_operators(operators: Iterable["Operator"]) -> Counter[str]:
-    """The products of a run, and the biases added to them."""
-    found: Counter[str] = Counter()
-    for operator in operators:
-        if operator.kind not in ("conv", "transposed", "linear") or not operator.conv:
-            kind = "vector" if operator.leaf in _WITH_VECTORS else operator.kind
-            found[_KINDS.get(kind, kind)] += operator.macs
-            continue
-        found += of_conv(operator.conv, operator.macs, operator.activations)
-        if operator.kind == "conv" and isinstance(operator.conv.padding, str):
-            found["conv.string_padding"] += operator.macs
-        if operator.kind == "linear":  # the last one is the classifier
-            found["head.features"] = operator.conv.in_channels * operator.conv.batch_size
-            found["head.classes"] = operator.conv.out_channels
-            if operator.conv.bias and operator.leaf == "addmm":  # else another operator adds it
-                found["linear.bias.addmm"] += operator.activations
+def _of_operator(operator: Operator) -> Counter[str]:
+    """The quantities of an operator: its products, and the biases added to them."""
+    if operator.kind not in ("conv", "transposed", "linear") or not operator.conv:
+        kind = "vector" if operator.leaf in _WITH_VECTORS else operator.kind
+        return Counter({_KINDS.get(kind, kind): operator.macs})
+    found = of_conv(operator.conv, operator.macs, operator.activations)
+    if operator.kind == "conv" and isinstance(operator.conv.padding, str):
+        found["conv.string_padding"] = operator.macs
+    if operator.conv.bias and operator.leaf == "addmm":  # else another operator adds it
+        found["linear.bias.addmm"] = operator.activations
     return found
+
+
+def _last_linear(operators: Sequence[Operator]) -> list[Operator]:
+    """The classifier: the last linear layer, or both of a distilled model, which are alike."""
+    products = (operator for operator in reversed(operators) if operator.macs)
+    from_last = dropwhile(lambda product: product.kind != "linear" or not product.conv, products)
+    last = next(from_last, None)
+    if not last or not last.conv:
+        return []
+    if last.conv.in_channels == last.conv.out_channels:  # the one before may feed it
+        return [last]
+    return [last, *takewhile(lambda product: product.conv == last.conv, from_last)]
 
 
 class CallObserver(TorchFunctionMode):
@@ -61,11 +65,37 @@ class CallObserver(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
+        self._linears: list[tuple[tuple[int, int], Counter[str]]] = []
+        self._pool: Counter[str] = Counter()  # of the last global pool
+        self._last: dict[int, Counter[str]] = {}  # of the last call of each module, by id
+        self._outermost: nn.Module | None = None
+        self._softmax = 0
         self._paused = False
 
-    def result(self, operators: "Iterable[Operator]") -> Counter[str]:
+    def result(self, operators: Sequence[Operator]) -> Counter[str]:
         """All quantities of the run: those of its operators and those of its calls."""
-        return of_operators(operators) + self.found
+        found, heads = Counter(self.found), _last_linear(operators)
+        for operator in operators:
+            found += _of_operator(operator)
+        ends = {(head.conv.in_channels, head.conv.out_channels) for head in heads if head.conv}
+        modules = [own for each, own in self._linears if each in ends]
+        parts = [("head", _of_operator(head)) for head in heads]
+        parts += [("head", own) for own in modules[-len(heads) :]]  # if they are modules
+        for part, own in (*parts, ("pool", self._pool)):
+            found.update({f"{part}.{name}": number for name, number in own.items()})
+        classes = found["head.linear.out"]
+        if classes != self._softmax:  # else the model itself ends with it
+            found += Counter({"logits": classes, "head.logits": classes})
+        if model := self._outermost:
+            tensors = {
+                tensor
+                for module in nn.Module.modules(model)
+                for tensor in (*module._parameters.values(), *module._buffers.values())
+                if tensor is not None
+            }
+            found["file.tensors"] = len(tensors)
+            found["file.bytes"] = sum(one.numel() * one.element_size() for one in tensors)
+        return found
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -81,24 +111,35 @@ class CallObserver(TorchFunctionMode):
             yield
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._outermost = module
         output = output[0] if isinstance(output, tuple | list) and output else output
         features = inputs[0] if inputs else output
         if self._paused or not isinstance(output, Tensor) or not isinstance(features, Tensor):
             return
-        own = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
-        seen_by = "module" if own is type(module) else "subclass"
-        family = own.__name__
+        kinds = type(module).__mro__
+        family = next(kind for kind in kinds if kind.__module__.startswith("torch.nn."))
+        seen_by = "module" if family is type(module) else "subclass"
         leaf = next(module.children(), None) is None
-        if book := _MODULES.get(family):
+        own: Counter[str] = Counter()
+        if book := _MODULES.get(family.__name__):
             for name, number in book(module, features, output):
-                self.found[f"{seen_by}.{name}"] += number
-                if leaf:
-                    self.found[f"leaf.{name}"] += number
+                for seer in (seen_by, "leaf", "last") if leaf else (seen_by,):
+                    own[f"{seer}.{name}"] += number
         if type(module).__name__ == "Attention" and type(module).__module__.startswith("timm."):
-            self.found["timm.attention"] += 1
+            own["timm.attention"] = 1
         if leaf:
             for name, number in _parameters(module, output):
-                self.found[name] += number
+                own[name] += number
+        if not getattr(module, "batch_first", True) and features.dim() == 3:
+            own["sequence_first"] = int(features.shape[0] == 1 < features.shape[1])
+        before = self._last.get(id(module), Counter())
+        self.found.subtract({name: before[name] for name in before if name.startswith("last.")})
+        self._last[id(module)] = own
+        if isinstance(module, nn.Linear):
+            self._linears.append(((module.in_features, module.out_features), own))
+        if f"{seen_by}.global_pool.in" in own:  # its function has been counted
+            self._pool += own
+        self.found += own
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -114,8 +155,13 @@ class CallObserver(TorchFunctionMode):
             seen_by = _OF.get(getattr(function, "__module__", None), "F")
             if seen_by == "tensor" and _by_sign(sys._getframe(1)):
                 seen_by = "sign"
-            for found, number in book(name, elements, args, kwargs, output):
-                self.found[f"{seen_by}.{found}"] += number
+            seen = {f"{seen_by}.{what}": number
+                    for what, number in book(name, elements, args, kwargs, output)}  # fmt: skip
+            self.found.update(seen)
+            if name == "mean" or f"{seen_by}.global_pool.in" in seen:
+                self._pool = Counter(seen)
+            if name == "softmax":
+                self._softmax = elements
         return output
 
 
@@ -142,11 +188,13 @@ def _convolution(module: _ConvNd, features: Tensor, output: Tensor) -> Found:
         yield "transposed.by_output", output.numel() * met
         yield "transposed.calls", 1
     yield kind, macs
+    yield f"{kind}.out", output.numel()
     yield f"{kind}.bias", output.numel() if module.bias is not None else 0
 
 
 def _linear(module: nn.Linear, features: Tensor, output: Tensor) -> Found:
     yield "linear", output.numel() * module.in_features
+    yield "linear.out", output.numel()
     yield "linear.bias", output.numel() if module.bias is not None else 0
     yield "linear.tokens", output.numel() // module.out_features if output.dim() > 2 else 0
     yield "linear.bias.once", module.out_features if module.bias is not None else 0
@@ -164,6 +212,7 @@ def _each(family: str, module: nn.Module, features: Tensor, output: Tensor) -> F
 def _softmax(module: nn.Softmax, features: Tensor, output: Tensor) -> Found:
     yield "softmax", output.numel()
     yield "softmax.rows", output.numel() // (output.shape[module.dim or 0] or 1)
+    yield "softmax.calls", 1
 
 
 def _pool(family: str, axes: int, module: Any, features: Tensor, output: Tensor) -> Found:
@@ -190,10 +239,19 @@ def _per_axis(given: Any, axes: int) -> tuple[int, ...]:
 def _adaptive_pool(family: str, module: nn.Module, features: Tensor, output: Tensor) -> Found:
     yield f"{family}.in", features.numel()
     yield f"{family}.out", output.numel()
+    if output.shape[2:].numel() == 1:
+        yield "global_pool.in", features.numel()
     sizes = list(zip(features.shape, output.shape, strict=True))
     yield f"{family}.windows", prod(_adaptive_windows(*lengths) for lengths in sizes)
     ratio = prod(length / found for length, found in sizes[2:])
     yield f"{family}.mean_window", int((ratio + 1) * output.numel())
+    yield f"{family}.whole_window", _whole_window(features, output)
+
+
+def _whole_window(features: Tensor, output: Tensor) -> int:
+    """Elements in windows whose sides are rounded down, and the outputs."""
+    sides = zip(features.shape[2:], output.shape[2:], strict=True)
+    return (prod(length // found for length, found in sides) + 1) * output.numel()
 
 
 def _adaptive_windows(length: int, found: int) -> int:
@@ -225,7 +283,6 @@ def _attention(module: nn.MultiheadAttention, features: Tensor, output: Tensor) 
     wide = module.embed_dim
     long = output.shape[-2] if module.batch_first or output.dim() == 2 else output.shape[0]
     samples = output.numel() // (long * wide)
-    yield "mha", 1
     yield "mha.projections", samples * 4 * long * wide**2
     yield "mha.products", samples * 2 * long**2 * wide
     yield "mha.softmax", samples * module.num_heads * long**2
@@ -299,10 +356,23 @@ def _outputs(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> F
 
 
 def _both_ends(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
-    output = output[0] if isinstance(output, tuple) else output
-    name = name.rstrip("123d")
     yield f"{name}.in", elements
     yield f"{name}.out", output.numel()
+
+
+def _pool_call(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
+    output = output[0] if isinstance(output, tuple) else output
+    name, axes = name[:-2], int(name[-2])
+    yield from _both_ends(name, elements, args, kwargs, output)
+    if name.startswith("adaptive"):
+        yield f"{name}.whole_window", _whole_window((*args, *kwargs.values())[0], output)
+        if output.shape[-axes:].numel() == 1:
+            yield "global_pool.in", elements
+        return
+    kernel = _argument(args, kwargs, 1, "kernel_size")
+    stride = _argument(args, kwargs, 2, "stride") or kernel  # [] is none, too
+    for what, sizes in (("taps", kernel), ("steps", stride)):
+        yield f"{name}.{what}", output.numel() * prod(_per_axis(sizes, axes))
 
 
 def _norm_call(
@@ -310,12 +380,6 @@ def _norm_call(
 ) -> Found:
     affine = _argument(args, kwargs, weight_at, "weight") is not None
     yield f"{name}.{'affine' if affine else 'plain'}", elements
-
-
-def _softmax_call(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
-    axis = _argument(args, kwargs, 1, "dim")
-    yield name, elements
-    yield f"{name}.rows", elements // (output.shape[axis if axis is not None else -1] or 1)
 
 
 def _upsample_call(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> Found:
@@ -330,14 +394,14 @@ def _product(name: str, elements: int, args: Any, kwargs: Any, output: Any) -> F
 
 _FUNCTIONS: dict[str, Call] = {
     **dict.fromkeys(_ACTIVATIONS.values(), _elements),
-    **dict.fromkeys(("add", "mul"), _outputs),
+    **dict.fromkeys(("add", "mul", "iadd", "imul"), _outputs),
     **dict.fromkeys(
         [f"{pool}_pool{axes}d" for pool in ("max", "avg", "adaptive_avg", "adaptive_max")
          for axes in (1, 2, 3)],
-        _both_ends,
+        _pool_call,
     ),
     "mean": _both_ends,
-    "softmax": _softmax_call,
+    "softmax": _elements,
     "interpolate": _upsample_call,
     "batch_norm": partial(_norm_call, 3),
     "instance_norm": partial(_norm_call, 3),
@@ -346,27 +410,3 @@ _FUNCTIONS: dict[str, Call] = {
     "rms_norm": partial(_norm_call, 2),
     **dict.fromkeys(("matmul", "mm", "bmm"), _product),
 }  # fmt: skip
-
-
-# ---- A model at other sizes. ----
-
-
-def quantities_at(
-    model: nn.Module, inputs: Inputs, sizes: Iterable[int]
-) -> Iterator[tuple[int, Quantities]]:
-    """The quantities of an image model at each other size in ``sizes`` that it runs at."""
-    if len(inputs.args) != 1:
-        return
-    [image] = inputs.args
-    if not isinstance(image, torch.Tensor) or image.dim() != 4:
-        return
-    samples, channels, *own = image.shape
-    for size in sizes:
-        if own == [size, size]:
-            continue
-        other = torch.empty(samples, channels, size, size, device="meta", dtype=image.dtype)
-        try:
-            found = trace(copied_to("meta", model), (other,), inputs.kwargs, observe=CallObserver)
-        except DscalcError:  # the model does not run at this size
-            continue
-        yield size, found.observed

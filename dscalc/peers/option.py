@@ -16,48 +16,55 @@ SIZES = (128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 512, 640)  # common i
 
 
 @dataclass(init=False, eq=False, repr=False)
-class Explain(Question):
-    """The option --explain."""
+class Peers(Question):
+    """The options --explain and --peers."""
 
     explain: Annotated[
         str | None,
         output_option(
             "--explain",
             metavar="NUMBER",
-            help="Find the counters and conventions that give NUMBER, a count from elsewhere, to "
-            "all its digits: 4133742592 or 4.13G. Exit with 1 if none does.",
+            help="Find the counters that print NUMBER, a count from elsewhere, to all its digits: "
+            "4133742592, 4.13G, '4.13 GMac' or '97.8 MB'. Exit with 1 if none does.",
         ),
     ] = None
+    peers: Annotated[
+        bool, output_option("--peers", help="Show what other counters print for this, and why.")
+    ] = False
     proves = False
 
     @property
     def asked(self) -> Sequence[str]:
         """The options that are given."""
-        return ["--explain"] if self.explain is not None else []
+        given = {"--explain": self.explain is not None, "--peers": self.peers}
+        return [option for option, is_given in given.items() if is_given]
 
     def begin(self, asked: "Asked") -> None:
         """Refuse options that contradict it.
 
         Raises:
-            DscalcError: NUMBER is not a number, or another answer, a batch, CSV or JSON Lines is
-                asked for.
+            DscalcError: NUMBER is not a number; or another answer, a batch, CSV or JSON Lines is
+                asked for, or --unit with --peers.
         """
         [option] = self.asked
         asked.refuse_other_answers(option)
         if self.explain is not None:
-            from dscalc.peers.conventions import read_number
+            from dscalc.peers.printed import read_number
 
             read_number(self.explain, "--explain")
+        elif asked.output.unit != "macs":
+            raise DscalcError("--peers prints what each counter calls its own; drop --unit")
         if asked.batch_size > 1:
             raise DscalcError(f"{option} counts one sample, as other counters do; drop --batch")
         if (form := asked.output.format) in ("csv", "jsonl"):
             raise DscalcError(f"{option} needs --format table, markdown, svg or json, got {form}")
 
     def answer(self, report: Report, asked: "Asked") -> Report:
-        """The explanation of the number."""
-        from dscalc.peers.call import explained
+        """The explanation of the number, or the counts of other counters."""
+        from dscalc.peers.call import counters, explained
 
-        assert self.explain is not None
+        if self.explain is None:
+            return counters(report)
         return explained(report, self.explain, _at_other_sizes(asked))
 
     @property
@@ -66,39 +73,6 @@ class Explain(Question):
         from dscalc.peers.observer import CallObserver
 
         return CallObserver
-
-
-@dataclass(init=False, eq=False, repr=False)
-class Peers(Explain):
-    """The options --explain and --peers."""
-
-    peers: Annotated[
-        bool,
-        output_option("--peers", help="Show what other counters print for this model, and why."),
-    ] = False
-
-    @property
-    def asked(self) -> Sequence[str]:
-        """The options that are given."""
-        return [*super().asked, *(["--peers"] if self.peers else [])]
-
-    def begin(self, asked: "Asked") -> None:
-        """Refuse options that contradict it.
-
-        Raises:
-            DscalcError: as `Explain`; or --peers comes with --unit.
-        """
-        super().begin(asked)
-        if self.peers and asked.output.unit != "macs":
-            raise DscalcError("--peers prints what each counter calls its own; drop --unit")
-
-    def answer(self, report: Report, asked: "Asked") -> Report:
-        """The explanation of the number, or the counts of other counters."""
-        if not self.peers:
-            return super().answer(report, asked)
-        from dscalc.peers.call import counters
-
-        return counters(report)
 
 
 def _at_other_sizes(asked: "Asked") -> Iterator[tuple[int, Report]]:
@@ -113,4 +87,4 @@ def _at_other_sizes(asked: "Asked") -> Iterator[tuple[int, Report]]:
 
 def options(command: str) -> type[Question]:
     """The class of options of a command."""
-    return Peers if command == "model" else Explain
+    return Peers

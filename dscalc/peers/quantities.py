@@ -5,22 +5,24 @@ here. A name that is missing in a Counter is 0; a name that is missing in a dict
 network, is not known.
 
 Products, in MACs: ``conv`` ``transposed`` ``linear`` ``matmul`` ``attention`` ``recurrent``
-``bilinear``; ``vector``, those with a vector; of these ``conv.pointwise``, ``conv.depthwise``,
-``conv.string_padding``; and ``transposed.by_output``, at output instead of input positions.
+``bilinear``; ``vector``, those with a vector; of these ``conv.string_padding``; and
+``transposed.by_output``, at output instead of input positions.
 
-Elements: ``conv.bias``, ``transposed.bias``, ``linear.bias``, one per output; norms with their
-scale and shift (``batch_norm.affine``) or without (``batch_norm.plain``); ``relu`` and its kin;
-``softmax``, ``softmax.rows``; pools by ``.in``, ``.out``, ``.windows`` (the elements in all
-windows); ``upsample.bilinear.in``, ``.out``; ``add``, ``mul``, ``mean.out``.
+Elements: ``conv.out``, and of those with a bias ``conv.bias``; norms with their scale and shift
+(``batch_norm.affine``) or without (``batch_norm.plain``); ``relu`` and its kin; ``softmax``,
+``softmax.rows``; pools by ``.in``, ``.out``, ``.windows`` (the elements in all windows), ``.taps``
+and ``.steps`` (outputs * kernel, * stride); ``upsample.bilinear.in``, ``.out``; ``add``, ``mul``.
 
 A prefix says who sees the quantity: ``module``, calls of torch's own modules; ``subclass``, of
-modules derived from them; ``leaf``, of either if no module is inside; ``F``, functions of
-``torch.nn.functional``, which most modules call; ``torch``, functions of torch; ``tensor``, methods
-of tensors; ``sign``, ``+ * @`` of tensors.
+modules derived from them; ``leaf``, of either if no module is inside, and ``last``, the last call
+of each; ``F``, functions of ``torch.nn.functional``, which most modules call; ``torch``, functions
+of torch; ``tensor``, methods of tensors; ``sign``, ``+ * @`` of tensors. In front of
+all this, ``head`` and ``pool`` mean the part of the classifier and of the global pool before it.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from copy import copy
 from math import prod
 
 from dscalc.core.conv import Conv
@@ -40,15 +42,24 @@ def of_conv(conv: Conv, macs: int, outputs: int) -> Counter[str]:
     kind = "conv" if conv.kernel_size else "linear"
     if isinstance(conv, TransposedConv):
         kind = "transposed"
-    found = Counter({kind: macs, f"{kind}.bias": outputs if conv.bias else 0})
+    found = Counter({kind: macs, f"{kind}.out": outputs})
+    found[f"{kind}.bias"] = outputs if conv.bias else 0
     if kind == "transposed":
         taps = prod(conv.kernel_size)
         found["transposed.by_output"] = outputs * taps * conv.in_channels // conv.groups
         found["transposed.grouped"] = int(conv.groups > 1)
         found["transposed.calls"] = 1
-    elif kind == "conv":
-        found["conv.pointwise"] = macs if prod(conv.kernel_size) == 1 else 0
-        found["conv.depthwise"] = macs if conv.groups == conv.in_channels > 1 else 0
+    return found
+
+
+def without(quantities: Quantities, *parts: str) -> Quantities:
+    """The quantities without ``parts``: ``head``, the classifier, or ``pool``, before it."""
+    found = copy(quantities)
+    assert isinstance(found, dict)
+    for name, number in quantities.items():
+        part, _, rest = name.partition(".")
+        if part in parts:
+            found[rest] -= number
     return found
 
 
@@ -59,7 +70,7 @@ def layer_quantities(convs: Iterable[Conv]) -> Counter[str]:
         cost = conv.cost
         own = of_conv(conv, cost.macs, cost.activations)
         found += own
-        for seer in ("module", "leaf"):
+        for seer in ("module", "leaf", "last"):
             found += Counter({f"{seer}.{name}": number for name, number in own.items()})
         if conv.kernel_size:
             found["parameters.conv.weight"] += own["transposed.by_output"] or cost.macs
@@ -97,7 +108,8 @@ def row_quantities(rows: Iterable[Row]) -> Quantities:
             found["adaptive_avg_pool.in"] += inputs
             found["adaptive_avg_pool.windows"] += inputs
             found["adaptive_avg_pool.out"] += outputs
-            found["adaptive_avg_pool.mean_window"] += inputs + outputs
+            for window in ("mean_window", "whole_window"):
+                found[f"adaptive_avg_pool.{window}"] += inputs + outputs
         elif row.kind in ("pool", "upsample"):
             known -= {name for name in known if name.startswith(("max", "avg", "upsample"))}
     for name in known:
@@ -105,15 +117,17 @@ def row_quantities(rows: Iterable[Row]) -> Quantities:
             found[f"module.{name}"] = found[f"F.{name}"] = found[name]
     seers = ("", "module.", "subclass.", "F.", "torch.", "tensor.")
     everything = {f"{seer}{name}": found[f"{seer}{name}"] for name in known for seer in seers}
-    for name in ("weight", "bias"):
-        everything[f"parameters.conv.{name}"] = found[f"parameters.conv.{name}"]
-    return everything | {"parameters.others": found["parameters.others"]}
+    for name in ("conv.weight", "conv.bias", "others"):
+        everything[f"parameters.{name}"] = found[f"parameters.{name}"]
+    head = layer_quantities([conv for conv in convs if not conv.kernel_size][-1:])
+    everything |= {f"head.{name}": head[name] for name in head if name in everything}
+    return everything | {"sign.mean.in": 0, "sign.mean.out": 0}
 
 
-_ENDS = ("in", "out", "windows", "mean_window")
+_ENDS = ("in", "out", "windows", "mean_window", "whole_window")
 _OF_NETWORKS = (
     *PRODUCTS,
-    *("conv.bias", "conv.pointwise", "conv.depthwise", "conv.string_padding", "linear.bias"),
+    *("conv.bias", "conv.string_padding", "linear.bias", "mean.in", "mean.out"),
     *("transposed.bias", "transposed.by_output", "transposed.calls"),
     *(f"{norm}.{kind}" for norm in NORMS for kind in ("affine", "plain")),
     *(

@@ -1,23 +1,15 @@
 """Numbers of other counters for people: sheets and sentences; and the same as plain data."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from dscalc.core.fields import UNITS
-from dscalc.peers.conventions import (
-    MACS,
-    OLDER,
-    TABLE,
-    Candidate,
-    Convention,
-    Explanation,
-    Match,
-    PrintedNumber,
-    Summand,
-)
+from dscalc.peers.conventions import ELSEWHERE, MACS, OPENMMLAB, TABLE, Summand
+from dscalc.peers.explanation import Candidate, Explanation, Match
+from dscalc.peers.printed import PrintedNumber
 from dscalc.peers.quantities import Quantities
 from dscalc.report.report import Report
 from dscalc.report.sentences import percent_in_column
@@ -25,7 +17,8 @@ from dscalc.report.sheet import Column, Sheet
 from dscalc.show import plural
 
 _PRODUCTS = {term.words for term in MACS.products}
-_COUNTERS = {entry.name for entry in TABLE}
+_COUNTERS = {entry.name: entry for entry in TABLE}
+_WIDEST = 34  # characters of counters on one line
 _MOST_SHOWN = 8  # explanations in the table; machine formats have all
 _ASK = "ask how it was counted: input size, classes, fused norms, where the stride sits, shortcuts"
 
@@ -82,58 +75,74 @@ def _dumped(data: dict[str, Any]) -> Iterator[str]:
 
 def _explained_sheet(report: Report, found: Explanation) -> Sheet:
     """The matches of a number; without any, the nearest counters and the questions to ask."""
-    label = UNITS[found.unit][0]
-    title = f"{found.number.text}, as {label} of {report.title}"
+    title = f"{found.number.text}, as {found.label} of {report.title}"
     if not found.answers:
         notes = list(_unexplained(report, found))
-        return Sheet.of(title, _nearest(found.number), found.nearest, notes)
+        return Sheet.of(title, _nearest(found.number, found.label), found.nearest, notes)
     groups = _grouped(found.answers)
     shown = groups[:_MOST_SHOWN]
+    label = found.label
     columns = [
         Column(
-            "counted by",
-            lambda answer: answer.candidate.by or f"{answer.candidate.cost} free",
-            role="name",
+            "counted by", lambda group: _on_one_line(one.candidate.by for one in group), role="name"
         ),
-        Column("count", lambda answer: f"{answer.candidate.total:,}"),
+        Column(label, lambda group: _in_unit(group[0].candidate, label)),
+        Column("verdict", lambda group: f"{group[0].verdict}{', cut short' * group[0].truncated}"),
         Column(
-            "verdict",
-            lambda answer: f"{answer.verdict}{', cut short' if answer.truncated else ''}",
+            "by accident",
+            lambda group: percent_in_column(group[0].chance),
+            rank=1,
+            legend="by accident: how often as few assumptions give a random number with as many "
+            "digits",
         ),
-        Column("chance", lambda answer: percent_in_column(answer.chance), rank=1),
     ]
-    notes = [_explanation_sentence(group) for group in shown]
+    notes = [_explanation_sentence([each.candidate for each in group]) for group in shown]
     if len(groups) > len(shown):
         notes.append(f"{len(groups) - len(shown):,} more; -f json has all")
-    notes += _verdicts(found)
-    return Sheet.of(title, columns, [answer for group in shown for answer in group], notes)
+    return Sheet.of(title, columns, shown, [*notes, *_verdicts(found), *_hints(report)])
 
 
-def _grouped(answers: Sequence[Match]) -> list[list[Match]]:
-    """The matches in groups: counters that count alike are one explanation."""
-    groups: dict[Candidate, list[Match]] = {}
+def _in_unit(one: Candidate, label: str) -> str:
+    """The count, with its unit if the column has another."""
+    return f"{one.total:,}" if one.unit == label else f"{one.total:,} {one.unit}"
+
+
+def _on_one_line(names: Iterable[str]) -> str:
+    """Counters with the same count, on one line."""
+    first, *others = dict.fromkeys(names)
+    whole = ", ".join([first, *others])
+    return whole if len(whole) <= _WIDEST or not others else f"{first} and {len(others)} more"
+
+
+def _grouped(answers: Iterable[Match]) -> list[list[Match]]:
+    """The matches in groups: counters with the same count are one explanation."""
+    groups: dict[tuple[Any, ...], list[Match]] = {}
     for answer in answers:
-        alike = answer.candidate
-        if alike.by:
-            alike = alike._replace(summands=(), by="", per_mac=1, left_out=(), published=False)
-        groups.setdefault(alike, []).append(answer)
+        one = answer.candidate
+        groups.setdefault((one.value, one.total, one.unit, one.of, one.besides), []).append(answer)
     return list(groups.values())
 
 
-def _explanation_sentence(group: Sequence[Match], *, brief: bool = False) -> str:
+def _explanation_sentence(group: Sequence[Candidate], *, brief: bool = False) -> str:
     """``4,111,512,576 = 4,089,184,256 convolutions and linear layers + ...: as ... counts``."""
-    one = group[0].candidate
-    said = f"{one.total:,}" if brief else f"{one.total:,} = {_sum(one)}"
-    counters = [answer.candidate.by for answer in group if answer.candidate.by in _COUNTERS]
+    one = group[0]
+    said = f"{one.total:,} {one.unit}" if brief else _sum(one)
+    counters = [each.by for each in group if each.by in _COUNTERS]
+    if one.by in _COUNTERS and _COUNTERS[one.by].assumes:  # so have all of them
+        counters = [_with_assumption(by) for by in counters]
     if counters:
         verb = "counts" if len(counters) == 1 else "count"
         said += f"{',' if brief else ':'} as {_enumerated(counters)} {verb}"
-        said += f" ({OLDER})" if OLDER in one.conventions else ""
     if one.left_out and not brief:
         lost = _enumerated([f"{macs:,} MACs of {what}" for what, macs in one.left_out])
         said += f", without {lost}"
     said += f", for {one.of}" if one.of else ""
-    return f"{said}, with 1024 for 1000" if one.value != one.total else said
+    return said + "".join(f", {what}" for what in one.besides if what != one.of)
+
+
+def _with_assumption(by: str) -> str:
+    assumed = _COUNTERS[by].assumes
+    return by if assumed in by or assumed == OPENMMLAB else f"{by} ({assumed})"
 
 
 def _sum(one: Candidate) -> str:
@@ -142,12 +151,11 @@ def _sum(one: Candidate) -> str:
     others = [(what, value) for what, value in one.summands if what not in _PRODUCTS]
     said = ""
     if products:
-        names = [what for what, _ in products]
-        said = (
-            f"{per_mac}{sum(value for _, value in products) // one.per_mac:,} {_enumerated(names)}"
-        )
+        macs = sum(value for _, value in products) // one.per_mac
+        said = f"{per_mac}{macs:,} {_enumerated([what for what, _ in products])}"
     said = f"{said} {_signed_summands(others)}".strip().removeprefix("+ ")
-    return f"2 x ({said})" if one.doubled else said
+    said = f"2 x ({said})" if one.doubled else said
+    return said if said.startswith(f"{one.total:,} ") else f"{one.total:,} = {said}"
 
 
 def _enumerated(names: Sequence[str]) -> str:
@@ -162,24 +170,29 @@ def _signed_summands(summands: Sequence[Summand]) -> str:
 
 def _verdicts(found: Explanation) -> Iterator[str]:
     """Sentences on how far the digits prove the matches."""
-    digits = f"{found.number.digits} {plural('digit', found.number.digits)}"
-    verdicts = {answer.verdict for answer in found.answers}
-    if "consistent with" in verdicts:
+    number = found.number
+    if number.unit in UNITS and {answer.candidate.unit for answer in found.answers} - {found.label}:
+        yield f"the number says {found.label}; in MACs a multiply-accumulate is 1, in FLOPs 2"
+    if any(answer.verdict == "consistent with" for answer in found.answers):
+        yield f"{number.digits} {plural('digit', number.digits)} cannot tell which"
+    elif number.step:
+        yield "explained: below 1% by accident, could be: below 10%"
+
+
+def _hints(report: Report) -> Iterator[str]:
+    """Sentences on what makes the count another than was meant."""
+    if isinstance(report.extra, Counter) and (modules := report.extra["sequence_first"]):
         yield (
-            f"{digits} cannot tell which: the chance is that of a random number with as many digits"
-        )
-    elif found.number.step:
-        yield (
-            f"chance: that so few conventions give {digits} by accident; "
-            "explained: below 1%, could be: below 10%"
+            f"batch_first=False ({modules} {plural('module', modules)}) reads the first axis as "
+            "the sequence, and --input puts the batch first: a sequence of 1 was counted"
         )
 
 
-def _nearest(asked: PrintedNumber) -> list[Column]:
+def _nearest(asked: PrintedNumber, label: str) -> list[Column]:
     """Columns of the counters nearest to a number."""
     return [
         Column("nearest counters", lambda one: one.by, role="name"),
-        Column("count", lambda one: f"{one.total:,}"),
+        Column(label, lambda one: _in_unit(one, label)),
         Column(
             "off by",
             lambda one: percent_in_column((one.value - asked.value) / asked.value, signed=True),
@@ -188,16 +201,14 @@ def _nearest(asked: PrintedNumber) -> list[Column]:
 
 
 def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
-    yield f"no known counter and no small set of known conventions gives {found.number.text}"
-    for group in _grouped([Match(one, "could be", Fraction(0)) for one in found.elsewhere]):
-        found_so = _explanation_sentence(group, brief=True)
-        yield f"with one more assumption, which its digits cannot prove: {found_so}"
-    if not found.number.most_conventions:
-        digits = found.number.digits
-        few = "1 digit is" if digits == 1 else f"{digits} digits are"
-        yield f"{few} too few to try free conventions: give more"
+    yield f"no known counter prints {found.number.text} for this as it is"
+    elsewhere = _grouped([Match(one, "could be", Fraction(0)) for one in found.elsewhere])
+    for group in elsewhere[:_MOST_SHOWN]:
+        said = _explanation_sentence([each.candidate for each in group], brief=True)
+        yield f"with one more assumption, which its digits cannot prove: {said}"
     params = report.total.as_is.cost.params if report.total else 0
     yield f"{_ASK}; the number of params ({params:,} here) settles most of these"
+    yield from _hints(report)
 
 
 def explained_data(found: Explanation) -> dict[str, Any]:
@@ -230,8 +241,9 @@ def _candidate_data(one: Candidate) -> dict[str, Any]:
     return {
         "by": one.by or None,
         "count": one.total,
+        "unit": one.unit.lower(),
         "of": one.of or None,
-        "conventions": list(one.conventions),
+        "conventions": list(one.assumptions),
         "doubled": one.doubled,
         "left_out": [{"what": what, "count": macs} for what, macs in one.left_out],
         "summands": [{"what": what, "count": value} for what, value in one.summands],
@@ -243,37 +255,51 @@ def _candidate_data(one: Candidate) -> dict[str, Any]:
 
 def _peers(report: Report, quantities: Quantities) -> Sheet:
     """The sheet of each counter's count and its difference from the MACs."""
-    ours = dict(MACS.summands(quantities) or ())
-    macs = sum(ours.values())
+    known = peers_data(quantities)
+    macs = known["macs"]
+    alike: dict[tuple[str, int | None], list[dict[str, Any]]] = {}  # counters with the same count
+    for peer in known["peers"]:
+        unit = "" if peer["count"] is None else peer["unit"]
+        alike.setdefault((unit, peer["count"]), []).append(peer)
+    rows = sorted(alike.values(), key=lambda row: row[0]["count"] is None)
+    own = [{"counter": "dscalc", "unit": "macs", "count": macs}]
 
-    def prints(entry: Convention) -> str:
-        summands = entry.summands(quantities)
-        if summands is None:
-            return "not known"
-        count = sum(value for _, value in summands)
-        return f"{count:,} {'FLOPs' if entry.per_mac > 1 else 'MACs'}"
+    def prints(row: list[dict[str, Any]]) -> str:
+        count, unit = row[0]["count"], UNITS[row[0]["unit"]][0]
+        return "not known" if count is None else f"{count:,} {unit}"
 
-    def off(entry: Convention) -> str:
-        summands = entry.summands(quantities)
-        if entry is MACS or summands is None:
+    def off(row: list[dict[str, Any]]) -> str:
+        count, ours = row[0]["count"], macs * UNITS[row[0]["unit"]][1]
+        if count is None or row is own:
             return ""
-        differs = sum(value for _, value in summands) - entry.per_mac * macs
-        if not differs or not macs:
+        if count == ours or not ours:
             return "same"
-        return percent_in_column(Fraction(differs, entry.per_mac * macs), signed=True)
+        return percent_in_column(Fraction(count - ours, ours), signed=True)
 
     columns = [
-        Column("counter", lambda entry: "dscalc" if entry is MACS else entry.name, role="name"),
+        Column("counter", lambda row: _on_one_line(peer["counter"] for peer in row), role="name"),
         Column("prints", prints),
         Column("difference", off),
     ]
-    notes = []
-    for entry in TABLE:
-        summands = entry.summands(quantities) or []
-        if summands and (differs := _differences(summands, ours, entry.per_mac)):
-            notes.append(f"{entry.name}: {_signed_summands(differs)}")
-    notes.append("computed from what each was measured to count, not by running it")
-    return Sheet.of(report.title, columns, TABLE, notes, MACS)
+    abroad = _enumerated([entry.name for entry in TABLE if entry.assumes == ELSEWHERE])
+    notes = [
+        *filter(None, map(_peer_note, rows)),
+        f"{abroad} count the same network in a framework of their own",
+        "computed from what each was measured to count, not by running it",
+        *_hints(report),
+    ]
+    return Sheet.of(report.title, columns, rows, notes, own)
+
+
+def _peer_note(row: list[dict[str, Any]]) -> str:
+    """The difference of counters with the same count."""
+    names, first = _enumerated([peer["counter"] for peer in row]), row[0]
+    if first["count"] is None:
+        return f"{names}: not known here"
+    if first["differences"]:
+        differences = [(each["what"], each["count"]) for each in first["differences"]]
+        return f"{names}: {_signed_summands(differences)}"
+    return f"{names}: the same" if len(row) > 1 else ""
 
 
 def peers_data(quantities: Quantities) -> dict[str, Any]:
@@ -289,6 +315,7 @@ def peers_data(quantities: Quantities) -> dict[str, Any]:
                 "unit": "flops" if entry.per_mac > 1 else "macs",
                 "count": None if known is None else sum(value for _, value in known),
                 "differences": [{"what": what, "count": value} for what, value in differences],
+                "assumes": entry.assumes or None,
                 "source": entry.source,
             }
         )
