@@ -170,6 +170,7 @@ def test_a_plot_over_the_reduction_names_only_what_varies(timed, run, tmp_path):
     assert run(f"bench 64 64 3 56 --as all --plot {path}").code == 0
     picture = path.read_text("utf-8")
     assert "<!-- MAC reduction, standard / block -->" in picture
+    assert "<!-- speed-up of 8 blocks over standard: 64 -&gt; 64 channels" in picture
     assert "<!-- bottleneck -->" in picture
     assert run(f"bench 64 8,64 3 56 --plot {path}").code == 0
     assert "<!-- OC 8 -->" in path.read_text("utf-8")
@@ -180,13 +181,14 @@ def test_points_have_whiskers_and_are_hollow_where_not_decided(timed):
 
     from dscalc.bench.picture import _figure
     from dscalc.core.blocks import SEPARABLE
+    from dscalc.report.drawing import COLOURS
     from dscalc.report.report import Report
 
     rows = [layer_row(Conv(64, 64, 3, d), SEPARABLE) for d in (14, 28)]
     given = [took(rows[0], 4.0, 2.0, spread=1.1), took(rows[1], 1.0, 1.0, spread=1.5)]
     [axes] = _figure(Report("bench", SEPARABLE, fields("bench", SEPARABLE), given)).axes
     points = {bar.get_label(): bar for bar in axes.containers}
-    assert points["decided"][0].get_markerfacecolor() == "0.15"
+    assert points["decided"][0].get_markerfacecolor() == COLOURS[0]
     assert points["not decided"][0].get_markerfacecolor() == "white"
     [[(_, low), (_, high)]] = points["decided"][2][0].get_segments()
     assert (low, high) == (2 / 1.1, 2 * 1.1)

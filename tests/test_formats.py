@@ -507,7 +507,7 @@ def test_an_svg_says_what_it_is_and_which_command_makes_it(run, tmp_path):
     assert "$ dscalc 3 64 3 224 --no-verify --bias" in lines
 
 
-def test_heads_of_columns_in_an_svg_can_be_read(run):
+def test_all_of_an_svg_can_be_read_on_a_light_and_on_a_dark_page(run):
     """WCAG asks for a contrast of 4.5 to 1."""
 
     def luminance(colour):
@@ -516,11 +516,31 @@ def test_heads_of_columns_in_an_svg_can_be_read(run):
         return sum(by * part for by, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
     svg = run("3 64 3 224 -f svg").stdout
-    background = re.search(r'<rect fill="(#[0-9a-f]{6})"', svg)[1]
-    colours = re.findall(r"\.[\w-]+-r\d+ \{ fill: (#[0-9a-f]{6})", svg)
-    assert len(colours) >= 3
-    for colour in colours:
-        assert (luminance(colour) + 0.05) / (luminance(background) + 0.05) > 4.5
+    light, dark = re.split(r"@media \(prefers-color-scheme: dark\) ", svg.partition("</style>")[0])
+    pages = [(light, re.search(r'<rect fill="(#[0-9a-f]{6})"', svg)[1])]
+    pages += [(dark, re.search(r" > rect \{ fill: (#[0-9a-f]{6})", dark)[1])]
+    named = []
+    for style, background in pages:
+        colours = re.findall(r"\.[\w-]+-(r\d+|title) \{ fill: (#[0-9a-f]{6})", style)
+        named.append([name for name, _ in colours if name != "title"])
+        for _, colour in colours:
+            low, high = sorted([luminance(colour), luminance(background)])
+            assert (high + 0.05) / (low + 0.05) > 4.5
+    assert named[0] == named[1]
+    assert len(named[0]) >= 4
+    assert [round(luminance(background), 2) for _, background in pages] == [1, 0.01]
+
+
+@pytest.mark.parametrize("args", ["64 8:64:x2 3 14", "network resnet50 --as separable"])
+def test_nothing_in_an_svg_is_clipped(args, run):
+    """Every word ends before the clip path of its line does."""
+    svg = run(f"{args} --no-verify -f svg").stdout
+    width = float(re.search(r'clip-terminal">\s*<rect x="0" y="0" width="(.*?)"', svg)[1])
+    word = r'<text class="[\w-]+" x="(.*?)" .*?textLength="(.*?)" [^>]*>(.*?)</text>'
+    words = re.findall(word, svg, re.DOTALL)
+    ends = [float(x) + float(length) for x, length, text in words if text.strip()]
+    assert len(ends) >= 10
+    assert max(ends) < width - 10
 
 
 def test_sentences_in_an_svg_are_wrapped(run):

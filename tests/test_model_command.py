@@ -597,6 +597,20 @@ def test_a_plot_is_drawn_beside_the_report(args, name, start, model, here):
     assert (here / name).read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize(
+    ("args", "title", "values"),
+    [
+        (FULL, "nets.py:Net at 3x32x32: 1,654,672 MACs (1.65 M)", True),
+        (UNKNOWN, "nets.py:Unknown at 3x8x8: at least 7,776 MACs", False),
+    ],
+)
+def test_bars_have_shares_if_the_total_is_known(args, title, values, model, here):
+    model(f"{args} --plot a.svg")
+    shown = re.findall("<!-- (.*) -->", (here / "a.svg").read_text("utf-8"))
+    assert title in shown
+    assert any(re.fullmatch(r"[\d.,]+( [KM])? \([\d.]+%\)", text) for text in shown) is values
+
+
 @pytest.mark.parametrize("form", ["table", "json"])
 @pytest.mark.parametrize(
     ("condition", "code", "verdict"),

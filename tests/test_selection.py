@@ -311,7 +311,7 @@ def test_no_picture_is_drawn_of_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("scales", "said"),
     [
-        ("--input-size 128,224 --width-multiplier 0.5,1", ["input size", "width multiplier 0.5"]),
+        ("--input-size 128,224 --width-multiplier 0.5,1", ["input size", "mobilenet_v2, width 1"]),
         ("--width-multiplier 0.5,1", ["width multiplier", "mobilenet_v2"]),
         ("", ["params", "mobilenet_v2"]),
     ],

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from dscalc.baseline.changes import count_of
 from dscalc.baseline.view import Compared
-from dscalc.report.drawing import bars, plain_style, save
+from dscalc.core.fields import UNITS
+from dscalc.report.drawing import AS_IS, OTHER, bars, plain_style, save
+from dscalc.report.sentences import full
 
 
 def draw(report: Compared, path: Path, kind: str) -> None:
@@ -17,6 +19,11 @@ def draw(report: Compared, path: Path, kind: str) -> None:
         for change in report.changes
         if change.difference("macs")
     ]
+    label, scale = UNITS[report.unit]
     title = f"{report.title} against {report.baseline.name}"
+    before, now = (count_of(row, "macs") for row in (report.baseline.total, report.total))
+    if before is not None and now is not None:
+        title += f": {full(before * scale, label)} before, {full(now * scale)} now"
     with plain_style():
-        save(bars(report, title, ("before", "now"), changed), path, kind, report.title)
+        figure = bars(report, title, {"before": OTHER, "now": AS_IS}, changed)
+        save(figure, path, kind, report.title)

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dscalc.bench.view import measurement
 from dscalc.core.blocks import STANDARD
 from dscalc.core.row import Row
 from dscalc.report.drawing import (
     AXES,
-    DARK,
+    COLOURS,
     MUCH,
     axis_symbol,
     axis_value,
@@ -19,9 +18,8 @@ from dscalc.report.drawing import (
     new_figure,
     place_values,
     plain_style,
-    plain_tick,
     save,
-    scale_y,
+    scale,
     varying_axes,
     widest,
 )
@@ -46,15 +44,19 @@ def _figure(report: Report) -> Figure:
     rows, block = list(report.rows), report.replacement
     several = block == STANDARD
     name = "block" if several else block.name
+    blocks = len({row.name for row in rows})
+    compared = f"{blocks} {plural('block', blocks)}" if several else name
+    title = f"speed-up of {compared} over standard: {report.title}"
     across = widest(rows)
     reductions = [float(1 / row.mac_ratio) for row in rows if row.mac_ratio]
     by_macs = max(reductions) > _APART * min(reductions)
     varies = varying_axes(rows)
     named = [axis for axis in varies if by_macs or axis != across]
-    fixed = [fixed_axis(axis, rows) for axis in AXES if varies and axis not in varies]
-    figure, axes = new_figure(
+    rest = ", ".join(fixed_axis(axis, rows) for axis in AXES if varies and axis not in varies)
+    figure, [axes] = new_figure(
         5, f"MAC reduction, standard / {name}" if by_macs else AXES[across],
-        f"speed-up, standard / {name} time", ", ".join([report.title, *fixed]), _where(rows[0]),
+        f"speed-up, standard / {name} time", title,
+        "; ".join([*([rest] if rest else []), _where(rows[0])]),
     )  # fmt: skip
     if by_macs:
         xs = reductions
@@ -72,7 +74,7 @@ def _figure(report: Report) -> Figure:
         legend += ", noisy" if measurement(row).noisy else ""
         axes.errorbar(
             x, y, [[y - low], [high - y]], fmt="D" if measurement(row).noisy else "o", capsize=3,
-            color=DARK, markerfacecolor=DARK if speedup.decided else "white",
+            color=COLOURS[0], markerfacecolor=COLOURS[0] if speedup.decided else "white",
             label="_" if legend in shown else legend,
         )  # fmt: skip
         shown.add(legend)
@@ -81,20 +83,13 @@ def _figure(report: Report) -> Figure:
         whiskers += [(x, low + (high - low) * step / 16) for step in range(17)]
         labels.append(" ".join([*([row.name or ""] if several else []), *sizes]))
     wide = by_macs and max(xs) > MUCH * min(xs)
-    scale_y(axes, seen, log=wide)
+    scale(axes, "y", seen, log=wide)
     if by_macs:
-        most = max(xs)
-        if wide:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(FuncFormatter(plain_tick))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_xlim(min(xs) / 2, 2 * most)
-        else:
-            axes.set_xlim(0, 1.3 * most)  # room for the names
-        steps = [most * 2 ** (-step / 8) for step in range(100)]
+        scale(axes, "x", xs, room=0.3)  # for the names
+        steps = [max(xs) * 2 ** (-step / 8) for step in range(100)]
         axes.plot(steps, steps, linestyle="--", color="0.4", linewidth=1,
                   label="speed-up = MAC reduction", scalex=False, scaley=False)  # fmt: skip
+        whiskers += zip(steps, steps, strict=True)
     axes.axhline(1, color="0.6", linewidth=1, label="no speed-up")
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     label_points(figure, axes, points, labels, whiskers)

@@ -4,14 +4,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from math import ceil, log2
 from pathlib import Path
 from textwrap import wrap
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
@@ -20,30 +22,43 @@ from dscalc.core.fields import UNITS, Value
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.report.report import Report
+from dscalc.report.sentences import scaled, share
 from dscalc.show import times
 
-AXES = {
-    "out_channels": "output channels (OC)",
+AXES = {  # as a layer is written
     "in_channels": "input channels (IC)",
-    "input_size": "feature map size (D)",
+    "out_channels": "output channels (OC)",
     "kernel_size": "filter size (F)",
+    "input_size": "feature map size (D)",
 }
-MARKERS = "osD^v<>Px"  # lines differ in marker and shade, so that they do in greyscale
-LIGHT, DARK = "0.75", "0.15"
+# Colours of Paul Tol and ColorBrewer that every colour vision tells apart. Grey print does too:
+# CIE L* is at least 12 apart for the first four, and 6 for all.
+COLOURS = ("#332288", "#D95F02", "#7BAFDE", "#666633", "#000000", "#DD7788", "#4477AA", "#BBCC33",
+           "#882255")  # fmt: skip
+MARKERS = "osD^v<>Px"
+AS_IS, OTHER = COLOURS[0], COLOURS[2]
+_ENGINEERING = EngFormatter()
+COUNTS = FuncFormatter(lambda value, _: _ENGINEERING(value).replace("k", "K"))  # 100 M
+_NUMBERS = FuncFormatter(lambda value, _: f"{value:.9f}".rstrip("0").rstrip("."))
 MUCH = 16  # by what factor numbers differ that a linear axis would squeeze
+_PIXELS, _MOST_PIXELS = 2000, 60_000  # of the width, and of the height that matplotlib can draw
 _MOST_BARS = 500
 _MOST_LABELS = 30
-_SMALL_LEGEND = 4  # lines
+_MOST_PANELS = 16
 _NAME = 48  # characters in a line of a layer's name
+_NAME_OF_LINE = 24
 _SIDES = ((1, 0), (-1, 0), (0, 1), (1, 1), (-1, 1), (0, -1), (1, -1), (-1, -1))  # right, up
-_NEAR_A_LABEL = 16  # points of type between a label and its point
+_NEAR_A_LABEL = 10  # points of type between a label and its point
 
 
 def save(figure: Figure, path: Path, kind: str, title: str) -> None:
     """Write a picture to a file; ``kind`` is png, svg or pdf."""
     metadata: dict[str, str | None] = {"Title": title}
     metadata |= {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    figure.savefig(path, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox().padded(rcParams["savefig.pad_inches"])
+    dpi = min(_PIXELS / box.width, _MOST_PIXELS / box.height)
+    figure.savefig(path, format=kind, dpi=dpi, metadata=metadata, bbox_inches=box)
 
 
 @contextmanager
@@ -58,26 +73,40 @@ def plain_style() -> Iterator[None]:
 
 
 def new_figure(
-    height: float, xlabel: str, ylabel: str, *title: str, grid: Literal["both", "x"] = "both"
-) -> tuple[Figure, Axes]:
-    """Without anything in it; the title is above everything, in as many lines as it takes."""
-    figure = Figure(figsize=(7, height), layout="constrained", facecolor="white")
+    height: float,
+    xlabel: str,
+    ylabel: str,
+    *title: str,
+    grid: Literal["both", "x"] = "both",
+    panels: Sequence[str] = ("",),
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each name; the title is above all, in as many lines as it takes.
+
+    Raises:
+        DscalcError: there are more panels than can be seen.
+    """
+    _refuse_many(len(panels), _MOST_PANELS, "panels")
+    down = ceil(len(panels) / 4)
+    columns = ceil(len(panels) / down)
+    figure = Figure(figsize=(7, max(height, 2.4 * down)), layout="constrained", facecolor="white")
     lines = [part for line in title for part in wrap(line, 84)]
     suptitle = figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     suptitle.set_parse_math(False)
-    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="0.9")
-    return figure, axes
-
-
-def add_legend(figure: Figure, axes: Axes, lines: int) -> None:
-    """In the picture if it is small, else below."""
-    if lines > _SMALL_LEGEND:
-        figure.legend(loc="outside lower left", ncols=2, frameon=False)
+    every: list[Axes] = []
+    for number, name in enumerate(panels):
+        axes = figure.add_subplot(down, columns, number + 1, sharey=every[0] if every else None)
+        axes.set_title(name, fontsize="medium")
+        axes.tick_params(labelleft=number % columns == 0)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis=grid, color="0.9")
+        every.append(axes)
+    if len(every) == 1:
+        axes.set(xlabel=xlabel, ylabel=ylabel)
     else:
-        axes.legend(frameon=False)
+        figure.supxlabel(xlabel, fontsize="medium")
+        figure.supylabel(ylabel, fontsize="medium")
+    return figure, every
 
 
 def draw_lines(
@@ -90,37 +119,81 @@ def draw_lines(
     Raises:
         DscalcError: there are more lines than can be told apart.
     """
-    refuse_many(len(lines))
+    _refuse_many(len(lines), len(MARKERS), "lines")
     places = place_values(list(dict.fromkeys(xs)), axes)
+    axes.margins(x=0.08)
     for number, (name, line) in enumerate(lines.items()):
+        points = sorted((places[x], float(y)) for x, y in line.items())
         axes.plot(
-            [places[x] for x in line],
-            [float(y) for y in line.values()],
-            color=shade(number, len(lines)),
+            [x for x, _ in points],
+            [y for _, y in points],
+            color=COLOURS[number],
             marker=MARKERS[number],
             linestyle="-" if are_lengths(places) else "none",
-            label="\n".join(_in_lines(name)),
+            gid=name,
         )
     return places
 
 
-def refuse_many(lines: int) -> None:
-    """Refuse more lines than can be told apart."""
-    if lines > len(MARKERS):
+def _refuse_many(number: int, most: int, what: str) -> None:
+    """Refuse more lines or panels than can be told apart."""
+    if number > most:
         raise DscalcError(
-            f"a plot shows at most {len(MARKERS)} lines, and here are {lines}; vary fewer values"
+            f"a plot shows at most {most} {what}, and here are {number}; vary fewer values"
         )
 
 
-def shade(number: int, count: int) -> str:
-    """A grey of its own for each of ``count``."""
-    return str(0.1 + 0.55 * number / max(1, count - 1))
+def label_ends(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Write the names of lines beside their last points, in the last column of panels."""
+    figure.draw_without_rendering()  # which says how high the panels are
+    for axes in panels:
+        spec = axes.get_subplotspec()
+        if spec and spec.is_last_col():
+            row = 10.5 / 72 * figure.dpi / axes.bbox.height
+            _label_ends(axes, row, 1 + 0.02 * spec.get_gridspec().ncols)
+
+
+def _label_ends(axes: Axes, row: float, right: float) -> None:
+    """A row of type is ``row`` of the height of the axes; names begin at ``right`` of the width."""
+    named: dict[Line2D, Any] = {line: line.get_xydata() for line in axes.lines if line.get_gid()}
+    # A line that is in other panels alone has its name at the foot of this one.
+    within = axes.transData - axes.transAxes
+    ends: dict[Line2D, Any] = {
+        line: within.transform(xy[-1]) if len(xy) else (1, 0) for line, xy in named.items()
+    }
+    places = {line: end[1] for line, end in ends.items()}
+    lines = sorted(ends, key=places.__getitem__)
+    names = {line: "\n".join(_in_lines(str(line.get_gid()), _NAME_OF_LINE)) for line in lines}
+    for _ in range(200):  # neighbours that overlap move apart, again and again
+        for low, high in pairwise(lines):
+            rows = 1 + (names[low] + names[high]).count("\n") / 2
+            overlap = max(0, rows * row - places[high] + places[low])
+            places[low] -= overlap / 2
+            places[high] += overlap / 2
+    for line, name in names.items():
+        rule = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.7, "relpos": (0, 0.5)}
+        text = axes.annotate(
+            name, ends[line], (right, places[line]), "axes fraction", arrowprops=rule,
+            fontsize="small", va="center", annotation_clip=False,
+        )  # fmt: skip
+        text.set_parse_math(False)
 
 
 def bars(
-    report: Report, title: str, sides: Sequence[str], bars: Iterable[tuple[str, Sequence[int]]]
+    report: Report,
+    title: str,
+    sides: Mapping[str, str],
+    bars: Iterable[tuple[str, Sequence[int]]],
+    whole: int | None = None,
 ) -> Figure:
-    """A bar a layer, or one of each side, for each layer that has any MACs.
+    """For each layer that has any MACs a bar of each side, with its value; one if they are equal.
+
+    Args:
+        report: what is drawn.
+        title: of the picture.
+        sides: the colour of each, by its name.
+        bars: the name of each layer, and its MACs on each side.
+        whole: the MACs of which the first side shows a share.
 
     Raises:
         DscalcError: there are too many layers to see.
@@ -134,18 +207,29 @@ def bars(
     names = [_in_lines(name) for name, _ in counted]
     heights = [max(1, 0.6 * len(name)) for name in names]
     places = [end - height / 2 for end, height in zip(accumulate(heights), heights, strict=True)]
-    figure, axes = new_figure(1.5 + 0.28 * sum(heights), label, "layer", title, grid="x")
+    high = 0.28 if len(sides) == 1 else 0.36  # inches
+    figure, [axes] = new_figure(1.5 + high * sum(heights), label, "layer", title, grid="x")
     width = 0.8 / len(sides)
-    for number, (side, color) in enumerate(zip(sides, (LIGHT, DARK)[-len(sides) :], strict=True)):
-        shift = (number - (len(sides) - 1) / 2) * width
-        axes.barh(
-            [place + shift for place in places], [macs[number] * scale for _, macs in counted],
-            width, color=color, label=side,
+    for number, (side, color) in enumerate(sides.items()):
+        shown = [
+            (place + (number - (len(set(macs)) - 1) / 2) * width, macs[number])
+            for place, (_, macs) in zip(places, counted, strict=True)
+            if number < len(set(macs))
+        ]
+        drawn = axes.barh(
+            [place for place, _ in shown], [macs * scale for _, macs in shown], width,
+            color=color, label=side,
         )  # fmt: skip
+        values = [
+            f"{scaled(macs * scale)}{f' ({share(Fraction(macs, whole))})' if whole else ''}"
+            for _, macs in shown
+        ]
+        axes.bar_label(drawn, values, padding=3, fontsize=8 if len(sides) == 1 else 7)
+        whole = None
     for tick in axes.set_yticks(places, ["\n".join(name) for name in names]):
         tick.label1.set_parse_math(False)
     axes.set_ylim(sum(heights) + 0.1, -0.1)
-    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_major_formatter(COUNTS)
     if len(sides) > 1:
         figure.legend(loc="outside lower right", ncols=2, frameon=False)
     return figure
@@ -200,24 +284,36 @@ def _placed(text: Annotation, inside: BboxBase, taken: Sequence[Bbox]) -> Bbox:
     return text.get_window_extent()
 
 
-def _in_lines(name: str) -> list[str]:
+def _in_lines(name: str, width: int = _NAME) -> list[str]:
     """A name, in several lines if it is long; a very long one loses its end."""
-    if len(name) <= _NAME:
-        return [name]
-    return wrap(name, _NAME, max_lines=6, placeholder="...")
+    return wrap(name, width, max_lines=6, placeholder="...") if len(name) > width else [name]
 
 
-def scale_y(axes: Axes, values: Sequence[float], *, log: bool = False) -> None:
-    """An axis from 0 with room above; a logarithmic one if they span much."""
+def scale(
+    axes: Axes,
+    which: Literal["x", "y"],
+    values: Sequence[float],
+    *,
+    counts: bool = False,
+    room: float = 0.1,
+    log: bool = False,
+) -> None:
+    """An axis from 0, a logarithmic one if the values span much, with ``room`` beyond them.
+
+    It writes all its numbers in one way.
+    """
     least, most = min(values), max(values)
+    axis = axes.xaxis if which == "x" else axes.yaxis
     if least > 0 and (log or most > MUCH * least):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(plain_tick))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(least / 1.3, most * 1.3)
+        beyond = max(1.3, (most / least) ** room)
+        axes.set(**{f"{which}scale": "log", f"{which}lim": (least / beyond, most * beyond)})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 1000 * least else (1,)))
+        axis.set_major_formatter(_NUMBERS)
+        axis.set_minor_formatter(NullFormatter())
     else:
-        axes.set_ylim(0, 1.1 * most or None)
+        axes.set(**{f"{which}lim": (0, (1 + room) * most or None)})
+    if counts:
+        axis.set_major_formatter(COUNTS)
 
 
 def place_values(values: list[Value], axes: Axes) -> dict[Value, float]:
@@ -226,18 +322,20 @@ def place_values(values: list[Value], axes: Axes) -> dict[Value, float]:
     if len(numbers) < len(values):
         axes.set_xticks(range(len(values)), [axis_value(value) for value in values])
         return {value: place for place, value in enumerate(values)}
-    if max(numbers) > 16 * min(numbers):
+    if _least_step([log2(number) for number in numbers]) > _least_step(numbers):
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(plain_tick))
+        axes.xaxis.set_major_formatter(_NUMBERS)
         axes.xaxis.set_minor_locator(NullLocator())
-    if len(numbers) <= 12:
+    spec = axes.get_subplotspec()
+    if spec and len(numbers) <= 12 // spec.get_gridspec().ncols + 1:
         axes.set_xticks(numbers, [str(number) for number in numbers])
     return dict(zip(values, numbers, strict=True))
 
 
-def plain_tick(value: float, _: object) -> str:
-    """A number on a logarithmic axis, which matplotlib would write as a power of ten."""
-    return f"{value:g}"
+def _least_step(places: Sequence[float]) -> float:
+    """The least distance between two of several places, as a share of that between all."""
+    steps = [high - low for low, high in pairwise(sorted(places))]
+    return min(steps) / sum(steps) if len(steps) > 1 else 0
 
 
 def are_lengths(values: Iterable[Value]) -> bool:
@@ -253,14 +351,15 @@ def _as_length(value: Value) -> int | None:
 
 
 def widest(rows: Sequence[Row]) -> str:
-    """The axis of a grid that varies most."""
-    return max(AXES, key=lambda axis: len({getattr(row.layer, axis) for row in rows}))
+    """The axis of a grid that varies most; of equals the output channels, if they vary."""
+    return max(
+        ("out_channels", *AXES), key=lambda axis: len({getattr(row.layer, axis) for row in rows})
+    )
 
 
 def varying_axes(rows: Sequence[Row]) -> list[str]:
     """The axes of a grid that vary, as a layer is written."""
-    order = ("in_channels", "out_channels", "kernel_size", "input_size")
-    return [axis for axis in order if len({getattr(row.layer, axis) for row in rows}) > 1]
+    return [axis for axis in AXES if len({getattr(row.layer, axis) for row in rows}) > 1]
 
 
 def axis_value(value: Value) -> str:
@@ -272,10 +371,10 @@ def fixed_axis(axis: str, rows: Sequence[Row]) -> str:
     """The value of an axis, or those between which nothing differs."""
     values = list(dict.fromkeys(getattr(row.layer, axis) for row in rows))
     if len(values) == 1:
-        return f"{axis_symbol(axis)} = {axis_value(values[0])}"
+        return f"{axis_symbol(axis)} {axis_value(values[0])}"
     some = [axis_value(value) for value in values]
     listed = ", ".join(some) if len(some) <= 4 else f"{some[0]} ... {some[-1]}"
-    return f"{axis_symbol(axis)} = {listed} (no effect)"
+    return f"{axis_symbol(axis)} {listed} (no effect)"
 
 
 def axis_symbol(axis: str) -> str:

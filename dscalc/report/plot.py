@@ -1,12 +1,14 @@
 """Reports of layers, networks and models -> PNG, SVG and PDF. It imports matplotlib."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from dscalc.core.blocks import STANDARD
 from dscalc.core.conv import Conv
@@ -14,27 +16,27 @@ from dscalc.core.cost import Cost
 from dscalc.core.fields import UNITS, Value
 from dscalc.core.row import Row
 from dscalc.report.drawing import (
+    AS_IS,
     AXES,
-    MARKERS,
-    add_legend,
+    OTHER,
     are_lengths,
     axis_symbol,
     axis_value,
     bars,
     draw_lines,
     fixed_axis,
+    label_ends,
     label_points,
     new_figure,
     plain_style,
-    refuse_many,
     save,
-    scale_y,
-    shade,
+    scale,
     varying_axes,
     widest,
 )
 from dscalc.report.report import Report
 from dscalc.report.sentences import full
+from dscalc.show import plural, times
 
 
 def draw(report: Report, path: Path, kind: str) -> None:
@@ -48,140 +50,122 @@ def draw(report: Report, path: Path, kind: str) -> None:
 
 
 def _draw_report(report: Report) -> Figure:
-    if report.command == "compare":
-        return _draw_grid(report)
-    if report.command == "blocks":
-        return _draw_blocks(report)
+    if report.command in ("compare", "blocks"):
+        rows = list(report.rows)
+        if varying_axes(rows):
+            return _draw_ratios(report, rows)
+        title = f"{len(rows)} {plural('block', len(rows))} for {report.title}"
+        return _points(report, title, "rewritten", [row.name or "" for row in rows])
     return _draw_totals(report) if report.total is None else _draw_network(report)
 
 
-def _draw_grid(report: Report) -> Figure:
-    """The ratio of MACs over the axis that varies most, one line per kernel size.
+def _draw_ratios(report: Report, rows: Sequence[Row]) -> Figure:
+    """The ratio of MACs over the axis that varies most.
 
-    Other axes get lines of their own if the ratio depends on them. Dashed is the limit for many
-    output channels, where the block has one.
+    Of one block there is a line for each of the other sizes that matter. Of several there is a
+    line for each block, and a panel for each of those sizes.
 
     Raises:
-        DscalcError: there would be more lines than can be told apart.
+        DscalcError: there would be more lines or panels than can be told apart.
     """
-    rows, block = list(report.rows), report.replacement
-    across = widest(rows)
+    across, several = widest(rows), report.command == "blocks"
     named = _matter(rows, across)
-    lines: dict[str, dict[Value, Fraction]] = {}
-    limits: dict[tuple[Value, ...], dict[Value, Fraction]] = {}
-    symbols = set()
+    block = "block" if several else report.replacement.name
+    panels: dict[str, dict[str, dict[Value, Fraction]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         assert row.mac_ratio is not None
-        assert isinstance(row.layer, Conv)
-        x = getattr(row.layer, across)
-        name = ", ".join(
-            f"{axis_symbol(axis)} = {axis_value(getattr(row.layer, axis))}" for axis in named
+        sizes = ", ".join(
+            f"{axis_symbol(axis)} {axis_value(getattr(row.layer, axis))}" for axis in named
         )
-        lines.setdefault(name or f"{block.name} / standard", {})[x] = row.mac_ratio
-        kernel = () if across == "kernel_size" else row.layer.kernel_size
-        if limit := block.limit(row.layer):
-            limits.setdefault(kernel, {})[x] = limit[1]
-            symbols.add(limit[0])
-    rest = [axis for axis in AXES if axis not in (across, *named)]
-    title = ", ".join(fixed_axis(axis, rows) for axis in rest)
-    figure, axes = new_figure(4.5, AXES[across], f"MACs, {block.name} / standard", title)
-    places = draw_lines(axes, lines, [getattr(row.layer, across) for row in rows])
-    style: dict[str, Any] = {"linestyle": "--"}
-    if not are_lengths(places):
-        style = {"linestyle": "none", "marker": "_", "markersize": 24}
-    limit_name = f"{symbols.pop()}, the limit" if len(symbols) == 1 else "the limit"
-    for number, limit_line in enumerate(limits.values()):
-        axes.plot(
-            [places[x] for x in limit_line],
-            [float(limit) for limit in limit_line.values()],
-            color="0.4",
-            linewidth=1,
-            label="_" if number else f"{limit_name} for large OC",
-            **style,
+        panel, line = (sizes, row.name or "") if several else ("", sizes or block)
+        panels[panel][line][getattr(row.layer, across)] = row.mac_ratio
+    xs = [getattr(row.layer, across) for row in rows]
+    dashed: Mapping[Value, Mapping[Value, Fraction]]
+    names = list(dict.fromkeys(chain(*panels.values())))
+    rest = ", ".join(fixed_axis(axis, rows) for axis in AXES if axis not in (across, *named))
+    said = [rest] if rest else []
+    if several:
+        names = sorted({*names} - {STANDARD.name})  # for colours that any order of rows has
+        dashed = {(): dict.fromkeys(xs, Fraction(1))}
+        title = (
+            f"MACs of {len(names)} {plural('block', len(names))} / standard convolution (dashed)"
         )
-    ratios = [
-        float(ratio) for line in (*lines.values(), *limits.values()) for ratio in line.values()
-    ]
-    scale_y(axes, ratios)
-    add_legend(figure, axes, len(lines))
+        said += [f"panels: {', '.join(AXES[axis] for axis in named)}"] if named else []
+    else:
+        dashed, limit = _ratio_limits(report, rows, across)
+        title = f"MACs of {block} / standard convolution"
+        said += [f"dashed: {limit}"] if dashed else []
+    title += f": {'some of ' if report.selected else ''}{report.title}"
+    figure, drawn = new_figure(
+        4.5, AXES[across], f"MACs, {block} / standard", title, "; ".join(said),
+        panels=list(panels),
+    )  # fmt: skip
+    for axes, lines in zip(drawn, panels.values(), strict=True):
+        _draw_dashed(axes, draw_lines(axes, {name: lines[name] for name in names}, xs), dashed)
+    every = chain(dashed.values(), *(lines.values() for lines in panels.values()))
+    scale(drawn[0], "y", [float(y) for line in every for y in line.values()])
+    label_ends(figure, drawn)
     return figure
 
 
+def _draw_dashed(
+    axes: Axes, places: Mapping[Value, float], dashed: Mapping[Value, Mapping[Value, Fraction]]
+) -> None:
+    style: dict[str, Any] = {"linestyle": "--"}
+    if not are_lengths(places):
+        style = {"linestyle": "none", "marker": "_", "markersize": 24}
+    for line in dashed.values():
+        points = sorted((places[x], float(y)) for x, y in line.items())
+        axes.plot(*zip(*points, strict=True), color="0.4", linewidth=1, **style)
+
+
+def _ratio_limits(
+    report: Report, rows: Sequence[Row], across: str
+) -> tuple[dict[Value, dict[Value, Fraction]], str]:
+    """The limit of a block's ratio for many output channels, by kernel; and what it is."""
+    limits: dict[Value, dict[Value, Fraction]] = defaultdict(dict)
+    symbols = set()
+    for row in rows:
+        assert isinstance(row.layer, Conv)
+        if limit := report.replacement.limit(row.layer):
+            kernel = () if across == "kernel_size" else row.layer.kernel_size
+            limits[kernel][getattr(row.layer, across)] = limit[1]
+            symbols.add(f"{limit[0]}, ")
+    return limits, f"{symbols.pop() if len(symbols) == 1 else ''}the limit for large OC"
+
+
 def _matter(rows: Sequence[Row], across: str) -> list[str]:
-    """The other axes that vary and change the ratio; F and OC even if they do not."""
+    """The other axes that vary and change a ratio; OC and F even if they do not."""
     varies = [axis for axis in varying_axes(rows) if axis != across]
-    named: list[str] = [axis for axis in ("kernel_size", "out_channels") if axis in varies]
-    for axis in ("in_channels", "input_size"):
-        if axis in varies and _is_open(rows, [across, *named]):
+    named = [axis for axis in varies if axis in ("out_channels", "kernel_size")]
+    for axis in varies:
+        if axis not in named and _is_open(rows, [across, *named]):
             named.append(axis)
-    return named
+    return sorted(named, key=list(AXES).index)
 
 
 def _is_open(rows: Sequence[Row], axes: Sequence[str]) -> bool:
-    """Whether layers that are alike along these axes differ in their ratio."""
+    """Whether a block has different ratios for layers that are alike along these axes."""
     found: dict[Hashable, Fraction | None] = {}
     return any(
-        found.setdefault(tuple(getattr(row.layer, axis) for axis in axes), row.mac_ratio)
+        found.setdefault((row.name, *(getattr(row.layer, axis) for axis in axes)), row.mac_ratio)
         != row.mac_ratio
         for row in rows
     )
 
 
-def _draw_blocks(report: Report) -> Figure:
-    """MACs against params of each block; the standard layer is hollow.
-
-    A block is a labelled point. Of several layers it is a mark, and the label says which layer.
-
-    Raises:
-        DscalcError: there are more blocks than can be told apart.
-    """
-    rows = list(report.rows)
-    varies = varying_axes(rows)
-    if not varies:
-        return _points(report, "rewritten", [row.name or "" for row in rows])
-    blocks = list(dict.fromkeys(row.name or "" for row in rows))
-    refuse_many(len(blocks))
-    names = [
-        " ".join(f"{axis_symbol(axis)} {axis_value(getattr(row.layer, axis))}" for axis in varies)
-        if row.block == STANDARD
-        else ""
-        for row in rows
-    ]
-    return _points(report, "rewritten", names, blocks)
-
-
-def _points(report: Report, side: str, names: Sequence[str], series: Sequence[str] = ()) -> Figure:
-    """MACs against params, on log axes if they span much, each point labelled.
-
-    Points of one of the ``series`` have a mark of their own, and a legend.
-    """
-    label, scale = UNITS[report.unit]
-    figure, axes = new_figure(5, "params", label, report.title)
+def _points(report: Report, title: str, side: str, names: Sequence[str]) -> Figure:
+    """MACs against params, each point labelled; what blocks replace is hollow."""
+    label, per_mac = UNITS[report.unit]
+    figure, [axes] = new_figure(5, "params", label, title)
     rows = list(report.rows)
     costs: list[Cost] = [getattr(row, side).cost for row in rows]
-    points = [(cost.params, cost.macs * scale) for cost in costs]
-    seen: set[str | None] = set()
+    points = [(cost.params, cost.macs * per_mac) for cost in costs]
     for row, (x, y) in zip(rows, points, strict=True):
-        number = series.index(row.name or "") if series else 0
-        color = shade(number, len(series))
-        inside = "white" if row.block == STANDARD and side == "rewritten" else color
-        axes.plot(
-            x, y, MARKERS[number], color=color, markerfacecolor=inside,
-            label="_" if row.name in seen else row.name,
-        )  # fmt: skip
-        seen.add(row.name)
-    xs = [x for x, _ in points]
-    if min(xs) > 0 and max(xs) > 10 * min(xs):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.margins(x=0.2, y=0.1)
-    else:
-        axes.set_xlim(left=0, right=1.25 * max(xs) or None)
-        axes.set_ylim(0, 1.1 * max(y for _, y in points) or None)
-    axes.xaxis.set_major_formatter(EngFormatter())
-    axes.yaxis.set_major_formatter(EngFormatter())
-    if series:
-        axes.legend(frameon=False, fontsize="small")
+        replaced = row.block == STANDARD and side == "rewritten"
+        axes.plot(x, y, "o", color=AS_IS, markerfacecolor="white" if replaced else AS_IS)
+    scale(axes, "x", [x for x, _ in points], counts=True, room=0.25)
+    scale(axes, "y", [y for _, y in points], counts=True)
     label_points(figure, axes, points, names)
     return figure
 
@@ -192,36 +176,55 @@ def _draw_totals(report: Report) -> Figure:
     Raises:
         DscalcError: there would be more lines than can be told apart.
     """
-    rows, (label, scale) = list(report.rows), UNITS[report.unit]
+    rows, (label, per_mac) = list(report.rows), UNITS[report.unit]
     across: dict[str, Callable[[Row], Value]] = {
         "input size": lambda row: row.layer.input_size,
         "width multiplier": lambda row: row.width_multiplier and float(row.width_multiplier),
     }
-    names = {row.name for row in rows}
+    networks = list(dict.fromkeys(row.name or "" for row in rows))
     varies = [
-        axis for axis, read in across.items() if len({(r.name, read(r)) for r in rows}) > len(names)
-    ]
+        axis for axis, read in across.items()
+        if len({(r.name, read(r)) for r in rows}) > len(networks)
+    ]  # fmt: skip
     if not varies:
-        return _points(report, "as_is", [row.name or "" for row in rows])
+        sizes = [times(row.layer.input_size) for row in rows]
+        names = [
+            f"{row.name} {size}" if len(set(sizes)) > 1 else row.name or ""
+            for row, size in zip(rows, sizes, strict=True)
+        ]
+        at = f" at {sizes[0]}" if len(set(sizes)) == 1 else ""
+        return _points(report, f"{len(rows)} networks{at}: MACs and params", "as_is", names)
     axis, rest = varies[0], varies[1:]
-    lines: dict[str, dict[Value, int]] = {}
+    lines: dict[str, dict[Value, int]] = defaultdict(dict)
     for row in rows:
-        parts = [row.name or "", *(f"{name} {across[name](row)}" for name in rest)]
-        lines.setdefault(", ".join(parts), {})[across[axis](row)] = row.as_is.cost.macs * scale
-    figure, axes = new_figure(4.5, axis, label, report.title)
+        parts = [row.name or "", *(f"width {across[name](row):g}" for name in rest)]
+        lines[", ".join(parts)][across[axis](row)] = row.as_is.cost.macs * per_mac
+    title = f"{label} of {', '.join(networks)} by {' and '.join(varies)}"
+    figure, [axes] = new_figure(4.5, axis, label, title)
     draw_lines(axes, lines, [across[axis](row) for row in rows])
-    scale_y(axes, [y for line in lines.values() for y in line.values()])
-    axes.yaxis.set_major_formatter(EngFormatter())
-    add_legend(figure, axes, len(lines))
+    scale(axes, "y", [y for line in lines.values() for y in line.values()], counts=True)
+    label_ends(figure, [axes])
     return figure
 
 
 def _draw_network(report: Report) -> Figure:
     """MACs by layer, and as rewritten beside it; layers without any are left out."""
-    sides = ("as it is", *([f"as {report.block}"] if report.block else []))
-    rows = [
-        (row.name or "", [side.cost.macs for side in (row.as_is, row.rewritten) if side])
-        for row in report.rows
+    sides = {"as it is": AS_IS, **({f"as {report.block}": OTHER} if report.block else {})}
+    rows = list(report.rows)
+    names = Counter(row.name for row in rows if row.as_is.cost.macs)
+    costs = [
+        (
+            f"{row.name} ({row.kind})" if names[row.name] > 1 else row.name or "",
+            [side.cost.macs for side in (row.as_is, row.rewritten) if side],
+        )
+        for row in rows
     ]
-    total = full((report.macs or 0) * UNITS[report.unit][1], UNITS[report.unit][0])
-    return bars(report, f"{report.title}{report.at}: {total}", sides, rows)
+    total, (label, per_mac) = report.total, UNITS[report.unit]
+    assert total is not None
+    macs = total.as_is.cost.macs
+    part = f"{len(rows)} {plural('row', len(rows))}{report.selected} of " if report.selected else ""
+    part += "at least " if total.unknown else ""
+    title = f"{report.title}{report.at}: {part}{full(macs * per_mac, label)}"
+    if total.rewritten:
+        title += f", as {report.block} {full(total.rewritten.cost.macs * per_mac)}"
+    return bars(report, title, sides, costs, whole=None if total.unknown else macs)

@@ -29,15 +29,19 @@ _TOGETHER = [
 ]
 _ASCII_MARK = "..."
 _PICTURE = 80  # columns of sentences in a picture
-# Of a picture, whatever the colour of its page: background, six hues, foreground. The heads of
-# columns are dimmed and keep a contrast of 6:1.
-_COLOURS = [(24, 24, 27), (255, 120, 110), (120, 210, 130), (230, 200, 110), (130, 170, 255),
-          (210, 150, 240), (110, 210, 220), (245, 245, 245)]  # fmt: skip
-_THEME = TerminalTheme(_COLOURS[0], _COLOURS[-1], _COLOURS)
+# Of a picture on a light and on a dark page: background, foreground, and from rich's eight colours
+# the red and green of marks. The heads of columns are dimmed and keep a contrast of 4.5:1.
+_LIGHT, _DARK = (
+    TerminalTheme(background, foreground, [background, red, green, *[foreground] * 5])
+    for background, foreground, red, green in (
+        ((255, 255, 255), (24, 24, 27), (180, 30, 20), (20, 110, 40)),
+        ((24, 24, 27), (245, 245, 245), (255, 120, 110), (120, 210, 130)),
+    )
+)
 
 # rich's own template loads a web font; a picture in a README must stand alone.
 _SVG = """\
-<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<svg class="{unique_id}" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{
   font-family: "Fira Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
@@ -45,6 +49,7 @@ _SVG = """\
   line-height: {line_height}px;
 }}
 .{unique_id}-title {{ font: bold 18px sans-serif; }}
+.{unique_id} > rect {{ stroke: #808080; }}
 {styles}
 </style>
 <defs>
@@ -61,6 +66,15 @@ _SVG = """\
 </g>
 </g>
 </svg>
+"""
+
+# After the other rules; a program that does not know such a query shows the light picture.
+_SVG_IN_DARK = """\
+@media (prefers-color-scheme: dark) {{
+.{unique_id} > rect {{ fill: #18181b; }}
+.{unique_id}-title {{ fill: #f5f5f5; }}
+{styles}
+}}
 """
 
 
@@ -122,7 +136,10 @@ def status(what: str, stream: TextIO) -> AbstractContextManager[object]:
 
 
 def svg(sheet: Sheet, command: str) -> str:
-    """The table as a picture, as wide as it needs to be, below the command that makes it."""
+    """The table as a picture, as wide as it needs to be, below the command that makes it.
+
+    It is light or dark, as its reader's page is.
+    """
     console = Console(
         file=StringIO(), record=True, force_terminal=True, color_system="truecolor", width=_ROOMY
     )
@@ -131,11 +148,13 @@ def svg(sheet: Sheet, command: str) -> str:
     table = console.measure(_table(sheet, roomy, _RULE)).maximum if roomy else 0
     console.width = max(table, _PICTURE)
     content = Group(prompt, _laid_out(sheet, console))
-    console.width = console.measure(content).maximum
-    console.print(content, "", crop=False)  # the last line would be cut short at its foot
-    picture = console.export_svg(title="dscalc", code_format=_SVG, theme=_THEME)
+    # The last line would be cut short at its foot, and the last column at its right.
+    console.width = max(console.measure(content).maximum, prompt.cell_len) + 1
+    console.print(content, "", crop=False)
+    dark = console.export_svg(title="dscalc", code_format=_SVG_IN_DARK, theme=_DARK, clear=False)
+    picture = console.export_svg(title="dscalc", code_format=_SVG, theme=_LIGHT)
     title = f"\n<title>{escape(printable(sheet.title))}</title>\n<style>"
-    picture = picture.replace("\n<style>", title, 1)
+    picture = picture.replace("\n<style>", title, 1).replace("</style>", f"{dark}</style>", 1)
     return picture.encode("ascii", "xmlcharrefreplace").decode()  # for any encoding of stdout
 
 
