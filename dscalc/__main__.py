@@ -3,8 +3,9 @@
 import atexit
 import os
 import sys
+from contextlib import nullcontext
 
-from dscalc.cli import main
+_OTHERS_RUN = ("model", "check")  # commands that run code of others
 
 
 def run() -> None:
@@ -23,7 +24,17 @@ def run() -> None:
             os._exit(code)
 
     atexit.register(end)  # registered first, so it runs last
-    code = main()
+    try:
+        from dscalc.cli import main  # here, so that Ctrl-C at any time is no traceback
+        from dscalc.report.file import stdout_for_the_answer
+
+        others = sys.argv[1:2] and sys.argv[1] in _OTHERS_RUN
+        with stdout_for_the_answer() if others else nullcontext():
+            code = main()
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as ended:  # by a signal, while a file was written
+        code = ended.code if isinstance(ended.code, int) else 1
     sys.exit(code)
 
 

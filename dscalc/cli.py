@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,7 @@ from dscalc._version import __version__
 from dscalc.commands.options import Run, SectionedCommand, with_groups
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
-from dscalc.show import did_you_mean, printable
+from dscalc.show import did_you_mean, message_of, printable
 
 _COMMANDS = {  # name: module and summary
     "compare": (
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(signal, "SIGPIPE"):  # a closed pipe ends it in silence, like any filter
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the parent process closed it
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:  # the parent process closed it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the exit
         getattr(sys, name).reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if argv is None else list(argv)
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _interrupted()
     except Exception as error:
         _trace(error, args)
-        sys.stderr.write(_in_one_line(error, args))
+        _write_to_stderr(_in_one_line(error, args))
         return 2
 
 
@@ -110,7 +112,8 @@ def _answered(args: list[str]) -> Any:
 
 
 def _write_to_stderr(line: str) -> None:
-    sys.stderr.write(line)
+    with suppress(OSError):  # the exit code says enough
+        sys.stderr.write(line)
 
 
 def _trace(error: Exception, args: list[str]) -> None:
@@ -171,7 +174,9 @@ def _in_one_line(error: Exception, args: list[str]) -> str:
     elif _is_usage(error):
         reason = _usage_error(error, args)
     else:
-        reason = f"{type(error).__name__}: {error}; this is a bug in dscalc; -v shows where"
+        reason = (
+            f"{type(error).__name__}: {message_of(error)}; this is a bug in dscalc; -v shows where"
+        )
     return f"error: {printable(reason)}\n"
 
 

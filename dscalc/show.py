@@ -40,9 +40,17 @@ def did_you_mean(
     return f"choose from {', '.join(listed)}"
 
 
+def message_of(error: object) -> str:
+    """What an error says; "" if its own ``__str__`` raises."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def first_line(error: object) -> str:
     """The first line of an error that has content, cut to 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in message_of(error).splitlines()]
     lines = [line for line in lines if line and not line.endswith("raised:")]  # torch's compiler
     line = printable(" ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1]))
     return line if len(line) <= 200 else f"{line[:197]}..."

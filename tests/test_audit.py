@@ -29,6 +29,7 @@ from dscalc.core.row import summed_by_path
 from dscalc.errors import DscalcError
 from dscalc.pytorch import audit, operators, to_separable
 from dscalc.pytorch import trace as tracing
+from dscalc.pytorch.copies import copied_to
 from dscalc.pytorch.modules import BlockModule
 
 as_separable = partial(audit, block="separable")
@@ -188,7 +189,7 @@ SMALL = ("unet", "detector", "net1d", "string padding", "tied weights")
 @pytest.mark.parametrize("published", SMALL, indirect=True)
 def test_the_rows_on_real_tensors_are_those_on_meta(published, monkeypatch):
     def real(model, args, kwargs, rebuild=None, **asked):
-        twin = tracing.copied_to("cpu", model)
+        twin = copied_to("cpu", model)
         return tracing.trace(twin, args, kwargs, "cpu", **asked), twin
 
     monkeypatch.setattr(AUDIT, "trace_either", real)
@@ -527,7 +528,7 @@ def test_where_an_operator_is_not_known_torch_is_not_compared():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False, dtype=torch.complex64))
     report = as_separable(model, torch.zeros(1, 2, 8, 8, dtype=torch.complex64))
     assert report.total.unknown == {"aten::conv2d on complex numbers": 1}
-    assert (report.faults, report.total.crosscheck) == ([], "skipped")
+    assert (report.faults, report.total.crosscheck) == ([], "not proved")
     [record] = report.to_records()
     assert (record["name"], record["kind"], record["kept"]) == ("0", "conv", "MACs not known")
     for field in ("macs", "activations", "share", "separable_macs", "mac_ratio", "fvcore_macs"):
@@ -557,7 +558,7 @@ def test_parts_add_up_and_are_exact_only_if_all_their_products_are():
     parts = {row.name: row for row in summed_by_path(report.rows, 1, report.classes)}
     assert {name: (row.kind, row.crosscheck) for name, row in parts.items()} == {
         "a": ("Sequential", "exact"),
-        "b": ("Calling", "skipped"),
+        "b": ("Calling", "not proved"),
         "c": ("BatchNorm1d", "skipped"),
     }
     assert {name: row.as_is.cost.params for name, row in parts.items()} == {
@@ -664,7 +665,7 @@ def test_a_model_that_cannot_be_copied_is_refused():
 def test_a_scripted_part_is_counted_and_kept():
     model = nn.Sequential(torch.jit.script(conv(3, 3)), conv())
     report = as_separable(model, IMAGE)
-    assert kept_of(report) == {("0", "conv"): "functional", ("1", "conv"): ""}
+    assert kept_of(report) == {("0", "conv"): "scripted", ("1", "conv"): ""}
     assert_adds_up(report, model)
 
 

@@ -279,6 +279,7 @@ def test_a_width_changes_costs_and_no_names(files, run):
         (('"head"', "7"), "is damaged: name of row 3 is 7"),
         (("2621440", "9"), "has a total of 81,657,856 MACs and 19,936 params, but its rows "),
         (("[3, 3]", "[3, {}]"), "is damaged: kernel_size of"),
+        (("[3, 3]", "3"), "is damaged: kernel_size of"),
     ],
 )  # fmt: skip
 def test_a_wrong_baseline_is_one_line_and_nothing_is_written(content, reason, files, run):

@@ -339,6 +339,8 @@ def test_a_run_that_prints_no_report_is_said(check):
         ("a = 1\nb = \n", ["project/budgets.toml:2: Invalid value"]),
         ("check = 3", ["project/budgets.toml: check 1: it must be a table"]),
         ("[[chek]]\nrun = '3 4 5 6'", ["project/budgets.toml: unknown key 'chek'; did you mean"]),
+        (f"a = {'[' * 5000}", ["project/budgets.toml: it is nested too deeply"]),
+        (f"a = 1{'0' * 5000}", ["project/budgets.toml: a number has too many digits"]),
         ("[tool.dscalc]\nchecks = 3", ["project/budgets.toml: unknown key 'checks'; did you mean"]),
         (
             "[[check]]\nrun = '3 4 5 6'\nasert = 'macs <= 3'\n",

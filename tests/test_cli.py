@@ -1,5 +1,6 @@
 """The command line: what is answered, what is refused, and with which exit code."""
 
+import io
 import json
 import re
 import subprocess
@@ -49,13 +50,13 @@ def test_the_module_runs_as_the_command_does(spawn):
 
 EXITS = """
 import atexit
-from dscalc import __main__ as program
+from dscalc import __main__ as program, cli
 
 def main():
     atexit.register(print, "left")
     return 3
 
-program.main = main
+cli.main = main
 program.run()
 """
 
@@ -508,6 +509,14 @@ def test_an_interrupt_in_or_before_a_command_exits_with_130(owner, name, run, mo
     assert run(f"{LAYER} --no-verify") == (130, "", "")
 
 
+@pytest.mark.parametrize("args", ["3 64 3x 224", "--no-verify 3 64 3 224 --assert 'macs < 1'"])
+def test_a_stderr_that_cannot_be_written_leaves_the_exit_code(args, start):
+    with Path("/dev/full").open("wb") as full:
+        process = start(args, stderr=full)
+        process.communicate(timeout=60)
+    assert process.returncode == 2
+
+
 def test_a_stdout_that_cannot_be_written_is_an_error_of_one_line(start):
     with Path("/dev/full").open("wb") as full:
         process = start(f"{LAYER} --no-verify", stdout=full)
@@ -516,3 +525,37 @@ def test_a_stdout_that_cannot_be_written_is_an_error_of_one_line(start):
     assert stderr == (
         b"error: cannot write to stdout: No space left on device; is the disk full?\n"
     )
+
+
+def test_ctrl_c_while_dscalc_is_imported_exits_with_130(tmp_path):
+    planted = (
+        "class Stop:\n def find_spec(*_): raise KeyboardInterrupt\nsys.meta_path[:] = [Stop]\n"
+    )
+    code = f"import sys\nfrom dscalc import __main__\n{planted}__main__.run()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_a_closed_stream_of_a_host_is_no_fault(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    assert cli.main(f"{LAYER} --no-verify".split()) == 0
+    sys.stdout.close()
+
+
+def test_a_top_of_any_size_shows_all(run):
+    assert run(f"blocks 3 64 3 28 --no-verify --top {10**30}").code == 0
+
+
+def test_an_error_that_cannot_be_told_is_named(run, monkeypatch):
+    error = type("Untold", (Exception,), {"__str__": raising(RuntimeError())})()
+    monkeypatch.setattr(Grid, "__iter__", raising(error))
+    assert run(f"{LAYER} --no-verify").error == "Untold: ; this is a bug in dscalc; -v shows where"
+
+
+def test_what_is_left_out_of_a_large_grid_is_said_in_a_few_lines(run):
+    result = run("blocks 8,16 1:400 3 --no-verify -f csv")
+    lines = result.stderr.splitlines()
+    assert len(lines) <= 21
+    assert re.fullmatch(r"left out: [\d,]+ more, for [\d,]+ more reasons", lines[-1])

@@ -549,3 +549,24 @@ def test_sentences_in_an_svg_are_wrapped(run):
         for args in ("3 64 3 224 --no-verify", "3 64 3 224 --explain 86.7M")
     ]
     assert max(widths) < 1050
+
+
+HEAD = "name,kind,in_channels,out_channels,kernel_size,input_size\n"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum"])
+def test_a_spreadsheet_reads_a_name_as_text(name, run, tmp_path):
+    """It would run what begins like a formula."""
+    file = tmp_path / "net.csv"
+    file.write_text(f"{HEAD}{name},conv,3,8,3,8\n")
+    cells = list(csv.DictReader(io.StringIO(run(f"network {file} --no-verify -f csv").stdout)))
+    assert cells[0]["name"] == f"'{name}"
+    assert int(cells[0]["params"]) > 0
+
+
+def test_csv_is_utf_8_in_any_locale(spawn, tmp_path):
+    (tmp_path / "net.csv").write_text(f"{HEAD}né,conv,3,8,3,8\n", "utf-8")
+    plain = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    assert "\nné,conv," in spawn("network net.csv --no-verify -f csv", env=plain).stdout.replace(
+        "\r", ""
+    )

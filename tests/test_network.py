@@ -814,6 +814,7 @@ SEVERAL = [
         "3: its channels have more than 100 digits",
     ),
     (f"{TOP}{FIRST}größe,conv,,8,3\n".encode("latin-1"), "3: the line is not UTF-8 text"),
+    (f"{TOP}{FIRST}".encode("utf-16"), "1: the file is UTF-16 text; save it as UTF-8"),
     (
         f"{TOP}{FIRST}b,convv,,8,3,,,,\nc,conv,,8,3,,,d,\nd,norm,9,,,,,a,\ne,norm\n"
         "stem,linear,,8,,,,a,\nf,conv,,8,3,,,,\ng,pool,,,2,,,stem,\nh,norm,,,,,,stm,\n",

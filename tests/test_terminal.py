@@ -421,7 +421,8 @@ def test_ctrl_c_ends_a_long_grid_with_130(start):
     assert b"error" not in stderr
 
 
-def test_ctrl_c_leaves_the_file_as_before(start, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_the_file_as_before(number, code, start, tmp_path):
     path = tmp_path / "old.csv"
     path.write_text("old")
     process = start(f"{BIG} -o {path}")
@@ -429,9 +430,9 @@ def test_ctrl_c_leaves_the_file_as_before(start, tmp_path):
     while len(list(tmp_path.iterdir())) < 2:  # until it has begun to write
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,5 +1,6 @@
 """A trace sees every operator of a model once: counted, known to hold no MACs, or named."""
 
+import os
 import random
 import warnings
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from layers import Calling
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry
@@ -19,8 +21,9 @@ from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.peers.observer import CallObserver
+from dscalc.pytorch.copies import copied_to
 from dscalc.pytorch.operators import LEAVES, NO_MACS, has_no_macs
-from dscalc.pytorch.trace import copied_to, trace, trace_either
+from dscalc.pytorch.trace import trace, trace_either
 
 
 class Hidden(torch.autograd.Function):
@@ -512,3 +515,220 @@ def test_an_odd_number_of_flops_is_no_count_of_macs(monkeypatch):
     monkeypatch.setitem(flop_registry, torch.ops.aten.convolution, odd)
     found = seen(conv(), IMAGE)
     assert found.torch_macs > found.macs == MACS_3_4
+
+
+# What the model asks of values, and goes on without them.
+
+ASKED = {
+    "item": lambda y: y.abs().max().item() >= 0,
+    "float()": lambda y: float(y.abs().sum()) >= 0,
+    "bool()": lambda y: bool((y == y).all()),
+    "numpy()": lambda y: y.numpy() is not None,
+    "np.asarray": lambda y: np.asarray(y) is not None,
+    "tolist()": lambda y: len(y.tolist()) > 0,
+    "cpu()": lambda y: y.cpu() is not None,
+    "a mask": lambda y: y[y == y].numel() > 0,
+    "equal": lambda y: torch.equal(y, y),
+    "a format": lambda y: f"{y.sum():.2f}" != "",
+    "in": lambda y: y[0, 0, 0, 0] in y,
+    "DLPack": lambda y: torch.from_dlpack(y) is not None,
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_a_branch_on_values_that_the_model_catches_is_taken(ask):
+    def forward(model, x):
+        y = model.one(x)
+        try:
+            return model.two(y) if ask(y) else y
+        except Exception:
+            return y
+
+    found = seen(Calling(forward, one=conv(), two=conv(4, 4, 3)), IMAGE)
+    assert (found.macs, found.real) == (MACS_3_4 + 64 * 4 * 36, True)
+    assert found.reason
+
+
+def test_an_error_of_the_models_own_is_no_reason_for_values():
+    def forward(model, x):
+        try:
+            model.conv(x[:, :1])
+        except RuntimeError:
+            return model.conv(x)
+
+    assert not seen(Calling(forward, conv=conv()), IMAGE).real
+
+
+# Tensors with operators of their own.
+
+
+class Product(torch.Tensor):
+    """Two factors, which are multiplied wherever it is used."""
+
+    @staticmethod
+    def __new__(cls, left, right):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, (left.shape[0], right.shape[1]), dtype=left.dtype, device=left.device
+        )
+
+    def __init__(self, left, right):
+        self.left, self.right = left, right
+
+    def __tensor_flatten__(self):
+        return ["left", "right"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner, meta, size, stride):
+        return Product(inner["left"], inner["right"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func._schema.name in ("aten::detach", "aten::_to_copy", "aten::clone", "aten::alias"):
+            left, right = (
+                func(part, *args[1:], **kwargs) for part in (args[0].left, args[0].right)
+            )
+            return Product(left, right)
+        return func(*(v.left @ v.right if isinstance(v, Product) else v for v in args), **kwargs)
+
+
+class Renamed(torch.Tensor):
+    """A tensor that changes what functions, and no operators, do."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def products():
+    return nn.Parameter(Product(torch.ones(8, 2), torch.ones(2, 8)), requires_grad=False)
+
+
+def test_products_of_a_tensor_with_its_own_operators_are_counted_and_not_proved():
+    found = seen(Calling(lambda m, x: x @ m.w, w=products()), torch.zeros(4, 8))
+    assert (found.macs, found.doubtful) == (4 * 8 * 8, {("", "matmul")})
+    [doubt] = found.doubts
+    assert doubt.startswith("Product is a tensor with operators of its own (__torch_dispatch__): ")
+
+
+def test_another_operator_on_such_a_tensor_is_not_known():
+    found = seen(Calling(lambda m, x: x + torch.relu(m.w), w=products()), torch.zeros(8, 8))
+    assert (dict(found.unknown), found.macs) == ({"aten::relu on Product": 1}, None)
+
+
+def test_a_tensor_with_its_own_functions_is_seen_as_what_it_calls():
+    model = nn.Sequential(nn.Linear(8, 8))
+    model[0].weight = nn.Parameter(torch.ones(8, 8).as_subclass(Renamed))
+    found = seen(model, torch.zeros(4, 8))
+    assert (found.macs, found.torch_macs, found.doubts) == (256, 256, [])
+
+
+# How a forward ends.
+
+
+def yields(model, x):
+    yield model.conv(x)
+    yield (model.conv(x) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("forward", "calls"),
+    [(yields, 3), (lambda m, x: {"all": map(m.conv, [x, x])}, 2), (lambda m, x: iter([x]), 0)],
+)
+def test_what_a_forward_yields_runs_to_its_end(forward, calls):
+    assert seen(Calling(forward, conv=conv()), IMAGE).macs == calls * MACS_3_4
+
+
+async def waits(model, x):
+    return model.conv(x)
+
+
+async def waits_and_yields(model, x):
+    yield model.conv(x)
+
+
+def never_ends(model, x):
+    while True:
+        yield x
+
+
+def raising(error):
+    def forward(model, x):
+        raise error
+
+    return forward
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise RuntimeError("not even that")
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (waits, "^forward of Calling is asynchronous"),
+        (waits_and_yields, "^forward of Calling is asynchronous"),
+        (never_ends, "^forward of Calling yields more than 10,000 values"),
+        (raising(GeneratorExit), r"\(GeneratorExit, at .*; it ends what calls it"),
+        (raising(SystemExit(0)), r"\(SystemExit: 0, at .*; it ends what calls it"),
+        (raising(SilentError()), r"\(SilentError, at .*; forward takes"),
+    ],
+)
+def test_a_forward_that_gives_no_result_is_one_line(forward, said):
+    with pytest.raises(DscalcError, match=said) as info:
+        seen(Calling(lambda m, x: forward(m, x), conv=conv()), IMAGE)
+    assert "\n" not in str(info.value)
+
+
+def ends(model, x):
+    try:
+        os._exit(0)
+    except BaseException:
+        return model.conv(x)
+
+
+def forks(model, x):
+    child = os.fork()
+    if not child:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    return model.conv(x)
+
+
+def test_a_model_cannot_end_the_process_and_its_children_can():
+    own = os._exit
+    with pytest.raises(DscalcError, match=r"os\._exit\(0\), at .*test_trace.py:\d+, would end"):
+        seen(Calling(ends, conv=conv()), IMAGE)
+    assert seen(Calling(forks, conv=conv()), IMAGE).macs == MACS_3_4
+    assert os._exit is own
+
+
+class Forked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        b = torch.jit.fork(self.b, x)
+        return self.a(x), torch.jit.wait(b)
+
+
+@pytest.mark.parametrize("make", [Forked, lambda: torch.jit.script(Forked())])
+def test_a_fork_of_torchs_is_seen_in_its_own_module(make):
+    found = seen(make(), torch.zeros(4, 8))
+    assert {operator.path: operator.macs for operator in found.operators} == {"a": 256, "b": 128}
+
+
+@pytest.mark.parametrize("values", [False, True])
+@pytest.mark.parametrize("backend", ["FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"])
+def test_attention_is_its_plain_products_whatever_the_model_asks_for(backend, values):
+    def forward(model, x):
+        if values and x.sum() > 1:
+            return x
+        with sdpa_kernel(getattr(SDPBackend, backend)):
+            return F.scaled_dot_product_attention(x, x, x)
+
+    found = seen(Calling(forward), torch.zeros(2, 4, 10, 16))
+    assert (found.macs, found.real) == (2 * 4 * 2 * 10 * 10 * 16, values)
+    assert found.torch_macs == found.macs

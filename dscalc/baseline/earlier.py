@@ -242,7 +242,8 @@ class _Written:
         value = self._values.get(name)
         if isinstance(value, list) and all(type(part) is int for part in value):
             return tuple(value)
-        if value is not None and not isinstance(value, int | str):
+        by_axis = name in ("input_size", "output_size", "kernel_size", "stride", "dilation")
+        if value is not None and (by_axis or not isinstance(value, int | str)):
             raise self._wrong(name)
         return value
 

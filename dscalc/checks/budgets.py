@@ -93,6 +93,10 @@ def _tables(file: Path) -> tuple[list[Any], list[str]]:
         place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", reason, re.DOTALL)
         line = f"{file}:{place[2]}: {place[1]}" if place else f"{file}: {reason}"
         raise FileError(show.printable(line)) from None
+    except RecursionError:
+        raise FileError(f"{show.printable(str(file))}: it is nested too deeply") from None
+    except ValueError:
+        raise FileError(f"{show.printable(str(file))}: a number has too many digits") from None
     tool = data.get("tool", {})
     inner = tool.get("dscalc") if isinstance(tool, dict) else None
     if "check" not in data and isinstance(inner, dict):

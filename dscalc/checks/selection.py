@@ -1,5 +1,6 @@
 """``--where``, ``--sort``, ``--reverse`` and ``--top``: which rows are shown, in which order."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
@@ -33,7 +34,8 @@ class Selection:
         reverse: bool = False,
         top: int | None = None,
     ) -> None:
-        self._where, self._key, self._reverse, self._top = where, key, reverse, top
+        self._where, self._key, self._reverse = where, key, reverse
+        self._top = None if top is None else min(top, sys.maxsize)  # as Python counts at most
         self._nearest: tuple[tuple[int, Fraction], Row, list[Assertion]] | None = None
         self._kept = False
 

@@ -54,7 +54,7 @@ def cite(report: Report) -> str:
 
 def _counted_too(report: Report) -> str:
     assert report.total is not None
-    if report.total.crosscheck == "skipped":
+    if report.total.crosscheck in ("skipped", "not proved"):
         return "by formula"
     from dscalc.pytorch.crosscheck import versions
 

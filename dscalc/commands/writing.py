@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -70,6 +70,8 @@ def write(report: Report, output: ReportOptions, ctx: typer.Context) -> None:
     elif output.format == "json":
         write_pieces(report.json(), output)
     elif output.format in ("csv", "jsonl"):
+        stdout: Any = sys.stdout
+        stdout.reconfigure(encoding="utf-8")  # names are the same in any locale
         write_pieces((text.csv if output.format == "csv" else text.jsonl)(report), output)
     else:
         write_pieces(_sheet_pieces(report.sheet(), output, ctx), output)

@@ -503,7 +503,7 @@ def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
             doc = f"{unit_} as {counter} counts them"
             read = _read_counted(side, noun, by), _by_formula(side, noun, by)
             fields.append(Field(proof_name(counter, name, spelled), unit_, int, doc, *read))
-    doc = "exact: fvcore and torch count what the formulas give; mismatch; or skipped"
+    doc = "exact: fvcore and torch count what the formulas give; mismatch; not proved; or skipped"
     crosscheck = Field(
         "crosscheck", "", str, doc, attrgetter("crosscheck"), formula=lambda row: "exact"
     )

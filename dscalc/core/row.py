@@ -12,7 +12,7 @@ from dscalc.core.kinds import convolution_kind
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 
-Crosscheck = Literal["exact", "mismatch", "skipped"]
+Crosscheck = Literal["exact", "mismatch", "not proved", "skipped"]
 Counted = Mapping[str, Cost]  # MACs and params of real modules, by step; "" is all steps
 Count = Callable[[tuple[Step, ...]], Counted | None]
 
@@ -78,7 +78,7 @@ class Row(NamedTuple):
         block: what it is rewritten as.
         calls: number of calls in a forward pass of a model; 0 of a module that did not run.
         share: its MACs / those of the total.
-        crosscheck: whether every count equals its formula.
+        crosscheck: whether every count equals its formula; not proved if no counter can say.
         unknown: calls of each operator without a formula; the counts leave them out.
         trainable_params: those of its params that require a gradient, of a model.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
@@ -179,17 +179,16 @@ def _counted(built: Side | None, count: Count) -> Side | None:
 def total(rows: Sequence[Row]) -> Row:
     """The sum of all rows, with the worst of their cross-checks."""
     checks = {row.crosscheck for row in rows}
-    worst: Sequence[Crosscheck] = ("mismatch", "skipped", "exact")
+    counted = checks <= {"exact", "mismatch"}
+    worst: Sequence[Crosscheck] = ("mismatch", "not proved", "skipped", "exact")
     rewritten = [row.rewritten for row in rows if row.rewritten]
     trained = [row.trainable_params for row in rows if row.trainable_params is not None]
     return Row(
         "total",
         "total",
         Sizes(),
-        _together([row.as_is for row in rows], counted="skipped" not in checks),
-        _together(rewritten, counted="skipped" not in checks)
-        if len(rewritten) == len(rows)
-        else None,
+        _together([row.as_is for row in rows], counted=counted),
+        _together(rewritten, counted=counted) if len(rewritten) == len(rows) else None,
         calls=sum(row.calls for row in rows if row.calls) or None,
         share=Fraction(1) if any(row.as_is.cost.macs for row in rows) else Fraction(0),
         crosscheck=next((check for check in worst if check in checks), "exact"),

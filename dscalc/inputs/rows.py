@@ -2,6 +2,7 @@
 
 import csv
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
@@ -88,6 +89,8 @@ def _lines(stream: BinaryIO, problems: Problems) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
+            if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+                problems.stop(number, "the file is UTF-16 text; save it as UTF-8")
             problems.add(number, "the line is not UTF-8 text")
             text = ""
         yield "\n" if not text.strip() or text.startswith("#") else text

@@ -16,10 +16,12 @@ from dscalc.core.kinds import common_kind
 from dscalc.core.patterns import Patterns
 from dscalc.core.row import Counted, Crosscheck, Row, Side, Sizes, total, with_shares
 from dscalc.errors import DscalcError
+from dscalc.pytorch.copies import trainable
 from dscalc.pytorch.crosscheck import count
 from dscalc.pytorch.inputs import inputs_in_words, shapes_of
 from dscalc.pytorch.rewrite import reasons_to_keep, replacement, replacements
-from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either, trainable
+from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either
+from dscalc.pytorch.walk import Held
 from dscalc.report.report import Report
 from dscalc.show import plural, printable
 
@@ -81,19 +83,24 @@ def audit(
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
     words = inputs_in_words(args, kwargs)
-    found, copied = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe)
+    found, _ = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe)
     reasons |= dict.fromkeys(found.functional, "functional")
+    scripted = {
+        p for p, held in found.held.items() if isinstance(held.module, torch.jit.ScriptModule)
+    }
+    convolved = {operator.path for operator in found.operators if operator.kind == "conv"}
+    reasons |= dict.fromkeys(scripted & convolved, "scripted")
     counting = cache(count) if verify else None
-    rows = list(_make_rows(copied, block, reasons, found, counting))
-    whole, faults = _total_row(rows, copied, reasons, found, counting)
+    rows = list(_make_rows(block, reasons, found, counting))
+    whole, faults = _total_row(rows, reasons, found, counting)
     if not found.unknown:
         rows = with_shares(rows)
     return Report(
         "model", block, model_fields(block, unit), rows, whole, title=type(model).__name__,
         inputs=shapes_of(args, kwargs), at=f" at {words}" if words else "",
-        notes=list(_notes(rows, found, args, kwargs)), faults=faults, unit=unit,
-        classes={path: type(module).__name__ for path, module in copied.named_modules()},
-        extra=found.observed,
+        notes=list(_notes(rows, found, args, kwargs)), doubts=found.doubts, faults=faults,
+        classes={path: type(module).__name__ for path, (module, _) in found.held.items()},
+        unit=unit, extra=found.observed,
     )  # fmt: skip
 
 
@@ -107,12 +114,11 @@ def _tensor(value: Any) -> Any:
 class _Books:
     """Who owns each parameter, and which are not yet in a row."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Mapping[str, Held]) -> None:
         self.owned: dict[str, list[nn.Parameter]] = {}
         self.plain: dict[str, dict[str, nn.Parameter]] = {}  # a weight and a bias, and no more
         seen: set[int] = set()
-        for path, module in model.named_modules():
-            held = dict(module.named_parameters(recurse=False))
+        for path, (_, held) in modules.items():
             own = [parameter for parameter in held.values() if id(parameter) not in seen]
             seen.update(map(id, own))
             if len(own) == len(held) and {"weight"} <= held.keys() <= {"weight", "bias"}:
@@ -126,21 +132,17 @@ class _Books:
 
     def by_formula(self, first: Operator, params: int) -> int:
         """What the layer should hold, by its sizes, if its weight and bias are all of these."""
-        held, conv = self.plain.get(first.path, {}), first.conv
-        if not params or not conv or first.weight is not held.get("weight"):
+        held, conv = self.plain.get(first.path), first.conv
+        if not params or not held or not conv or first.weight is not held["weight"]:
             return params
         return conv.cost.params if conv.bias == ("bias" in held) else params
 
 
 def _make_rows(
-    model: nn.Module,
-    block: Block | None,
-    reasons: Mapping[str, str],
-    found: Trace,
-    count: _CountCalls | None,
+    block: Block | None, reasons: Mapping[str, str], found: Trace, count: _CountCalls | None
 ) -> Iterator[Row]:
     """A row for each module and kind of operator, then for each other module with parameters."""
-    books = _Books(model)
+    books = _Books(found.held)
     torch_agrees = not found.unknown and found.torch_macs == found.known_to_torch
     by_row = _by_row(found)
     for (path, kind), operators in by_row.items():
@@ -148,7 +150,7 @@ def _make_rows(
         unknown: Mapping[str, int] = found.unknown_in.get((path, kind), {})
         params = _size(held)
         convs = [operator.conv for operator in operators if operator.conv]
-        countable = len(convs) == len(operators) and not unknown
+        countable = len(convs) == len(operators) and not (unknown or (path, kind) in found.doubtful)
         formula = Cost(0, books.by_formula(operators[0], params))
         before = Side(
             sum_costs(Cost(o.macs, 0, o.activations) for o in operators) + formula,
@@ -161,7 +163,8 @@ def _make_rows(
             ran = sum(operator.macs for operator in found.blocks[path].operators)
             agrees &= ran == after.cost.macs and not after.differences
         checked = before.counted or (torch_agrees and all(o.by_torch for o in operators))
-        crosscheck: Crosscheck = "skipped"
+        checked = checked and (path, kind) not in found.doubtful
+        crosscheck: Crosscheck = "not proved" if count else "skipped"
         if count and not unknown and (checked or not agrees):
             crosscheck = "exact" if agrees else "mismatch"
         yield Row(
@@ -172,9 +175,12 @@ def _make_rows(
         )  # fmt: skip
     for (path, kind), names in found.unknown_in.items():
         if (path, kind) not in by_row:
-            yield _without_macs(path, kind, books.take(path), block, kind, unknown=names)
+            yield _without_macs(
+                path, kind, books.take(path), block, kind, unknown=names,
+                crosscheck="not proved" if count else "skipped",
+            )  # fmt: skip
     for path, held in books.owned.items():
-        kind, ran = type(model.get_submodule(path)).__name__, path in found.ran
+        kind, ran = type(found.held[path].module).__name__, path in found.ran
         kept = kind if ran else "did not run"
         yield _without_macs(path, kind, held, block, kept, calls=int(ran))
 
@@ -248,20 +254,19 @@ def _as_block(convs: list[Conv], block: Block, count: _CountCalls | None) -> Sid
 
 def _total_row(
     rows: list[Row],
-    model: nn.Module,
     reasons: Mapping[str, str],
     found: Trace,
     count: _CountCalls | None,
 ) -> tuple[Row, list[str]]:
     """The total, which is the model, and what differs in it."""
     whole = total(rows)
-    params = _size(model.parameters())
+    params = _size({id(p): p for _, own in found.held.values() for p in own.values()}.values())
     faults = []
     if whole.as_is.cost.params != params:
         faults.append(
             f"the model holds {params:,} parameters, but its rows have {whole.as_is.cost.params:,}"
         )
-    if found.torch_macs is not None and not found.unknown:
+    if found.torch_macs is not None and not (found.unknown or found.doubtful):
         not_by_torch = sum(operator.macs for operator in found.operators if not operator.by_torch)
         swapped = [ran for path, ran in found.blocks.items() if not reasons[path]]
         more = sum(ran.torch_macs - ran.instead_of for ran in swapped)
@@ -277,8 +282,10 @@ def _total_row(
     crosscheck: Crosscheck = "exact"
     if faults or any(row.crosscheck == "mismatch" for row in rows):
         crosscheck = "mismatch"
-    elif count is None or found.torch_macs is None or found.unknown or _unchecked(rows):
+    elif count is None:
         crosscheck = "skipped"
+    elif found.torch_macs is None or found.unknown or found.doubts or _not_proved(rows):
+        crosscheck = "not proved"
     if count:
         before, after = whole.as_is, whole.rewritten
         whole = whole._replace(as_is=_with_counted(before, [row.as_is for row in rows], params))
@@ -297,20 +304,24 @@ def _with_counted(whole: Side, sides: Iterable[Side], params: int) -> Side:
     return whole._replace(counted={"": Cost(macs, params)})
 
 
-def _unchecked(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row.as_is.cost.macs and row.crosscheck == "skipped"]
+def _not_proved(rows: Iterable[Row]) -> bool:
+    return any(row.as_is.cost.macs and row.crosscheck == "not proved" for row in rows)
 
 
 def _notes(
     rows: list[Row], found: Trace, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What did not run, and that the model needs values."""
+    """What did not run, what the model changed, that it needs values, and what nothing proves."""
     idle = [row for row in rows if row.calls == 0]
     if idle:
         names = _first([row.name or "" for row in idle])
         params = sum(row.as_is.cost.params for row in idle)
         modules, held = plural("module", len(idle)), plural("param", params)
         yield f"{len(idle):,} {modules} did not run: {names} ({params:,} {held})"
+    if found.changes:
+        more = f" and {len(found.changes) - 1:,} more" if len(found.changes) > 1 else ""
+        yield f"the model changes itself ({found.changes[0]}{more}): its params are those before"
+    yield from found.doubts
     if found.real:
         zeros = any(
             value.is_meta and not value.is_floating_point()

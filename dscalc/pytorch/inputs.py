@@ -23,7 +23,7 @@ from dscalc.pytorch.load import (
     torch_dtype,
     user_code,
 )
-from dscalc.show import did_you_mean, quoted, times
+from dscalc.show import did_you_mean, message_of, quoted, times
 
 _OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # typed by people
 
@@ -214,7 +214,7 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
             "'Tensor' object has no attribute|invalid data type 'str'|too many indices for tensor|"
             "values to unpack"
         )
-        if re.search(wanted, str(error)):
+        if re.search(wanted, message_of(error)):
             return (
                 f"{asks}, which seems not to be a plain tensor: write a function that returns "
                 "(it,) and name it with --inputs MODULE:ATTR"

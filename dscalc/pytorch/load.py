@@ -17,13 +17,13 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
 
 from dscalc.errors import DscalcError
-from dscalc.show import did_you_mean, first_line, printable, quoted
+from dscalc.show import did_you_mean, first_line, message_of, printable, quoted
 
 USER_ERRORS = (Exception, SystemExit)  # a model's own code can raise these
 _OWN = Path(__file__).parents[1]
@@ -140,7 +140,8 @@ def call_users(
             fix = "it is called without arguments"
             if arguments is not None:
                 fix = _kwargs_needed(make, arguments)
-            message = str(error).partition(". Did you mean")[0]  # Python 3.13's hint; ours follows
+            message = message_of(error)
+            message = message.partition(". Did you mean")[0]  # Python 3.13's hint; ours follows
             raise DscalcError(
                 f"{target} cannot be called like this ({printable(message)}); it takes "
                 f"{signature_text(make)}: {fix}"
@@ -160,6 +161,35 @@ class _Lent:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+@contextmanager
+def exits_refused() -> Iterator[None]:
+    """Refuse ``os._exit`` in this process, which would end it without an answer.
+
+    Raises:
+        DscalcError: it was called, whether or not the code went on.
+    """
+    calls: list[SystemExit] = []
+    home, end = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os._exit is not refuse or os.getpid() != home:  # code that kept it, or a fork
+            end(status)
+        calls.append(SystemExit(f"os._exit({status})"))
+        raise calls[-1]
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = end
+        if calls:
+            line = user_line(calls[0], packages=True)
+            where = f", at {line.file}:{line.number}," if line else ""
+            raise DscalcError(
+                f"{calls[0]}{where} would end dscalc without an answer; raise an error instead"
+            ) from None
 
 
 @contextmanager
@@ -190,12 +220,12 @@ def user_code(target: str) -> Iterator[None]:
     warnings.formatwarning = formatted
     try:
         lent: Any = _Lent(sys.stderr)
-        with redirect_stdout(lent), redirect_stderr(lent):
+        with exits_refused(), redirect_stdout(lent), redirect_stderr(lent):
             yield
-    except (*USER_ERRORS, KeyboardInterrupt, GeneratorExit):
+    except (*USER_ERRORS, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise DscalcError(f"{target} raised {type(error).__name__}: {error}") from error
+        raise DscalcError(f"{target} raised {named_error(error, first_line(error))}") from error
     finally:
         sys.argv, warnings.formatwarning = arguments, format_warning
         os.chdir(folder)
@@ -255,6 +285,11 @@ def error_in_words(error: BaseException) -> str:
         message = line.text
     if isinstance(error, ModuleNotFoundError):
         return message
+    return named_error(error, message)
+
+
+def named_error(error: BaseException, message: str) -> str:
+    """An error's class and what it says."""
     kind = printable(type(error).__name__)
     return f"{kind}: {message}" if message else kind
 
@@ -329,7 +364,7 @@ def _imported(name: str) -> ModuleType:
             hint = "; install it, or run dscalc in its folder"
         elif isinstance(error, SystemExit):
             hint = "; put the code that it runs under if __name__ == '__main__':"
-        elif "no known parent package" in str(error):
+        elif "no known parent package" in message_of(error):
             hint = "; add an empty __init__.py beside it to make the folder a package"
         raise _failed(f"importing {name}", error, hint) from error
     if is_file and not (module.__file__ and path.samefile(module.__file__)):
@@ -408,7 +443,7 @@ def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
     if trace:
         error.__traceback__ = trace
     where = f"{line.file}:{line.number}: " if line else ""
-    if re.search("CUDA|NVIDIA", str(error)) and not torch.cuda.is_available():
+    if re.search("CUDA|NVIDIA", message_of(error)) and not torch.cuda.is_available():
         code = f" in {quoted(line.text)}" if line else ""
         return DscalcError(
             f"{where}{doing} needs CUDA{code}, but torch finds none here; build the model on the "

@@ -37,6 +37,22 @@ class BlockModule(nn.Module):
         for name, module in steps.items():
             self.add_module(name, module)
 
+    @property
+    def weight(self) -> Any:
+        """That of the last convolution: code asks a convolution for its dtype and its device."""
+        return self._last_convolution.weight
+
+    @property
+    def bias(self) -> Any:
+        """That of the last convolution."""
+        return self._last_convolution.bias
+
+    @property
+    def _last_convolution(self) -> nn.Module:
+        parts = [part for part in self._modules.values() if hasattr(part, "in_channels")]
+        assert parts[-1] is not None
+        return parts[-1]
+
     def extra_repr(self) -> str:
         """Show the padding that the convolutions do not show."""
         padded = (f"{name}: {ends}" for name, ends in self.explicit_padding.items())

@@ -40,10 +40,60 @@ def convolution_macs(
     return features[0] * prod(weight) * prod(met[2:])
 
 
+def summed_products_macs(_added: Shape, left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """(B, N, K) with (B, K, M), summed over B."""
+    return prod(left) * right[-1]
+
+
+def grouped_product_macs(left: Shape, right: Shape, *_: Any, output: Shape) -> int:
+    """Rows of (M, K) in groups, each with its (K, N) of (G, K, N); or (G, M, K) with (G, K, N).
+
+    The groups may share the K of (M, K) and (K, N), or the N of (G, M, K) and (K, N): each element
+    of a factor that is in groups then meets one group of the other.
+    """
+    rows = left[1:] if len(left) > len(right) else left
+    return prod(rows) * right[-1]
+
+
+def outer_product_macs(*_: Any, output: Shape) -> int:
+    """One product for each element of the output."""
+    return prod(output)
+
+
+def convolution_over_time_macs(_features: Shape, weight: Shape, *_: Any, output: Shape) -> int:
+    """(T, N, C) with a kernel of (taps, C, C'): each weight meets each output position."""
+    return prod(weight) * prod(output[:2])
+
+
+def attention_macs(query: Shape, key: Shape, value: Shape, *_: Any, output: Shape) -> int:
+    """(N, heads, L, E) with (N, heads, S, E) and (N, heads, S, E'): scores, and their sums.
+
+    A mask saves nothing.
+    """
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def weighted_bag_macs(
+    table: Shape, indices: Shape, _offsets: Shape, _scaled: bool, _mode: int, _sparse: bool,
+    weights: Shape | None = None, *_: Any, output: Shape,
+) -> int:  # fmt: skip
+    """Rows of a table, each times its weight; without weights a sum."""
+    return prod(indices) * table[-1] if weights is not None else 0
+
+
 _COUNTED_BY: dict[Callable[..., int], str] = {
-    product_macs: "mm bmm mv dot vdot",
-    added_product_macs: "addmm baddbmm addmv",
+    product_macs: "mm bmm mv dot vdot _int_mm _scaled_mm _weight_int8pack_mm",
+    added_product_macs: "addmm addmm_ baddbmm baddbmm_ addmv addmv_ _addmm_activation",
+    summed_products_macs: "addbmm addbmm_",
+    grouped_product_macs: "_grouped_mm _scaled_grouped_mm",
+    outer_product_macs: "addr addr_ kron",
     convolution_macs: "convolution _convolution convolution_overrideable",
+    convolution_over_time_macs: "conv_tbc",
+    attention_macs: """
+        _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu
+        _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+        _scaled_dot_product_fused_attention_overrideable""",
+    weighted_bag_macs: "_embedding_bag _embedding_bag_forward_only",
 }
 LEAVES = {
     f"aten::{name}": formula for formula, names in _COUNTED_BY.items() for name in names.split()
@@ -52,7 +102,7 @@ LEAVES = {
 # ---- The kind of a row: its outermost composite. ----
 
 KINDS = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "conv"),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "conv_tbc"), "conv"),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "transposed"),
     **dict.fromkeys(("matmul", "inner", "tensordot", "chain_matmul"), "matmul"),
     **dict.fromkeys(("linalg_multi_dot", "linalg_vecdot", "linalg_matrix_power"), "matmul"),
@@ -62,7 +112,13 @@ KINDS = {
     "linear": "linear",
     "bilinear": "bilinear",
     "einsum": "einsum",
-    "scaled_dot_product_attention": "attention",
+    **dict.fromkeys(("scaled_dot_product_attention", "flex_attention"), "attention"),
+    "embedding_bag": "embedding_bag",
+    **{
+        name.removeprefix("aten::"): "attention"
+        for name, formula in LEAVES.items()
+        if formula is attention_macs
+    },
 }
 RECURRENT = ("lstm", "gru", "rnn")
 
@@ -98,8 +154,8 @@ _WITHOUT_MACS = {
     "adds up, or multiplies up": """
         _embedding_bag _embedding_bag_forward_only _unsafe_masked_index_put_accumulate col2im
         cumprod cumsum index_add index_reduce logcumsumexp scatter_add scatter_reduce
-        segment_reduce trace amax amin all any argmax argmin max min mean nansum prod std std_mean
-        sum var var_mean logsumexp norm linalg_vector_norm dist""",
+        segment_reduce trace unfold_backward amax amin all any argmax argmin max min mean nansum
+        prod std std_mean sum var var_mean logsumexp norm linalg_vector_norm dist""",
     "pools": """
         _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
         avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool2d_with_indices
@@ -128,7 +184,7 @@ _WITHOUT_MACS = {
         _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
         _functional_assert_scalar _has_same_storage_numel _is_all_true _is_any_true
         _linalg_check_errors _local_scalar_dense _nnz _print is_pinned is_same_size is_set_to
-        prim::device prim::layout profiler::_record_function_enter_new
+        prim::device prim::layout torchvision::_cuda_version profiler::_record_function_enter_new
         profiler::_record_function_exit""",
 }
 NO_MACS = {
@@ -144,14 +200,19 @@ _TAGS = {
 
 
 def has_no_macs(operator: Any) -> bool:
-    """Whether an operator is a view, pointwise, a reduction, or one of `NO_MACS`."""
+    """Whether an operator is a view, pointwise, a reduction, or one of `NO_MACS`.
+
+    The tags of operators that are not torch's prove nothing.
+    """
+    if not name_of(operator).startswith("aten::"):
+        return is_listed(operator)
+    return operator.is_view or not _TAGS.isdisjoint(operator.tags) or is_listed(operator)
+
+
+def is_listed(operator: Any) -> bool:
+    """Whether an operator is one of `NO_MACS`, in place or not."""
     name = name_of(operator)
-    own = name.startswith("aten::")  # the tags of others prove nothing
-    return (
-        (own and (operator.is_view or not _TAGS.isdisjoint(operator.tags)))
-        or name in NO_MACS
-        or name.removesuffix("_") in NO_MACS
-    )
+    return name in NO_MACS or name.removesuffix("_") in NO_MACS
 
 
 def name_of(operator: Any) -> str:

@@ -14,6 +14,7 @@ from dscalc.core.conv import Conv, span
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
 from dscalc.pytorch.modules import CONVOLUTIONS, BlockModule, DepthwiseSeparableConv, block_module
+from dscalc.pytorch.walk import named_modules, own_parameters
 from dscalc.show import first_line
 
 _DESCRIBING = (
@@ -42,12 +43,13 @@ def to_separable(
     """
     twin = copied(model)
     made = replacements(twin, reasons_to_keep(model, SEPARABLE, only, exclude), _as_separable)
-    by_module = {twin.get_submodule(path): built for path, built in made.items()}
-    for parent in list(twin.modules()):
+    modules = dict(named_modules(twin))
+    in_place_of = {id(modules[path]): built for path, built in made.items()}
+    for parent in modules.values():
         for name, child in list(parent._modules.items()):  # a module may have a child twice
-            if child in by_module:
-                setattr(parent, name, by_module[child])
-    return by_module.get(twin, twin)
+            if id(child) in in_place_of:
+                setattr(parent, name, in_place_of[id(child)])
+    return in_place_of.get(id(twin), twin)
 
 
 def _as_separable(module: _ConvNd) -> BlockModule:
@@ -72,7 +74,7 @@ def copied(model: nn.Module) -> nn.Module:
         fix = "; call it to make one" if isinstance(model, type) else ""
         raise DscalcError(f"a model is an nn.Module, got {model!r:.80}{fix}")
     memo: dict[int, Any] = {}
-    for module in model.modules():
+    for _, module in named_modules(model):
         for tensor in (*vars(module).values(), *module._buffers.values()):
             if isinstance(tensor, UninitializedBuffer):
                 empty: Any = UninitializedBuffer  # its type stub has other arguments
@@ -100,10 +102,10 @@ def reasons_to_keep(
         DscalcError: a glob matches no convolution.
     """
     convolutions = {
-        path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)
+        path: module for path, module in named_modules(model) if isinstance(module, _ConvNd)
     }
     owners = Counter(
-        id(held) for module in model.modules() for held in module.parameters(recurse=False)
+        id(held) for _, module in named_modules(model) for held in own_parameters(module).values()
     )
     wanted = chosen(convolutions, only, exclude, "convolution of the model")
     return {
@@ -122,8 +124,8 @@ def replacements(
     """The results of ``make`` for the convolutions with no reason to keep them, by module path."""
     return {
         path: make(module)
-        for path, reason in reasons.items()
-        if not reason and isinstance(module := model.get_submodule(path), _ConvNd)
+        for path, module in named_modules(model)
+        if not reasons.get(path, "kept") and isinstance(module, _ConvNd)
     }
 
 
@@ -161,6 +163,8 @@ def _reason_to_keep(module: _ConvNd, owners: int, block: Block) -> str:
         return "transposed"
     if reason := why_kept(as_conv(module), block):
         return reason
+    if "forward" in vars(module):
+        return "own forward"
     if weight is None:
         return "derived weight"
     if type(module) not in CONVOLUTIONS.values():

@@ -6,16 +6,14 @@ the mode notes what they are and takes them apart, down to the few products belo
 operator is known to hold no MACs, or is named. torch's own FlopCounterMode counts the same run.
 """
 
-import copy
-import random
+import re
 import sys
+import threading
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
 from traceback import walk_tb
 from typing import Any, NamedTuple, Protocol
 
@@ -23,26 +21,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn.parameter import is_lazy
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
-from dscalc.pytorch.inputs import Copying, Inputs, input_hint, materialised
-from dscalc.pytorch.load import user_line
+from dscalc.pytorch.copies import Copy, copy_of, seeded
+from dscalc.pytorch.inputs import Inputs, input_hint, materialised
+from dscalc.pytorch.load import USER_ERRORS, exits_refused, named_error, user_line
 from dscalc.pytorch.operators import (
     KINDS,
     LEAVES,
+    NO_MACS,
     RECURRENT,
     Shape,
     convolution_of,
     has_no_macs,
+    is_listed,
     linear_of,
     name_of,
 )
-from dscalc.show import first_line, printable
+from dscalc.pytorch.walk import (
+    Held,
+    changed_parts,
+    holdings,
+    named_modules,
+    own_parameters,
+    tensors_in,
+)
+from dscalc.show import first_line, message_of, printable
 
 # ---- What a trace says. ----
 
@@ -104,7 +115,12 @@ class Trace:
         torch_macs: what torch's FlopCounterMode counts of the same run, halved; None if it failed.
         ran: paths of modules that ran, or that own a parameter which an operator took.
         blocks: what ran in place of convolutions, by their paths.
-        functional: paths of those among them whose weight also ran outside of their forward.
+        functional: paths of those among them whose weight also ran outside of their forward, or
+            that ran with another weight.
+        held: what each module held before the run, by path.
+        changes: what the model changed of that, such as "aux is deleted".
+        doubts: why the counts are not proved, though they may be right: one sentence each.
+        doubtful: the module and the kind of operator of rows that are meant.
         real: whether real tensors ran, since the model needs values.
         reason: why, in that case.
         observed: what the observer of the run saw, if there was one.
@@ -116,6 +132,10 @@ class Trace:
     ran: set[str]
     blocks: dict[str, InPlace]
     functional: set[str]
+    held: dict[str, Held]
+    changes: list[str]
+    doubts: list[str]
+    doubtful: set[tuple[str, str]]
     real: bool = False
     reason: str = ""
     observed: Any = None
@@ -134,72 +154,6 @@ class Trace:
     def known_to_torch(self) -> int:
         """MACs that FlopCounterMode knows; where nothing is unknown `torch_macs` is the same."""
         return sum(operator.macs for operator in self.operators if operator.by_torch)
-
-
-# ---- Copies, so that the user's model is left as it is. ----
-
-
-def copied_to(device: str, model: nn.Module) -> nn.Module:
-    """Copy a model in evaluation mode; to meta, where its tensors have no values, or to the CPU.
-
-    Tied parameters stay tied, parameters have no gradients, a compiled module becomes the one that
-    it was made from, and one that spreads over GPUs does not.
-
-    Raises:
-        DscalcError: the model cannot be copied, or has quantised modules.
-    """
-    for path, module in model.named_modules():
-        home = type(module).__module__
-        packed = home.startswith("torch.") and ".quantized" in home
-        if packed and not home.endswith(".functional_modules"):  # those stand in float models too
-            raise DscalcError(
-                f"{printable(path) or 'the model'} is a quantised module "
-                f"({type(module).__name__}), whose weights are packed away; audit the float "
-                "nn.Module that it was made from"
-            )
-    twin_of = partial(_twin, device)
-    tensors = chain(model.parameters(), model.buffers())
-    memo: dict[int, Any] = {id(tensor): twin_of(tensor) for tensor in tensors}
-    try:
-        with warnings.catch_warnings(), Copying(twin_of):
-            warnings.simplefilter("ignore")  # of gradients, in scripted modules
-            for module in reversed(list(model.modules())):  # what is inside a module comes first
-                if type(module).__name__ == "OptimizedModule":
-                    memo[id(module)] = copy.deepcopy(module._modules["_orig_mod"], memo)
-            twin = copy.deepcopy(model, memo)
-            for module in twin.modules():
-                module.__dict__.pop("_compiled_call_impl", None)
-                if isinstance(module, nn.DataParallel):
-                    module.device_ids = []  # it then calls what it holds, without a GPU
-                if isinstance(module, torch.jit.ScriptModule):  # copied in C++, past the memo
-                    module.to(device)
-    except Exception as error:  # whatever the model's own attributes raise
-        raise DscalcError(
-            f"the model cannot be copied, and dscalc runs only a copy ({first_line(error)})"
-        ) from error
-    return twin.eval()
-
-
-def _twin(device: str, tensor: Tensor) -> Tensor:
-    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
-        empty: Any = type(tensor)  # the stub of a buffer has the arguments of another class
-        with torch.inference_mode():  # where it gets its shape
-            twin: Tensor = empty(requires_grad=False, device=device, dtype=tensor.dtype)
-    else:
-        twin = tensor.detach().to(device, copy=True)
-        if isinstance(tensor, nn.Parameter):
-            twin = nn.Parameter(twin, requires_grad=False)
-    twin.trains = tensor.requires_grad  # type: ignore[attr-defined]
-    return twin
-
-
-def trainable(parameters: Iterable[nn.Parameter]) -> int:
-    """Elements of those parameters of a copy that require a gradient in the user's model."""
-    return sum(
-        parameter.numel()
-        for parameter in parameters
-        if getattr(parameter, "trains", parameter.requires_grad)  # a scripted one has none of ours
-    )
 
 
 # ---- The run. ----
@@ -222,6 +176,7 @@ class RunObserver(Protocol):
 
 
 Observe = Callable[[], RunObserver]
+_MOST_YIELDED = 10_000  # by a forward that is a generator
 
 
 def trace_either(
@@ -249,26 +204,43 @@ def trace_either(
     Raises:
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
+    asked: dict[str, Any] = {"blocks": blocks, "observe": observe}
     try:
-        twin = copied_to("meta", model)
-        return trace(twin, args, kwargs, blocks=blocks, observe=observe), twin
+        return _trace_a_copy("meta", model, args, kwargs, asked)
     except DscalcError as error:
         if error.__cause__ is None:  # nothing that values would change
             raise
         cause = error.__cause__
     said = first_line(cause).partition(". ")[0]
     said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
-    reason = f"{type(cause).__name__}: {said}{_at(cause)}"
-    if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
+    reason = f"{named_error(cause, said)}{_at(cause)}"
+    if any(tensor.is_meta for tensor in tensors_in(model)):
         if rebuild is None:
             raise DscalcError(
                 f"the model does not run without values ({reason}), but its weights are on the "
                 "meta device, which has none; build it on the CPU"
             ) from cause
         model = rebuild()
-    twin = copied_to("cpu", model)
-    found = trace(twin, args, kwargs, "cpu", blocks=blocks, observe=observe)
+    found, twin = _trace_a_copy("cpu", model, args, kwargs, asked)
     return replace(found, reason=reason), twin
+
+
+def _trace_a_copy(
+    device: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], asked: Any
+) -> tuple[Trace, nn.Module]:
+    """Trace a copy of a model; if a function leads to the original, let that be another copy."""
+    made = copy_of(device, model)
+    if not made.reaches_original:
+        with suppress(_ReachesOriginal):
+            return trace(made.model, args, kwargs, device, made=made, **asked), made.model
+        made = copy_of(device, model)  # the run may have changed the first
+    with made.as_original():
+        found = trace(made.model, args, kwargs, device, made=made, lent=True, **asked)
+    return found, made.model
+
+
+class _ReachesOriginal(BaseException):
+    """A copy that runs reaches its original; no ``except Exception`` of a model catches this."""
 
 
 def trace(
@@ -279,6 +251,8 @@ def trace(
     *,
     blocks: Blocks | None = None,
     observe: Observe | None = None,
+    made: Copy | None = None,
+    lent: bool = False,
 ) -> Trace:
     """Run a model once, as it stands, and see all of its operators.
 
@@ -291,39 +265,43 @@ def trace(
             shapes. Each runs beside its convolution on the same input; what follows takes the
             output of the convolution.
         observe: makes an observer of the run; a run that is made again has a new one.
+        made: the copy, with what it is a copy of.
+        lent: whether the original is the copy meanwhile; see `Copy.as_original`.
 
     Raises:
         DscalcError: the model cannot run on these inputs.
     """
     inputs = Inputs(args, kwargs)
-    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+    made = made or Copy(model, holdings(model), [], [])
+    if any(map(is_lazy, tensors_in(model))):
         # It gets its shapes; torch 2.4 cannot give them under a mode.
-        with _say_why(model, inputs), _surroundings(device):
+        with _say_why(model, inputs), _surroundings(device, []):
             given = materialised(inputs, device)
-            model(*given.args, **given.kwargs)
+            _run_to_the_end(model, given)
     in_place = blocks(model) if blocks else {}
     for with_torch in (True, False):
         observer = observe() if observe else None
         counter = FlopCounterMode(display=False)
         # By global totals alone: the tracker of modules that it comes with needs gradients.
         counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
-        watch = _Watch(model, in_place, counter, observer)
+        watch = _Watch(made, in_place, counter, observer, lent=lent)
         try:
             with _say_why(model, inputs), ExitStack() as stack:
                 given = materialised(inputs, device)
-                stack.enter_context(_surroundings(device))
+                stack.enter_context(_surroundings(device, watch.without_values))
                 stack.enter_context(watch.hooks())
                 if with_torch:
                     stack.enter_context(counter)
                 stack.enter_context(watch)  # innermost, so that composites come here first
                 if observer:
                     stack.enter_context(observer.on())
-                model(*given.args, **given.kwargs)
+                _run_to_the_end(model, given)
         except DscalcError as error:
             if with_torch and error.__cause__ and _counter_failed(error.__cause__):
                 continue
             raise
         break
+    watch.settle(device)
     return Trace(
         watch.operators,
         watch.unknown_in,
@@ -331,9 +309,39 @@ def trace(
         watch.ran,
         watch.in_place,
         watch.functional,
+        made.held,
+        changed_parts(made.held, holdings(model)),
+        watch.doubts,
+        watch.doubtful,
         device != "meta",
         observed=observer.result(watch.operators) if observer else None,
     )
+
+
+def _run_to_the_end(model: nn.Module, inputs: Inputs) -> Any:
+    """Run a model, to the end of what it yields."""
+    output = model(*inputs.args, **inputs.kwargs)
+    _exhaust(output, type(model).__name__)
+    return output
+
+
+def _exhaust(output: Any, name: str) -> None:
+    for later in tree_leaves(output):
+        if isinstance(later, Coroutine | AsyncIterator):
+            if isinstance(later, Coroutine):
+                later.close()  # else Python warns that nobody waits for it
+            raise DscalcError(
+                f"forward of {name} is asynchronous, and runs only where it is awaited; audit a "
+                "model whose forward is a plain function"
+            )
+        if isinstance(later, Iterator):
+            for number, value in enumerate(later):
+                if number == _MOST_YIELDED:
+                    raise DscalcError(
+                        f"forward of {name} yields more than {_MOST_YIELDED:,} values; audit a "
+                        "model that comes to an end"
+                    )
+                _exhaust(value, name)
 
 
 @contextmanager
@@ -341,7 +349,9 @@ def _say_why(model: nn.Module, inputs: Inputs) -> Iterator[None]:
     """Tell in one line why a model cannot run."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except DscalcError:
+        raise
+    except (*USER_ERRORS, GeneratorExit) as error:
         raise _cannot_run(model, inputs, error) from error
 
 
@@ -349,20 +359,34 @@ class _OnlyGlobal(nullcontext[None]):
     parents: frozenset[str] = frozenset({"Global"})
 
 
+class _Device(DeviceContext):
+    """Where new tensors are; it keeps errors of tensors without values, which a model may catch."""
+
+    def __init__(self, device: str, without_values: list[Exception]) -> None:
+        super().__init__(torch.device(device))
+        self._without_values = without_values
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        try:
+            return super().__torch_function__(function, types, args, kwargs)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            of_values = isinstance(error, NotImplementedError) or function is Tensor.__format__
+            if of_values or re.search(r"\bmeta\b", message_of(error)):
+                self._without_values.append(error)
+            raise
+
+
 @contextmanager
-def _surroundings(device: str) -> Iterator[None]:
+def _surroundings(device: str, without_values: list[Exception]) -> Iterator[None]:
     """What holds around a run; all of it is put back, random states too."""
     mha = torch.backends.mha
     with ExitStack() as stack:
+        stack.enter_context(exits_refused())
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)
-        stack.callback(random.setstate, random.getstate())
-        random.seed(0)
-        if numpy := sys.modules.get("numpy"):
-            stack.callback(numpy.random.set_state, numpy.random.get_state())
-            numpy.random.seed(0)
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        torch.default_generator.manual_seed(0)
+        stack.enter_context(seeded())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
@@ -370,7 +394,7 @@ def _surroundings(device: str) -> Iterator[None]:
         # On a CPU attention would be one fused operator, whose products cannot be seen.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(torch.device(device))
+        stack.enter_context(_Device(device, without_values))
         yield
 
 
@@ -395,6 +419,9 @@ class _Composite(NamedTuple):
     conv: Conv | None = None
 
 
+_TORCHS_DISPATCH = Tensor.__torch_dispatch__  # of tensors that replace no operators
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator: counts it, takes it apart, knows that it holds no MACs, or names it."""
 
@@ -402,10 +429,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(
         self,
-        model: nn.Module,
+        made: Copy,
         blocks: Mapping[str, nn.Module],
         counter: FlopCounterMode,
         observer: RunObserver | None,
+        *,
+        lent: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
@@ -413,19 +442,34 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.ran: set[str] = set()
         self.in_place = {path: InPlace() for path in blocks}
         self.functional: set[str] = set()
-        self._blocks = [(path, model.get_submodule(path), block) for path, block in blocks.items()]
         self._forward = ""  # the path of the convolution of these whose forward runs
         self._counter = counter
         self._observer = observer
         self._calls = 0
         self._inside: _Composite | None = None
         self._string_padding: tuple[str, Shape] | None = None  # and the size that it pads
-        self._places = _places(model, blocks)
-        self._running = [(model, self._places[id(model)])]
+        self._lock = threading.RLock()  # a scripted fork is a thread that dispatches here too
+        modules = dict(named_modules(made.model))
+        self._blocks = [(path, modules[path], block) for path, block in blocks.items()]
+        self._places = _places(modules, blocks)
+        self.doubts: list[str] = []
+        self.doubtful: set[tuple[str, str]] = set()
+        self.without_values: list[Exception] = []  # errors that the model may catch
+        self._reached = False  # whether the run came to the original
+        self._running = [(made.model, self._places[id(made.model)])]
         self._owners: dict[int, tuple[str, nn.Parameter]] = {}
-        for path, module in model.named_modules():
-            for parameter in module.parameters(recurse=False):
+        for path, module in modules.items():
+            for parameter in own_parameters(module).values():
                 self._owners.setdefault(id(parameter), (path, parameter))
+        self._lent = lent
+        self._originals = {id(module): twin for module, twin in made.modules}
+        self._twins = {id(tensor): twin for tensor, twin in made.tensors}
+        if lent:
+            self._places |= {
+                own: self._places[id(twin)]
+                for own, twin in self._originals.items()
+                if id(twin) in self._places
+            }
 
     def torch_macs(self) -> int:
         """What FlopCounterMode counts of the model as it is."""
@@ -445,12 +489,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 held = vars(module)
                 back = held.__setitem__ if "forward" in held else held.pop
                 stack.callback(back, "forward", held.get("forward"))
-                held["forward"] = self._both(path, module.forward, block)
+                held["forward"] = self._both(path, module, block)
             yield
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
         parent = self._running[-1][1]
-        place = self._places.get(id(module), parent._replace(holds=frozenset()))
+        place = self._places.get(id(module))
+        if place is None:
+            if id(module) in self._originals:
+                self._refuse_original()
+            place = parent._replace(holds=frozenset())
         self._running.append((module, place))
         self.ran.add(place.path)
 
@@ -458,11 +506,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while len(self._running) > 1 and self._running.pop()[0] is not module:
             pass
 
-    def _both(self, path: str, forward: Callable[..., Any], block: nn.Module) -> Callable[..., Any]:
+    def _both(self, path: str, module: nn.Module, block: nn.Module) -> Callable[..., Any]:
         """A forward that runs a convolution, and a block beside it."""
-        found = self.in_place[path]
+        found, forward, weight = self.in_place[path], module.forward, module.weight
 
         def both(*args: Any, **kwargs: Any) -> Any:  # a function, which deepcopy does not copy
+            if module.weight is not weight:  # as where one module runs the weights of many
+                self.functional.add(path)
+                return forward(*args, **kwargs)
             start = self._torch_macs()
             self._forward = path
             output = forward(*args, **kwargs)
@@ -479,21 +530,62 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         return both
 
+    def _refuse_original(self) -> None:
+        """Stop a run that reaches the original, unless that is lent."""
+        if not self._lent:
+            self._reached = True
+            raise _ReachesOriginal
+
+    def settle(self, device: str) -> None:
+        """Raise what the model caught in a run that must be made again."""
+        if self._reached:
+            raise _ReachesOriginal
+        if device == "meta" and self.without_values:
+            error = self.without_values[0]
+            raise DscalcError(f"values are needed ({first_line(error)})") from error
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = name_of(func)
+        types = [kind for kind in types if kind.__torch_dispatch__ is not _TORCHS_DISPATCH]
         tensors = list(_tensors((*args, *kwargs.values())))
-        origin = self._origin(tensors)
-        if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
+        if not self._twins.keys().isdisjoint(map(id, tensors)):
+            self._refuse_original()
+            args, kwargs = tree_map_only(
+                Tensor, lambda tensor: self._twins.get(id(tensor), tensor), (args, kwargs)
+            )
+            tensors = list(_tensors((*args, *kwargs.values())))
+        with self._lock:
+            before = len(self.operators)
+            output = self._see(func, types, args, kwargs, tensors)
+            if types:
+                self._doubt(types, self.operators[before:])
+        return output
+
+    def _see(self, func: Any, types: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        name, origin = name_of(func), self._origin(tensors)
+        if name in LEAVES:
+            return self._count(func, name, args, kwargs, tensors, origin)
+        if not isinstance(func, torch._ops.OpOverload) and name not in KINDS:
             self._not_known(name, origin, name)
-            return func(*args, **kwargs)
-        if has_no_macs(func):
-            if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
-                # Its meta kernel is slow, being Python; its caller checks the shapes.
-                return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
-            return func(*args, **kwargs)
-        see = self._count if name in LEAVES else self._take_apart
-        return see(func, name, args, kwargs, tensors, origin)
+            return _run_alone(func, args, kwargs)
+        if name in KINDS or not has_no_macs(func):
+            return self._take_apart(func, name, args, kwargs, tensors, origin)
+        if types and not (func.is_view or is_listed(func)):
+            self._not_known(f"{name} on {types[0].__name__}", origin, name)
+        if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
+            # Its meta kernel is slow, being Python; its caller checks the shapes.
+            return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
+        return func(*args, **kwargs)
+
+    def _doubt(self, types: Any, operators: list[Operator]) -> None:
+        for kind in types:
+            doubt = (
+                f"{printable(kind.__name__)} is a tensor with operators of its own "
+                "(__torch_dispatch__): its products count by their shapes, which nothing proves"
+            )
+            if doubt not in self.doubts:
+                self.doubts.append(doubt)
+        self.doubtful.update((operator.path, operator.kind) for operator in operators)
 
     def _origin(self, tensors: list[Tensor]) -> _Origin:
         # A view of a parameter, such as one third of in_proj_weight, counts as the parameter.
@@ -528,11 +620,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._not_known(f"{name} on complex numbers", origin, kind)
         if kind == "conv" and len(args) > 4 and isinstance(args[4], str):
             self._string_padding = args[4], args[0].shape
-        # mkldnn would make one operator of an LSTM; without it convolutions are slow.
-        whole = torch.backends.mkldnn.flags(enabled=False) if kind in RECURRENT else nullcontext()
+        apart: AbstractContextManager[Any] = nullcontext()
+        if kind in RECURRENT:  # mkldnn would make one operator of it; without it others are slow
+            apart = torch.backends.mkldnn.flags(enabled=False)
+        elif kind == "attention":  # the model may have set another backend
+            apart = sdpa_kernel(SDPBackend.MATH)
         try:
-            with whole, self:
-                output = func.decompose(*args, **kwargs)
+            with apart, self:
+                output = _parts_of(func)(*args, **kwargs)
         finally:
             self._inside, self._string_padding = before
         if output is NotImplemented:
@@ -552,11 +647,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._not_known(f"{name} on sparse tensors", origin, name)
             return output
         shapes: list[Any] = [tuple(arg.shape) if isinstance(arg, Tensor) else arg for arg in args]
-        macs = LEAVES[name](*shapes, output=tuple(output.shape))
+        whole: Tensor = output[0] if isinstance(output, tuple) else output  # the others are small
+        macs = LEAVES[name](*shapes, output=tuple(whole.shape))
+        if not macs and name in NO_MACS:
+            return output
         conv = None
-        kind = "matmul"
+        kind = KINDS.get(name.removeprefix("aten::"), "matmul")
         if "convolution" in name:
-            conv = convolution_of(*shapes, output=tuple(output.shape), asked=self._string_padding)
+            conv = convolution_of(*shapes, output=tuple(whole.shape), asked=self._string_padding)
             kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
         within = self._inside or self._composite(kind, origin)
         if within.path in self.in_place and within.path != self._forward:
@@ -568,7 +666,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "convolution" if conv else name.removeprefix("aten::"),
                 within.call,
                 macs,
-                output.numel(),
+                whole.numel(),
                 self._running[-1][1].step,
                 conv or within.conv,
                 func._overloadpacket in flop_registry,
@@ -578,16 +676,33 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output
 
 
-def _places(model: nn.Module, blocks: Mapping[str, nn.Module]) -> dict[int, _Place]:
+def _places(modules: Mapping[str, nn.Module], blocks: Mapping[str, nn.Module]) -> dict[int, _Place]:
     """Where each module stands, by id: parts of a block where the convolution does."""
     places = {}
-    for path, module in model.named_modules():
-        holds = frozenset(id(parameter) for parameter in module.parameters(recurse=False))
+    for path, module in modules.items():
+        holds = frozenset(map(id, own_parameters(module).values()))
         places[id(module)] = _Place(path, "", holds)
     for path, block in blocks.items():
         for name, part in block.named_modules():
             places[id(part)] = _Place(path, name.partition(".")[0], frozenset())
     return places
+
+
+def _parts_of(func: Any) -> Callable[..., Any]:
+    """What a composite operator runs; of those of higher order, flex_attention alone is one."""
+    if isinstance(func, torch._ops.OpOverload):
+        return func.decompose
+    dense: Callable[..., Any] = func.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd]
+    return dense
+
+
+def _run_alone(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run a higher-order operator, unseen if torch's own counter cannot see it."""
+    output = func(*args, **kwargs)
+    if output is NotImplemented:
+        with _disable_current_modes():
+            output = func(*args, **kwargs)
+    return output
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -603,7 +718,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> DscalcError:
     """Name the innermost module of the model that was running, and the user's own line."""
-    paths = {id(module): path for path, module in model.named_modules()}
+    paths = {id(module): path for path, module in named_modules(model)}
     path, module = "", model
     for frame, _ in walk_tb(error.__traceback__):
         running = frame.f_locals.get("self")
@@ -612,13 +727,15 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
     name = type(module).__name__
     what = f"{printable(path)} ({name})" if path else name
     line = _at(error)
-    why = f"{type(error).__name__}: {first_line(error)}{line}"
+    why = f"{named_error(error, first_line(error))}{line}"
     advice = input_hint(model, inputs, error)
-    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+    if any(isinstance(part, torch.jit.ScriptModule) for _, part in named_modules(model)):
         advice = "parts of it are scripted: audit the float nn.Module that they were made from"
-    elif "require grad" in str(error):
+    elif isinstance(error, SystemExit | GeneratorExit):
+        advice = "it ends what calls it; take that out of forward"
+    elif "require grad" in message_of(error):
         advice = "models run without gradients here"
-    elif "active mode" in str(error):  # which names dscalc's own
+    elif "active mode" in message_of(error):  # which names dscalc's own
         why = f"torch {torch.__version__} hides what is in a higher-order operator{line}"
         advice = "use a later torch"
     elif isinstance(error, NotImplementedError):

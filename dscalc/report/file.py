@@ -1,10 +1,13 @@
 """Reports into files, whole or not at all; and to stdout."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dscalc.errors import DscalcError
 
@@ -31,10 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
             raise DscalcError(f"cannot write {path}: permission denied; name another file")
         temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}{target.suffix}")
         try:  # from before there is a file, so that an interrupt leaves none
-            temporary.touch(0o600, exist_ok=False)
-            temporary.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_umask())
-            yield temporary
-            temporary.replace(target)
+            with _ended_by_sigterm():
+                temporary.touch(0o600, exist_ok=False)
+                temporary.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_umask())
+                yield temporary
+                temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -52,9 +56,53 @@ def to_stdout() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the exit flushes once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit flushes again
         reason = error.strerror or error
         raise DscalcError(f"cannot write to stdout: {reason}; is the disk full?") from error
+
+
+@contextmanager
+def stdout_for_the_answer() -> Iterator[None]:
+    """Keep what is not Python's out of the answer: descriptor 1 is stderr from here on.
+
+    A model's C code, and the processes that it starts, write there. Inside, ``sys.stdout`` is a
+    duplicate of what was descriptor 1. Afterwards it is stderr, for what runs at the exit.
+    """
+    for number in (1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed, so that the next file would get its number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    look: Any = sys.stdout
+    own = os.fdopen(
+        os.dup(1), "w", encoding=getattr(look, "encoding", None),
+        errors=getattr(look, "errors", None),
+    )  # fmt: skip
+    own.reconfigure(write_through=getattr(look, "write_through", False))
+    os.dup2(2, 1)
+    sys.stdout = own
+    try:
+        yield
+    finally:
+        sys.stdout = sys.stderr
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, which cleans up, where it would end the process at once."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _umask() -> int:

@@ -300,10 +300,10 @@ def _counters_agree(report: Report) -> Iterator[str]:
     elif report.command == "network":
         yield f"{SAME} fvcore counts exactly these MACs on real modules, torch these params"
     else:
-        yield _counted_of_model(whole, _everything(report))
+        yield _counted_of_model(report, whole, _everything(report))
 
 
-def _counted_of_model(whole: Row, everything: Sequence[Row]) -> str:
+def _counted_of_model(report: Report, whole: Row, everything: Sequence[Row]) -> str:
     checked = [row for row in everything if row.as_is.counted and row.as_is.cost.macs]
     layers = "each conv and linear layer" if checked else ""
     if whole.crosscheck == "exact":
@@ -312,10 +312,10 @@ def _counted_of_model(whole: Row, everything: Sequence[Row]) -> str:
     unchecked = [
         f"{row.name} ({row.kind})"
         for row in everything
-        if row.as_is.cost.macs and row.crosscheck == "skipped"
+        if row.as_is.cost.macs and row.crosscheck == "not proved"
     ]
-    reason = "operators without a formula"
-    if not whole.unknown and unchecked:
+    reason = "a note says why" if report.doubts else "operators without a formula"
+    if unchecked and not (whole.unknown or report.doubts):
         more = f" and {len(unchecked) - 1:,} more" if len(unchecked) > 1 else ""
         reason = f"neither fvcore nor torch counts {unchecked[0]}{more}"
     return f"not checked as a whole: {reason}{f'; fvcore counts {layers}' if layers else ''}"
@@ -365,6 +365,8 @@ def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         columns += [counts.rewritten(block, rank=LATE), ratio()]
     counted = [row for row in rows if row.as_is.counted]
     notes = [f"note: {row.name}: {row.no_formula}" for row in rows if row.unknown]
+    if report.command == "model":
+        notes += [f"note: {row.name}: {doubt}" for row in rows for doubt in row.extra.doubts]
     notes += report.notes
     if any(row.crosscheck == "mismatch" for row in rows):
         notes.append(f"{DIFFERENT} fvcore or torch counts something else")

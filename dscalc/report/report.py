@@ -13,11 +13,13 @@ from dscalc.checks.verdict import Check, row_name
 from dscalc.core.blocks import Block
 from dscalc.core.fields import Field, Fields, Unit
 from dscalc.core.row import Count, Row, proved, total
+from dscalc.show import plural
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet
 
 SCHEMA = "dscalc/3"
+_MOST_REASONS = 20  # of what is left out, so that a large grid does not flood the terminal
 CONVENTION = {
     "macs": "MACs are multiply-accumulates (1 MAC = 2 FLOPs) for the whole batch; adding a bias "
     "counts as a parameter and not as a MAC; sizes are per axis, [H, W] in 2-D",
@@ -47,6 +49,7 @@ class Report:
         inputs: what they were counted on, such as 1x3x224x224; "" where the rows say so.
         at: the same after the title, in words.
         notes: what else people should know, one sentence each.
+        doubts: those of the notes that say why the total is not proved.
         faults: what differs in the total from what was counted, one sentence each.
         unit: of the counts that are shown, macs or flops.
         count: how many rows there are at most, if that is known before they are read.
@@ -74,6 +77,7 @@ class Report:
     inputs: str = ""
     at: str = ""
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unit: Unit = "macs"
     count: int | None = None
@@ -125,10 +129,17 @@ class Report:
     @property
     def left_out_notes(self) -> list[str]:
         """Which blocks do not exist for how many layers, and why."""
-        return [
+        said = list(self.left_out.items())[:_MOST_REASONS]
+        notes = [
             f"left out: {why}{f' ({number:,} layers)' if number > 1 else ''}"
-            for why, number in self.left_out.items()
+            for why, number in said
         ]
+        if more := self.left_out.total() - sum(number for _, number in said):
+            reasons = len(self.left_out) - len(said)
+            notes.append(
+                f"left out: {more:,} more, for {reasons:,} more {plural('reason', reasons)}"
+            )
+        return notes
 
     @property
     def lines(self) -> tuple[Iterable[Any], Fields]:

@@ -12,7 +12,7 @@ from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 
 SAME, DIFFERENT, PENDING = "✓", "✗", "…"
-MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "skipped": ""}
+MARKS = {"exact": f" {SAME}", "mismatch": f" {DIFFERENT}", "not proved": "", "skipped": ""}
 _MEANINGS = {
     "exact": f"{SAME} fvcore and torch count exactly this on the real modules",
     "mismatch": f"{DIFFERENT} fvcore or torch count something else on the real modules",

@@ -1,5 +1,6 @@
 """Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
 
+import os
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -164,6 +165,8 @@ def _console(stream: TextIO | None) -> Console:
         console = Console(file=StringIO(), width=_ROOMY, force_terminal=False)
     else:
         console = Console(file=stream, markup=False, emoji=False, highlight=False)
+        if stream.isatty() and "COLUMNS" not in os.environ:  # rich asks descriptors 0, 1 and 2
+            console.width = os.get_terminal_size(stream.fileno()).columns
         console.width = console.width or 80  # where COLUMNS is 0
     return console
 

@@ -51,7 +51,9 @@ def csv(report: Report) -> Iterator[str]:
 
 
 def _word(text: str) -> str:
-    """A cell, quoted if it must be."""
+    """A cell, quoted if it must be; a spreadsheet would run what begins like a formula."""
+    if text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        text = f"'{text}"
     if text.isprintable() and "," not in text and '"' not in text:
         return text
     from csv import writer
