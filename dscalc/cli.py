@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from dscalc._version import __version__
 from dscalc.commands.options import Run, SectionedCommand, with_groups
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.file import to_stdout
-from dscalc.show import did_you_mean, message_of, printable
+from dscalc.show import command_line, message_of, printable
 
 _COMMANDS = {  # name: module and summary
     "compare": (
@@ -46,11 +45,8 @@ Examples:
   dscalc check
 """
 _EXIT_CODES = """\b
-Exit codes:
-  0    answered, and every check passes
-  1    an assertion fails, a cross-check differs, or a search finds nothing
-  2    no answer: bad usage or input, or torch or fvcore cannot count it
-  130  interrupted
+Exit codes: 0 answered, and every check passes; 1 an assertion fails, a
+cross-check differs, or nothing is found; 2 no answer; 130 interrupted
 """
 
 
@@ -76,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else list(argv)
     gc.set_threshold(50_000)  # rows hold no cycles, and a grid makes millions
     try:
-        with to_stdout():  # other code reports errors of files
+        with command_line(), to_stdout():  # other code reports errors of files
             answer = _asked(args or ["--help"])
             code: int = answer if isinstance(answer, int) else answer.write()
         return _interrupted() if code == 130 else code if args else 2
@@ -126,11 +122,12 @@ def _trace(error: Exception, args: list[str]) -> None:
 
 
 def _interrupted() -> int:
-    """The exit code 130; ``exec`` keeps Python from dying by the signal.
+    """Say so, and return the exit code 130; ``exec`` keeps Python from dying by the signal.
 
     Python does so if the interrupt came inside an earlier ``exec``; another ``exec`` resets that.
     """
     exec("")
+    _write_to_stderr("interrupted\n")
     return 130
 
 
@@ -172,63 +169,14 @@ def _in_one_line(error: Exception, args: list[str]) -> str:
     if isinstance(error, DscalcError):
         reason = str(error)
     elif _is_usage(error):
-        reason = _usage_error(error, args)
+        from dscalc.commands.meant import usage_in_words
+
+        reason = usage_in_words(error, args, _command(args), lambda: _program("").commands)
     else:
         reason = (
             f"{type(error).__name__}: {message_of(error)}; this is a bug in dscalc; -v shows where"
         )
     return f"error: {printable(reason)}\n"
-
-
-def _usage_error(error: Any, args: list[str]) -> str:
-    """The parser's error in the words of dscalc."""
-    option = getattr(error, "option_name", "")
-    if option[1:2].isdigit():  # a negative number; the parser took one digit
-        negative = next(arg for arg in args if arg.startswith(option))
-        return f"IC, OC, F and D must be at least 1, got {negative}"
-    said = error.format_message()
-    reason = f"{said[0].lower()}{said[1:].rstrip('.')}"
-    command = error.ctx.command_path if error.ctx else f"dscalc {_command(args)}".strip()
-    if "missing argument" in reason and command.endswith(("compare", "blocks", "bench")):
-        reason += "; a layer is IC OC F [D], such as 3 64 3 224"
-    if reason.startswith("no such command") and not reason.endswith("?"):
-        reason += f"; {_meant(args[0])}"
-    if near := re.fullmatch(r"(.*)\. did you mean '(.*)'\?", reason, re.I):
-        names = near[2].replace("', '", " or ")
-        reason = f"{near[1]}; did you mean {names}?"
-    if reason.startswith("no such option"):
-        reason = _no_option(option, error.possibilities or [])
-    if extra := re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\d+)\)", reason):
-        reason += f"; a map that is not square is one argument, such as 224x{extra[1]}"
-    return f"{reason}{' See' if reason.endswith('?') else '; see'} {command} --help"
-
-
-def _no_option(option: str, possible: list[str]) -> str:
-    """The other commands that have an option; without any, the nearest options."""
-    having = [
-        f"dscalc {name}"
-        for name, command in _program("").commands.items()
-        if any(
-            option in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params
-        )
-    ]
-    if having:
-        last = having.pop()
-        named = f"{', '.join(having)} and {last} have it" if having else f"{last} has it"
-        return f"no such option here: {option}; {named}"
-    near = did_you_mean(option, possible, f"did you mean {' or '.join(possible)}?", cutoff=0.7)
-    return f"no such option: {option}{f'; {near}' if possible else ''}"
-
-
-def _meant(word: str) -> str:
-    """A hint at the meaning of a first word that is not a command."""
-    from dscalc.inputs.network_file import shipped
-
-    if word in shipped() or word.endswith((".csv", ".jsonl")):
-        return f"did you mean dscalc network {word}?"
-    if ":" in word:
-        return f"did you mean dscalc model {word}?"
-    return "a layer is IC OC F [D], such as 3 64 3 224"
 
 
 def _print_version(ctx: typer.Context, wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.errors import DscalcError
+from dscalc.show import for_who_asks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dscalc.inputs.grid import Values
     from dscalc.parse import Padding, Size
     from dscalc.report.report import Report
+
+_LARGE_KERNEL = 15  # taps along an axis: few filters are wider
 
 
 def compare(
@@ -92,6 +95,7 @@ def compare(
     report = Report(
         "compare", block, layer_fields(block, unit), (), unit=unit, count=layers.count, work=work,
         title=in_words(like, layers.count, block, one_position=layers.one_position),
+        notes=[*_forgotten(like, one_position=layers.one_position)],
     )  # fmt: skip
     if layers.count == 1:
         row = layer_row(like, block)
@@ -157,6 +161,7 @@ def blocks(
         "blocks", STANDARD, block_fields(STANDARD, unit), (), unit=unit, work=work,
         count=layers.count * len(chosen),
         title=in_words(like, layers.count, STANDARD, one_position=layers.one_position),
+        notes=[*_forgotten(like, one_position=layers.one_position)],
     )  # fmt: skip
     if layers.count == 1:
         report.rows = cheapest_first(like, chosen, report.left_out)
@@ -172,12 +177,12 @@ def blocks(
 
 
 def network(
-    source: "str | PathLike[str]",
+    source: "str | PathLike[str] | list[str | PathLike[str]]",
     *,
     block: "Block | str | None" = None,
-    input_size: "Size | None" = None,
-    width_multiplier: "Multiplier" = 1,
-    resolution_multiplier: "Multiplier" = 1,
+    input_size: "Size | list[Size] | None" = None,
+    width_multiplier: "Multiplier | list[Multiplier]" = 1,
+    resolution_multiplier: "Multiplier | list[Multiplier]" = 1,
     batch_size: int = 1,
     dims: int = 2,
     bias: bool = False,
@@ -187,6 +192,9 @@ def network(
     unit: "Unit" = "macs",
 ) -> "Report":
     """Add up a list of layers, as ``dscalc network`` does.
+
+    Lists of sources, of sizes or of multipliers give one row of totals for each combination, and
+    no total.
 
     Args:
         source: name of a shipped network, or a file; ``"-"`` is stdin.
@@ -216,10 +224,21 @@ def network(
     }  # fmt: skip
     if block is None and (only or exclude):
         raise DscalcError("only and exclude choose what is replaced; give a block too")
+    listed = ("width_multiplier", "resolution_multiplier", "input_size")
+    if isinstance(source, list) or any(isinstance(scale[name], list) for name in listed):
+        from itertools import product
+
+        each = {name: _as_list_of(name, scale[name]) for name in listed}
+        scales = [scale | dict(zip(listed, one, strict=True)) for one in product(*each.values())]
+        report = networks(_as_list_of("source", source), scales, unit)
+        return report.proved(_counter()) if verify else report
     from dscalc.inputs.network_file import load_network
 
     source = fspath(source)
-    report = _summed(source, load_network(source, **scale), scale, unit)
+    notes: list[str] = []
+    rows = load_network(source, **scale, note=notes.append)
+    report = _summed(source, rows, scale, unit)
+    report.notes = notes
     return report.proved(_counter()) if verify else report
 
 
@@ -245,10 +264,15 @@ def networks(
 
     block = scales[0]["block"]
     several_widths = len({scale["width_multiplier"] for scale in scales}) > 1
+    notes: list[str] = []
 
     def rows() -> "Iterator[Row]":
         for source in [fspath(each) for each in sources]:
-            for rows, scale in zip(load_scaled(source, scales), scales, strict=True):
+            said: dict[str, None] = {}
+            noting = [{**scale, "note": said.setdefault} for scale in scales]
+            every = load_scaled(source, noting)
+            notes.extend(f"{source_name(source)}: {note}" for note in said)
+            for rows, scale in zip(every, scales, strict=True):
                 whole = _summed(source, rows, scale, unit)
                 yield _as_one_row(whole, source_name(source), scale)
 
@@ -265,7 +289,7 @@ def networks(
     count = len(sources) * len(scales)
     return Report(
         "network", block, network_fields(block, unit), _Rows(rows), unit=unit, count=count,
-        title=f"{count:,} networks", name=name, prove=prove,
+        title=f"{count:,} networks", name=name, prove=prove, notes=notes,
     )  # fmt: skip
 
 
@@ -312,6 +336,13 @@ class _Rows:
         return rows
 
 
+def _as_list_of(name: str, value: "Any") -> "list[Any]":
+    """The values of a list, or the only value."""
+    if value == []:
+        raise DscalcError(f"{name} must have a value, got an empty list")
+    return value if isinstance(value, list) else [value]
+
+
 def _layer_of(row: "Row") -> "Conv":
     from dscalc.core.conv import Conv
 
@@ -321,7 +352,9 @@ def _layer_of(row: "Row") -> "Conv":
 
 def _refuse_work_of_many(count: int, work: bool) -> None:
     if work and count > 1:
-        raise DscalcError("--work shows one layer; give one value for each of IC, OC, F and D")
+        asked = for_who_asks("--work shows", "work=True shows")
+        sizes = for_who_asks("IC, OC, F and D", "the channels and sizes")
+        raise DscalcError(f"{asked} one layer; give one value for each of {sizes}")
 
 
 def _remarks(
@@ -335,7 +368,19 @@ def _remarks(
     if one_position:
         yield beyond_one_position(conv, block, padding)
     elif any(map(gt, conv.kernel_size, [2 * size - 1 for size in conv.input_size])):
-        yield "some taps of the filter read only padding; the order is IC OC F D"
+        order = "in_channels, out_channels, kernel_size, input_size"
+        order = for_who_asks("IC OC F D", order)
+        yield f"some taps of the filter read only padding; the order is {order}"
+
+
+def _forgotten(conv: "Conv", *, one_position: bool) -> "Iterator[str]":
+    """A note if F is so large that it was probably meant as D, and OC was forgotten."""
+    if one_position and (large := max(conv.kernel_size)) > _LARGE_KERNEL:
+        ic, oc = conv.in_channels, conv.out_channels
+        write = f"if that is D, write IC OC F D, such as {ic} {ic} {oc} {large}"
+        call = f"if that is input_size, call compare({ic}, {ic}, {oc}, {large})"
+        filter_size = for_who_asks("F", "kernel_size")
+        yield f"{filter_size} is {large} here; {for_who_asks(write, call)}"
 
 
 def _block(block: "Block | str", *, standard: str = "") -> Block:

@@ -13,6 +13,8 @@ Padding = Literal["same", "valid"] | Size
 _MOST_DIGITS = 100  # keeps products of a layer's numbers below Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)"
+_BETWEEN_SIZES = r"(?:\s*[,*xX\N{MULTIPLICATION SIGN}]\s*|\s+)"
+_ANY_SHAPE = re.compile(rf"[(\[]?\s*[1-9]\d*(?:{_BETWEEN_SIZES}[1-9]\d*)+\s*[)\]]?")
 THOUSANDS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}  # powers of 1000 by letter
 
 
@@ -40,7 +42,9 @@ def size(text: str, name: str, least: int = 1) -> Size:
     """
     parts = with_x(text.strip()).split("x")
     if not all(_WHOLE.fullmatch(part) for part in parts):
-        raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {quoted(text)}")
+        meant = shape_meant(text)
+        write = f"; write {meant}" if meant else ""
+        raise DscalcError(f"{name} must be a size such as 3 or 3x5, got {quoted(text)}{write}")
     sizes = tuple(whole(part, name, least) for part in parts)
     return sizes if len(sizes) > 1 else sizes[0]
 
@@ -63,6 +67,17 @@ def shape(text: str, name: str) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else value
 
 
+def shape_meant(text: str) -> str:
+    """The shape 3x224x224 that is spelled otherwise, as in (1, 3, 224, 224); "" if none is.
+
+    A 1 before three sizes is taken for the batch.
+    """
+    if not _ANY_SHAPE.fullmatch(text.strip()):
+        return ""
+    sizes = re.findall(r"\d+", text)
+    return "x".join(sizes[1:] if len(sizes) == 4 and sizes[0] == "1" else sizes)
+
+
 def keywords(text: str, name: str) -> dict[str, Any]:
     """A JSON object as keyword arguments: {"width": 64}.
 
@@ -78,8 +93,21 @@ def keywords(text: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DscalcError(
             f"{name} must be a JSON object such as '{{\"width\": 64}}', got {quoted(text)}"
+            f"{_json_meant(text)}"
         )
     return value
+
+
+def _json_meant(text: str) -> str:
+    """How to write width=64 or {'width': 64} in JSON, as the end of a sentence."""
+    from ast import literal_eval
+    from json import dumps
+
+    try:
+        meant = dumps(literal_eval(re.sub(r"^(\w+)\s*[=:](.*)$", r"{'\1':\2}", text.strip())))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    return f"; write '{meant}'" if meant.startswith("{") else ""
 
 
 def padding(text: str, name: str = "padding") -> Padding:
@@ -88,9 +116,9 @@ def padding(text: str, name: str = "padding") -> Padding:
     Raises:
         DscalcError: the text is none of these.
     """
-    if text == "same":
+    if text.lower() == "same":  # TensorFlow writes SAME
         return "same"
-    if text == "valid":
+    if text.lower() == "valid":
         return "valid"
     try:
         return size(text, name, least=0)
@@ -114,8 +142,10 @@ def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fr
         value = Fraction(match[1])
         value *= Fraction(1, 100) if match[2] == "%" else 1000 ** THOUSANDS[match[2].upper()]
     except (ValueError, ZeroDivisionError):
+        meant = re.match(rf"{_NUMBER}\s*[a-z]+$", text.strip(), re.I | re.A)
+        write = f"; write {meant[1]}{meant[2].upper()}" if meant else ""
         raise DscalcError(
-            f"{name} must be a number such as {such_as}, got {quoted(text)}"
+            f"{name} must be a number such as {such_as}, got {quoted(text)}{write}"
         ) from None
     if max(abs(value.numerator), value.denominator) > 10**_MOST_DIGITS:
         raise DscalcError(f"{name} must have at most {_MOST_DIGITS} digits, got {quoted(text)}")
@@ -132,3 +162,26 @@ def multiplier(text: str, name: str) -> Fraction:
     if value <= 0:
         raise DscalcError(f"{name} must be greater than 0, such as 0.75 or 3/4, got {quoted(text)}")
     return value
+
+
+def multipliers(text: str, name: str) -> list[Fraction]:
+    """A list of multipliers, such as 0.5,1; 0.25:1:0.25 is a range with both ends.
+
+    Raises:
+        DscalcError: an item is not a number greater than 0, or a range has no step, or over 1000
+            values.
+    """
+    found: list[Fraction] = []
+    for item in text.split(","):
+        first, *rest = [multiplier(part, name) for part in item.split(":")]
+        if not rest:
+            found.append(first)
+            continue
+        if len(rest) != 2 or not 0 <= rest[0] - first <= 999 * rest[1]:
+            raise DscalcError(
+                f"{name} must be a range such as 0.25:1:0.25, of at most 1000 values, "
+                f"got {quoted(item)}"
+            )
+        last, step = rest
+        found += [first + number * step for number in range((last - first) // step + 1)]
+    return found

@@ -1,14 +1,32 @@
 """Values to text: 3x5, 13.2 MB, 0.126736 (73/576); and text from outside, quoted."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
 
+_TYPED = ContextVar("typed", default=False)
 _MOST_NAMES = 20  # in a hint
 
 
 def printable(text: str) -> str:
     """Text from a file or a model, with control characters escaped, safe to print."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Inside, a command line asks, and not Python code."""
+    before = _TYPED.set(True)
+    try:
+        yield
+    finally:
+        _TYPED.reset(before)
+
+
+def for_who_asks(typed: str, called: str) -> str:
+    """What an option is called by who asks: on a command line, or in Python."""
+    return typed if _TYPED.get() else called
 
 
 def plural(noun: str, number: int) -> str:

@@ -85,9 +85,7 @@ def test_an_assertion_keeps_its_parts():
     assert parsed("mac_ratio<=1/8") == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "mac_ratio", "mac_ratio = 1/8", "mac_ratio => 1/8", "<= 1/8", "mac ratio < 1"]
-)
+@pytest.mark.parametrize("text", ["", "mac_ratio", "<= 1/8", "mac ratio < 1"])
 def test_what_is_no_condition_is_refused(text):
     with pytest.raises(DscalcError) as raised:
         parsed(text)
@@ -108,7 +106,7 @@ def test_a_condition_needs_a_number(number):
     [
         ("mac_rato", "compare", SEPARABLE, "did you mean mac_ratio"),
         ("seperable_macs", "compare", SEPARABLE, "did you mean separable_macs"),
-        ("nonsense", "compare", SEPARABLE, "choose from name, kind, in_channels"),
+        ("nonsense", "compare", SEPARABLE, "-f json shows every field"),
         ("standard_macs", "model", SEPARABLE, "did you mean saved_macs?"),  # not a block there
         ("standard_macs", "model", None, "did you mean "),
     ],

@@ -1,7 +1,9 @@
 """``dscalc check``: every budget of a project, in one run."""
 
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from faults import one_mac_more
@@ -21,6 +23,7 @@ name = "gone"
 run = "network nothere"
 assert = "macs <= 3"
 """
+GONE = "[[check]]" + BUDGETS.rpartition("[[check]]")[2]
 # By hand: mobilenet_v1 at half its width has 149,497,088 MACs and 1,319,648 params.
 HALF = [
     {"assertion": "macs <= 150M", "holds": True, "value": 149497088, "left": 502912},
@@ -55,7 +58,8 @@ def test_each_assertion_is_a_row_and_the_worst_code_is_the_answer(check):
     assert last["error"].startswith("no network or file named 'nothere'")
     assert result.stderr == (
         "failed: half: params <= 1.3M: 1,319,648\n"
-        "error: gone: no network or file named 'nothere'; see dscalc network --list\n"
+        "error: gone: no network or file named 'nothere'; choose from alexnet, "
+        "convnext_tiny, mobilenet_v1, mobilenet_v2, resnet50, unet, vgg16, xception\n"
     )
 
 
@@ -96,8 +100,8 @@ def test_tables_name_what_is_left_and_what_has_no_answer(check):
         check(BUDGETS, "-f", "markdown").stdout
     )
     lines = check(BUDGETS, "-f", "csv", "-q").stdout.splitlines()
-    assert lines[0] == "budget,assertion,holds,value,limit,left,row,error"
-    assert lines[2] == "half,params <= 1.3M,false,1319648,1300000,-19648,,"
+    assert lines[0] == "budget,assertion,each,holds,value,limit,left,row,error,line"
+    assert lines[2] == "half,params <= 1.3M,false,false,1319648,1300000,-19648,,,5"
     assert json.loads(check(BUDGETS, "-f", "jsonl").stdout.splitlines()[0])["limit"] == 150000000
 
 
@@ -194,10 +198,79 @@ assert-each = "macs <= 30M"
     assert [(row["value"], row["row"]) for row in rows] == [(568740352, ""), (54992896, "sep3")]
     assert result.stderr.splitlines() == [
         "failed: network mobilenet_v1: macs <= 30M: 568,740,352",
-        "failed: network mobilenet_v1: macs <= 30M: sep3: 54,992,896",
+        "failed: network mobilenet_v1: each macs <= 30M: sep3: 54,992,896",
     ]
-    assert check(budget).stdout.splitlines()[5].endswith("  -24,992,896  sep3")
-    assert "\nnetwork mobilenet_v1: sep3\n" in check(budget, columns=60).stdout
+    total, each = check(budget, columns=120).stdout.splitlines()[4:6]
+    assert total.endswith("macs <= 30M ✗  568,740,352  30,000,000  -538,740,352")
+    assert each.endswith("each macs <= 30M ✗   54,992,896  30,000,000   -24,992,896  sep3")
+    for columns in (80, 70):  # before it does, limit and left give way
+        assert check(budget, columns=columns).stdout.splitlines()[5].endswith("  sep3")
+    assert "\nnetwork mobilenet_v1: sep3\n" in check(budget, columns=50).stdout
+
+
+ANNOTATED = """
+# [[check]]
+[[check]]
+name = "half: a, 50%2C"
+run = "network mobilenet_v1 --width-multiplier 0.5"
+assert = ["macs <= 150M",
+  "params <= 1.3M"]
+[[ tool.dscalc.check ]]
+run = "network mobilenet_v1"
+name = "each"
+assert = "macs <= 50M"
+assert-each = [
+  'macs <= 50M'  # not the one above
+]
+"""
+
+
+def annotations(text):
+    """Workflow commands as the runner of GitHub Actions reads them: kind, properties, message."""
+    found = []
+    for line in text.splitlines():
+        if command := re.fullmatch(r"::(\w+) (.*?)::(.*)", line):
+            named = [one.partition("=")[::2] for one in command[2].split(",")]
+            found.append((command[1], {k: unquote(v) for k, v in named}, unquote(command[3])))
+    return found
+
+
+def test_github_shows_each_assertion_at_its_line(check, monkeypatch, tmp_path):
+    text = ANNOTATED.replace("tool.dscalc.", "")
+    result = check(text, "-f", "github", name="project/a,b.toml")
+    assert (result.code, result.stderr) == (1, "")
+    *lines, last = result.stdout.splitlines()
+    assert (len(lines), last) == (4, "2 of 2 budgets fail")
+    half, each = "half: a, 50%2C", "each"
+    expected = [
+        ("notice", "6", half, "macs <= 150M: 149,497,088; 502,912 left"),
+        ("error", "7", half, "params <= 1.3M: 1,319,648; off by 19,648"),
+        ("error", "11", each, "macs <= 50M: 568,740,352; off by 518,740,352"),
+        ("error", "13", each, "each macs <= 50M: sep3: 54,992,896; off by 4,992,896"),
+    ]
+    assert annotations(result.stdout) == [
+        (kind, {"file": "project/a,b.toml", "line": line, "title": title}, said)
+        for kind, line, title, said in expected
+    ]
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path / "project"))  # a path is below it
+    [[_, place, said]] = annotations(check(GONE, "-f", "github").stdout)
+    assert place == {"file": "budgets.toml", "line": "4", "title": "gone"}
+    assert said.startswith("no network or file named 'nothere'; choose from")
+
+
+def test_budgets_that_are_no_tables_of_their_own_have_no_line(check):
+    inline = "check = [{run = '3 64 3 224', assert = 'mac_ratio < 1'}]"
+    assert check(inline, "-f", "github").stdout == (
+        "::notice file=project/budgets.toml,title=3 64 3 224::"
+        "mac_ratio < 1: 0.126736; 0.873264 left\nthe budget holds\n"
+    )
+
+
+@pytest.mark.parametrize("columns", [120, 80, 60, 42])
+def test_how_many_budgets_fail_comes_last(columns, check):
+    said = "1 of 3 budgets fails, 1 without an answer"
+    assert check(BUDGETS, columns=columns).stdout.splitlines()[-1] == said
+    assert check(BUDGETS, "-f", "markdown").stdout.splitlines()[-1] == said
 
 
 MODELS = """

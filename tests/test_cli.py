@@ -106,10 +106,17 @@ def test_help_of_compare_has_every_option_in_full_at_any_width(args, columns, ru
 
 
 @pytest.mark.parametrize("command", ["", *cli._COMMANDS])
-def test_help_fits_in_80_columns_at_any_width(command, run):
+def test_help_fits_in_80_columns_and_80_lines_at_any_width(command, run):
     for columns in (80, 200):
         lines = run(f"{command} --help", columns=columns).stdout.splitlines()
         assert [line for line in lines if len(line) > 80] == []
+        assert len(lines) <= 80
+
+
+def test_the_help_of_a_command_begins_with_what_it_needs(run):
+    for command, first in (("model", "--input"), ("network", "--input-size"), ("bench", "-s,")):
+        options = [one for one in run(f"{command} --help").stdout.split("\n") if one[:3] == "  -"]
+        assert options[0].split()[0] == first
 
 
 def test_the_examples_in_the_help_run(run, tmp_path, monkeypatch):
@@ -263,9 +270,9 @@ def test_json_and_markdown_end_with_what_became_of_every_assertion(run):
     assert markdown.stderr == shown.stderr
     checks = [tuple(check.values()) for check in json.loads(shown.stdout)["checks"]]
     assert checks == [
-        ("mac_ratio < 1/8", False, 73 / 576, "", 1, 1, 1 / 8),
-        ("separable_macs < 60M", True, 10_988_544, "", 1, 0, 60_000_000),
-        ("separable_macs < 1M", False, 10_988_544, "", 1, 1, 1_000_000),
+        ("mac_ratio < 1/8", False, 73 / 576, "", 1, 1, 1 / 8, False),
+        ("separable_macs < 60M", True, 10_988_544, "", 1, 0, 60_000_000, False),
+        ("separable_macs < 1M", False, 10_988_544, "", 1, 1, 1_000_000, False),
     ]
     assert markdown.stdout.splitlines()[-4:] == [
         "",
@@ -411,20 +418,20 @@ BAD_INPUT = [
         "3 64 3 14 -p none",
         "--padding must be same, valid (none) or a size of 0 or more, such as 1 or",
     ),
-    ("compute 3 64 3 224", "no such command 'compute'; did you mean compare? See dscalc --help"),
-    ("bloch", "no such command 'bloch'; did you mean blocks or bench? See dscalc --help"),
-    ("model x --inp 3", "no such option: --inp; did you mean --input or --inputs? See dscalc mod"),
+    ("compute 3 64 3 224", "no such command 'compute'; did you mean compare?"),
+    ("bloch", "no such command 'bloch'; did you mean blocks or bench?"),
+    ("model x --inp 3", "no such option: --inp; did you mean --input or --inputs?"),
     ("model x --as", "option '--as' requires an argument; see dscalc model --help"),
-    ("3 64 3 224 --strid 2", "no such option: --strid; did you mean --stride? See dscalc"),
+    ("3 64 3 224 --strid 2", "no such option: --strid; did you mean --stride?"),
     ("3 64 3 224 --depth 1", "no such option here: --depth; dscalc model has it; see dscalc comp"),
     (
         "bench 3 64 3 224 --cite",
         "no such option here: --cite; dscalc compare, dscalc network and d",
     ),
     ("three 64 3 224", "no such command 'three'; a layer is IC OC F [D], such as 3 64 3 224; see"),
-    ("resnet50", "no such command 'resnet50'; did you mean dscalc network resnet50? See"),
-    ("mynet.csv", "no such command 'mynet.csv'; did you mean dscalc network mynet.csv? See"),
-    ("unet.py:UNet", "no such command 'unet.py:UNet'; did you mean dscalc model unet.py:UNet? See"),
+    ("resnet50", "no such command 'resnet50'; did you mean dscalc network resnet50?"),
+    ("mynet.csv", "no such command 'mynet.csv'; did you mean dscalc network mynet.csv?"),
+    ("unet.py:UNet", "no such command 'unet.py:UNet'; did you mean dscalc model unet.py:UNet?"),
     ("3 64 3 224 --strides 2", "no such option: --strides"),
     ("3 64 3 224 -f xml", "invalid value for '-f' / '--format': 'xml'"),
     ("3 64 3 224 -s", "option '-s' requires an argument; see dscalc compare --help"),
@@ -506,7 +513,7 @@ def test_a_traceback_is_shown_only_on_request(run, monkeypatch):
 @pytest.mark.parametrize(("owner", "name"), [(Grid, "__iter__"), (cli, "_program")])
 def test_an_interrupt_in_or_before_a_command_exits_with_130(owner, name, run, monkeypatch):
     monkeypatch.setattr(owner, name, raising(KeyboardInterrupt()))
-    assert run(f"{LAYER} --no-verify") == (130, "", "")
+    assert run(f"{LAYER} --no-verify") == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize("args", ["3 64 3x 224", "--no-verify 3 64 3 224 --assert 'macs < 1'"])

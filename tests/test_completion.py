@@ -51,6 +51,18 @@ def test_a_field_is_one_that_this_command_line_knows(line, known, complete):
         assert complete(f"dscalc {line} {option} ") == names(*known, numbers=True)
 
 
+def test_a_model_s_file_offers_its_names(complete, tmp_path, monkeypatch):
+    """Also to bash, which splits words at colons."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text("class Net: pass\nclass _No: pass\ndef new(): pass\n")
+    assert complete("dscalc model nets.py:") == ["nets.py:Net", "nets.py:new"]
+    assert complete("dscalc model nets.py:Ne") == ["nets.py:Net"]
+    assert complete("dscalc model nets.py :") == ["Net", "new"]
+    assert complete("dscalc model nets.py : Ne") == ["Net"]
+    assert complete("dscalc model a.py:b nets.py : ne") == ["new"]
+    assert complete("dscalc model nets") == []  # the shell offers files
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -65,10 +77,11 @@ def test_a_field_is_one_that_this_command_line_knows(line, known, complete):
         ("network vgg", "vgg16"),
         ("network vgg16 mobilenet", "mobilenet_v1 mobilenet_v2"),
         ("--version ch", "check"),  # and no version
+        ("check -f ", "table json jsonl csv markdown svg github"),
         ("network --list vgg", "vgg16"),
         *(
             (f"{command} -f ", "table json jsonl csv markdown svg")
-            for command in ("3", "blocks 3", "network x", "model x", "bench 3", "check")
+            for command in ("3", "blocks 3", "network x", "model x", "bench 3")
         ),
     ],
 )

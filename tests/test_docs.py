@@ -2,8 +2,12 @@
 
 import doctest
 import json
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 
 import measure_peers
@@ -75,30 +79,98 @@ def test_a_page_prints_what_the_program_prints(path, place):
                 tests[name]()
 
 
-def test_what_stands_in_yaml_runs(place, monkeypatch):
-    """The commands of CI steps and hooks answer, and their checks hold."""
-    monkeypatch.setenv("RUNNER_TEMP", str(place))
-    commands = []
-    for path in PAGES:
-        for block in blocks(path.read_text("utf-8")):
-            if block.file:
-                (place / block.file).write_text(block.text, "utf-8")
-            if block.language == "yaml":
-                lines = strings(yaml.safe_load(block.text))
-                commands += [line for line in lines if line.startswith("dscalc ")]
-    assert commands
+BUDGETS = [*blocks((ROOT / "docs" / "budgets.md").read_text("utf-8"))]
+MODEL = next(block.text for block in BUDGETS if block.file == "mymodels.py")
+WORKFLOW, HOOK = (yaml.safe_load(block.text) for block in BUDGETS if block.language == "yaml")
+DSCALC = "import sys, dscalc.cli\nsys.exit(dscalc.cli.main())"
+GH = """\
+import json, os, pathlib, sys
+state = pathlib.Path(os.environ["RUNNER_TEMP"], "comments.json")
+comments = json.loads(state.read_text())
+match sys.argv[1:]:
+    case ["api", "--paginate", "repos/me/net/issues/7/comments"]:
+        print(*(json.dumps([comment]) for comment in comments), sep="")  # a page each
+    case ["api", "--silent", "--method", method, path, "-F", body]:
+        text = pathlib.Path(body.removeprefix("body=@")).read_text()
+        if method == "POST" and path == "repos/me/net/issues/7/comments":
+            comments.append({"id": 90 + len(comments), "body": text})
+        else:
+            [one] = [c for c in comments if path == f"repos/me/net/issues/comments/{c['id']}"]
+            one["body"] = text
+        state.write_text(json.dumps(comments))
+    case other:
+        sys.exit(f"gh: {other}")
+"""
+
+
+def test_the_commit_hook_of_the_page_passes(place):
+    (place / "mymodels.py").write_text(MODEL, "utf-8")
+    [hook] = HOOK["repos"][0]["hooks"]
     shell = Shell()
-    for command in commands:
-        printed = shell.run(command)
-        assert shell.code == 0, (command, printed)
+    assert shell.run(hook["entry"]) == "38633472\nholds: macs <= 50M\n"
+    assert re.search(hook["files"], "mymodels.py")
+    (place / "mymodels.py").write_text(MODEL.replace("128", "999"), "utf-8")
+    sys.modules.pop("mymodels")
+    assert "\nfailed: macs <= 50M: macs is 167" in shell.run(hook["entry"])
+    assert shell.code == 1
 
 
-def strings(node):
-    """Each line of text in what YAML holds."""
-    if isinstance(node, str):
-        return node.splitlines()
-    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-    return [line for part in inner for line in strings(part)]
+@pytest.fixture
+def workflow(place, monkeypatch):
+    """Run the shell steps of the page's workflow as GitHub does; gh keeps comments in a file."""
+    (place / "bin").mkdir()
+    for tool, code in (
+        ("gh", GH),
+        ("dscalc", DSCALC),
+    ):
+        (place / "bin" / tool).write_text(f"#!{sys.executable}\n{code}\n")
+        (place / "bin" / tool).chmod(0o755)
+    (place / "comments.json").write_text('[{"id": 1, "body": "not <!-- dscalc: cost -->"}]')
+    (place / "target").mkdir()
+    for name, value in {
+        "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT), "RUNNER_TEMP": str(place), "GITHUB_REPOSITORY": "me/net",
+        "GITHUB_STEP_SUMMARY": str(place / "summary.md"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    known = {"github.repository": "me/net", "github.event.number": "7", "github.token": ""}
+
+    def filled(text):
+        return re.sub(r"\$\{\{ (.*?) \}\}", lambda found: known[found[1]], text)
+
+    def workflow():
+        codes = {}
+        for step in WORKFLOW["jobs"]["cost"]["steps"]:
+            if "run" not in step or step["name"] == "Install":
+                continue
+            env = {name: filled(value) for name, value in step.get("env", {}).items()}
+            if all(code == 0 for code in codes.values()) or step.get("if") == "${{ !cancelled() }}":
+                codes[step["name"]] = subprocess.run(
+                    ["bash", "-e", "-c", step["run"]], env={**os.environ, **env},
+                    cwd=step.get("working-directory", "."), capture_output=True, check=False,
+                ).returncode  # fmt: skip
+        comments = json.loads((place / "comments.json").read_text())
+        return codes, [comment["body"] for comment in comments]
+
+    return workflow
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, which GitHub's machines have")
+def test_the_workflow_of_the_page_runs(workflow, place):
+    """The first pull request has no baseline; a later one is compared, and edits its comment."""
+    (place / "mymodels.py").write_text(MODEL, "utf-8")
+    codes, [other, first] = workflow()
+    assert set(codes.values()) == {0}
+    assert first.startswith("<!-- dscalc: cost -->\n**mymodels.py:Net at 3x64x64**\n")
+    assert first.endswith("- [x] macs \\<= 50M: holds, 38,633,472\n")
+    (place / "target" / "mymodels.py").write_text(MODEL, "utf-8")
+    (place / "mymodels.py").write_text(MODEL.replace("64", "72"), "utf-8")
+    codes, comments = workflow()
+    assert codes == {"Target branch": 0, "Pull request": 1, "Summary": 0, "Comment": 0}
+    assert comments == [other, comments[1]]
+    assert "- [ ] macs \\<= 1.05 \\* baseline: fails: 43,352,064" in comments[1]
+    assert (place / "summary.md").read_text().count("mymodels.py:Net") == 2
 
 
 @pytest.mark.parametrize("name", PICTURES)

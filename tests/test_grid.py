@@ -99,7 +99,7 @@ def test_a_written_size_says_how_many_axes_there_are(f, d, axes):
     ("text", "message"),
     [
         ("", "IC must be a whole number such as 64, got ''"),
-        ("32,", "IC must be a whole number such as 64, got ''"),
+        ("32,", "IC 32, ends in a comma; write 32"),
         ("32,,64", "IC must be a whole number such as 64, got ''"),
         ("3.5", "IC must be a whole number such as 64, got '3.5'"),
         (
@@ -130,9 +130,9 @@ def test_a_malformed_axis_is_refused_by_its_name(text, message):
 @pytest.mark.parametrize(
     ("text", "dims", "message"),
     [
-        ("3x3x3", 2, "F 3x3x3 has 3 sizes in 2-D; --dims 3 makes it 3-D"),
-        ("3x3", 1, "F 3x3 has 2 sizes in 1-D; --dims 2 makes it 2-D"),
-        ("3,5x5", 3, "F 5x5 has 2 sizes in 3-D; --dims 2 makes it 2-D"),
+        ("3x3x3", 2, "F 3x3x3 has 3 sizes in 2-D; dims=3 makes it 3-D"),
+        ("3x3", 1, "F 3x3 has 2 sizes in 1-D; dims=2 makes it 2-D"),
+        ("3,5x5", 3, "F 5x5 has 2 sizes in 3-D; dims=2 makes it 2-D"),
         ("1x1x1x1", 2, "F 1x1x1x1 has 4 sizes in 2-D; give one for every axis, such as 3 or 3x5"),
         ("3x", 2, "F must be a size such as 3 or 3x5, got '3x'"),
         ("3x5:7x9", 2, "F must be a whole number such as 64, got '3x5'"),

@@ -19,6 +19,7 @@ from dscalc.pytorch.inputs import (
     read_inputs,
 )
 from dscalc.pytorch.load import load_model, user_line
+from dscalc.show import command_line
 
 NETS = """
 import sys
@@ -617,9 +618,9 @@ SIAMESE = "forward takes (*, left, right, scale=None)"
 )  # fmt: skip
 def test_inputs_that_do_not_fit_are_refused_with_what_fits(model, words, said):
     inputs = read_inputs(words, 1)
-    assert reason(check_inputs, model(), inputs) == (
-        f"{model.__name__} cannot run on these inputs ({said}"
-    )
+    with command_line():
+        refused = reason(check_inputs, model(), inputs)
+    assert refused == (f"{model.__name__} cannot run on these inputs ({said}")
 
 
 def test_inputs_that_fit_and_those_of_which_only_a_call_can_tell_pass():
@@ -638,7 +639,9 @@ def test_a_tensor_where_a_nest_is_taken_points_to_inputs(model):
     check_inputs(model, inputs)
     with pytest.raises((TypeError, ValueError)) as caught:
         model(*inputs.args)
-    assert input_hint(model, inputs, caught.value).endswith(
+    with command_line():
+        said = input_hint(model, inputs, caught.value)
+    assert said.endswith(
         ", which seems not to be a plain tensor: write a function that returns (it,) and name it "
         "with --inputs MODULE:ATTR"
     )

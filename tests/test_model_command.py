@@ -730,7 +730,8 @@ def test_markup_and_escapes_in_a_module_path_are_printed_literally(model):
 
 
 ERRORS = {
-    "nets.py --input 3x8x8": "a model must be MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'",
+    "nets.py --input 3x8x8": "a model must be MODULE:ATTR, such as mymodels.py:Net, got 'nets.py'; "
+    "did you mean nets.py:Net or nets.py:Attention or nets.py:Two?",
     "nets.py:nett --input 3x8x8": "nets.py has no attribute 'nett'; did you mean net?",
     "nets.py:Needy --input 3x8x8": "nets.py:Needy cannot be called like this (Needy.__init__() "
     "missing 1 required positional argument: 'channels'); it takes (channels, *, classes): give "
@@ -756,7 +757,7 @@ ERRORS = {
     "mean mac_ratio or mac_ratio_exact?",
     "nets.py:net --input 3x8x8 --top 0": "--top must be at least 1, got 0",
     "nets.py:net --input 3x8x8 --depth few": (
-        "--depth, if it is not all, must be a whole number such as 64, got 'few'"
+        "--depth, if it is not all, must be a whole number such as 2, got 'few'"
     ),
     "nets.py:net --input 3x8x8 --as fused --only 'zz*'": "'zz*' matches no convolution of the "
     "model; choose from 0, 2",

@@ -407,8 +407,48 @@ def test_what_rows_say_of_their_inputs_is_held_against_the_unscaled_ones(options
     rows = read(SAID, **options)
     assert [row.layer.in_channels for row in rows] == channels
     assert [row.layer.input_size[0] for row in rows[:-1]] == sizes
-    lines = refused(SAID.replace("separable,32", "separable,33"), **options)
-    assert lines == ["3: in_channels is 33, but the input has 32"]
+    wrong = SAID.replace("separable,32,64,3,2,32", "separable,33,64,3,2,")
+    [line] = refused(wrong, **options)
+    assert line.startswith("3: in_channels is 33, but the input has 32; a row that starts anew giv")
+
+
+UNRELATED = (
+    "name,kind,in_channels,out_channels,kernel_size,input_size\n"
+    "a,conv,3,64,3,224\nb,conv,256,256,3,14\nc,conv,256,8,3,14\nd,conv,256,8,3,7\n"
+    "e,linear,,10,,\nf,conv,8,8,3,7\n"
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"width_multiplier": 0.5}, {"input_size": 112}])
+def test_a_row_with_another_input_of_its_own_starts_anew_and_that_is_said(options):
+    notes = []
+    rows = read(UNRELATED, note=notes.append, **options)
+    inputs = [(row.layer.in_channels, row.layer.input_size) for row in rows]
+    width = 128 if "width_multiplier" in options else 256
+    size = options.get("input_size", 224)
+    assert inputs == [
+        *((3, (size, size)), (256, (14, 14)), (width, (14, 14)), (256, (7, 7))),
+        *((4 * 49 if width == 128 else 8 * 49, ()), (8, (7, 7))),
+    ]
+    says = "3 rows start anew, on another in_channels and input_size: b, d, f"
+    assert notes == [says]
+
+
+def test_what_does_not_fit_and_states_too_little_to_start_anew_is_refused():
+    for cells in ("256,256,3,", ",256,3,14"):
+        [line] = refused(UNRELATED.replace("256,256,3,14", cells, 1))
+        assert line.endswith(f"; a row that starts anew gives its {NEEDED[cells]} too")
+
+
+NEEDED = {"256,256,3,": "input_size", ",256,3,14": "in_channels"}
+
+
+def test_that_rows_start_anew_is_noted_beside_the_counts(written, run):
+    path = written(UNRELATED)
+    says = "3 rows start anew, on another in_channels and input_size: b, d, f"
+    assert f"note: {says}\n" in run("network", path, "--no-verify").stdout
+    assert json.loads(run("network", path, "-f", "json").stdout)["notes"] == [says]
+    assert f"{path}: 3 rows start anew" in run("network", path, "vgg16", columns=200).stdout
 
 
 def test_what_scaling_breaks_is_named_by_its_row():
@@ -757,7 +797,7 @@ SECOND = {  # the row after the header and the first row: what is said of it
 SIZED = "kind,in_channels,out_channels,kernel_size,input_size"
 ALONE = {  # more columns, and the first row: what is said of it
     "from\nconv,,8,3,9,": "the first row needs in_channels",
-    "from\nconv,3,8,3,,": "the first row needs an input_size, or give --input-size",
+    "from\nconv,3,8,3,,": "the first row needs an input_size, or give ",
     "from\nconv,3,8,3,9,norm2\nnorm,,,,,": "from names 'norm2', which must come before this row",
     "from\nconv,3,bad,3,9,\nconv,64,8,3,,": f"out_channels {WHOLE} 'bad'",
     "from\nlinear,784,10,,28,": LINEAR_FIRST,
@@ -911,7 +951,7 @@ def test_a_network_has_at_most_so_many_layers(rows, monkeypatch):
     [
         ("mobilenet_v3", "no network or file named 'mobilenet_v3'; did you mean mobilenet_v"),
         ("resnet-50", "no network or file named 'resnet-50'; did you mean resnet50"),
-        ("nowhere/net.csv", "no network or file named 'nowhere/net.csv'; see dscalc network "),
+        ("nowhere/net.csv", "no network or file named 'nowhere/net.csv'; check the path"),
         (".", "cannot read .: Is a directory"),
         ("x" * 5000, "cannot read "),
     ],

@@ -67,7 +67,7 @@ REFUSED = [
     (parse.whole, WHOLE, ["", "x", "1.5", "1e3", "1_000", "1,000", "0x40", "²", "६४"]),
     (parse.size, SIZE, ["3x", "x3", "3xx5", "3x5x", "3x-", "3x 5y"]),
     (parse.shape, "must be a shape such as 3x224x224, got ", ["", "3x", "0x3"]),
-    (parse.padding, PADDING, ["Same", "full", "", "-1", "1x", "1.5"]),
+    (parse.padding, PADDING, ["Samey", "full", "", "-1", "1x", "1.5"]),
     (parse.number, NUMBER, ["", "M", "x", "1/0", "1.5/2", "60MB", "60 MM", "1,000", "nan", "inf"]),
     (parse.number, NUMBER, ["1\u212a", "1e9999", "--3"]),
     (parse.multiplier, MULTIPLIER, ["0", "-1/2"]),
@@ -82,7 +82,11 @@ REFUSED = [
 def test_what_is_no_such_word_is_refused_by_its_name_and_quoted(read, rule, text):
     with pytest.raises(DscalcError) as raised:
         read(text, "the width")
-    assert str(raised.value) == f"the width {rule}{text!r}"
+    reason, write, fix = str(raised.value).partition("; write ")
+    assert reason == f"the width {rule}{text!r}"
+    assert bool(write) == (text in ("60MB", "60 MM"))
+    if write:
+        assert read(fix, "the width") == 60_000_000
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_one_network_from_stdin_at_several_sizes(run, monkeypatch):
     ("arguments", "reason"),
     [
         ("3 64 3 8 --reverse", "--reverse needs --sort FIELD"),
-        ("3 64 3 8 --top none", "--top must be a whole number such as 64, got 'none'"),
+        ("3 64 3 8 --top none", "--top must be a whole number such as 10, got 'none'"),
         ("3 64 3 8 --where kind>3", "cannot check 'kind>3': kind is not a number"),
         ("3 64 3 8 --where macs", "--where must be FIELD OP NUMBER, such as"),
         ("3 64 3 8 --sort mac_rati", "unknown field 'mac_rati'; did you mean mac_ratio"),

@@ -15,6 +15,7 @@ from fractions import Fraction
 from importlib import import_module
 
 import pytest
+from faults import one_mac_more
 
 from dscalc import compare
 from dscalc.report import sentences, table
@@ -82,7 +83,8 @@ def test_at_any_width_no_number_is_broken_and_from_40_columns_on_a_usual_layer_f
         hidden |= {"0", "100%"}  # the scale of bars
         short = {  # with one decimal, where two are too wide
             share: sentences.share(Fraction(share[:-1].replace(",", "")) / 100)
-            for share in columns_of.get("of standard", ())
+            for head in ("of standard", "ratio")
+            for share in columns_of.get(head, ())
         }
         # Nothing but the order and the spaces between words depends on the width.
         assert numbers(shown) <= numbers(wide) | {*short.values()}, columns
@@ -189,9 +191,9 @@ def test_bars_say_their_scale(run):
 
 
 def test_a_table_that_does_not_fit_is_laid_out_one_number_a_line(run):
-    lines = run(LAYER, columns=39).stdout.splitlines()
+    lines = run(LAYER, columns=30).stdout.splitlines()
     assert "  MACs           86,704,128" in lines
-    assert all(len(line.split()) <= 4 for line in lines[2:28])
+    assert all(len(line.split()) <= 4 for line in lines[4:30])
 
 
 def test_the_format_does_not_depend_on_being_in_a_pipe(spawn, run):
@@ -448,4 +450,49 @@ def test_a_signal_leaves_the_file_as_before(number, code, start, tmp_path):
 )
 def test_ctrl_c_while_torch_is_imported_exits_with_130(source, spawn, tmp_path):
     (tmp_path / "torch.py").write_text(f"import signal\n{source}\n", "utf-8")
-    assert spawn("bench 3 8 3 8") == (130, "", "")
+    assert spawn("bench 3 8 3 8") == (130, "", "interrupted\n")
+
+
+# Narrow terminals: what repeats gives way, and never params, the ratio or a digit of one layer.
+
+
+@pytest.mark.parametrize(
+    ("columns", "heads", "last"),
+    [
+        (80, "output MACs params of standard fvcore MACs", "266,752 ✓       11.31%   52,283,392 ✓"),
+        (60, "output MACs params of standard", "14x14   52,283,392    266,752 ✓       11.31%"),
+        (50, "MACs params of standard", "separable   52,283,392    266,752 ✓       11.31%"),
+        (44, "MACs params ratio", "separable   52,283,392    266,752 ✓  11.3%"),
+        (40, "MACs params ratio", "separable   52,283,392    266,752  11.3%"),
+    ],
+)
+def test_one_layer_keeps_its_numbers_at_any_width(columns, heads, last, run):
+    shown = run("512 512 3 14", columns=columns).stdout
+    table = shown.partition("\n\n")[2].partition("\n\n")[0].split("\n")
+    assert table[0].split() == heads.split()
+    assert table[-1].endswith(last)
+    assert max(map(len, shown.splitlines())) <= columns
+
+
+def test_a_tick_that_gives_way_leaves_what_differs(run, monkeypatch):
+    one_mac_more(monkeypatch)
+    shown = run("8 8 3 4", columns=46).stdout
+    assert "standard   9,216 ✗ (9,217)" in shown
+    assert "fvcore MACs" in shown.partition("not shown:")[2].replace("\n", " ")
+
+
+def test_a_grid_keeps_sizes_block_params_and_ratio(run):
+    heads = [
+        run("64 32:128:x2 3,5 14 --verify", columns=columns).stdout.split("\n")[2].split()
+        for columns in (80, 70, 60, 45, 40)
+    ]
+    kept = ["channels", "F", "separable", "params", "ratio"]
+    assert heads[0] == [*kept[:2], "standard", "MACs", *kept[2:], "0", "to", "100%", "fewer"]
+    assert heads[1:] == [
+        [*kept[:2], "standard", "MACs", *kept[2:], "fewer"],
+        [*kept[:2], "standard", "MACs", *kept[2:]],
+        kept,
+        kept,
+    ]
+    narrow = run("64 32:128:x2 3,5 14 --verify", columns=40).stdout
+    assert "64 -> 128  5x5  1,919,232   9,792   4.8%\n" in narrow

@@ -99,7 +99,7 @@ def test_the_verdict_of_given_times(row, as_is, rewritten, said):
     ("spread", "said"),
     [
         (1.01, "0.99x to 1.01x the time: too close: another run may say otherwise"),
-        (1.5, "0.667x to 1.5x the time: measure longer with a larger --min-run-time"),
+        (1.5, "0.667x to 1.5x the time: measure longer with a larger min_run_time"),
     ],
 )
 def test_what_is_not_decided_has_a_range_and_no_factor(spread, said):

@@ -27,8 +27,8 @@ class Since(Question):
             "--baseline",
             metavar="FILE",
             readable=False,
-            help="Show what changed since this JSON report, such as the main branch's. --assert "
-            "can use it: 'macs <= 1.05 * baseline'.",
+            help="Show what changed since this JSON report. --assert can use it: 'macs <= 1.05 * "
+            "baseline'.",
         ),
     ] = None
 

@@ -41,8 +41,7 @@ class SeveralBlocksOptions(BlockOptions):
     as_: Annotated[
         str,
         as_option(
-            help="Block that replaces the standard convolution, several such as "
-            "separable,grouped:8, or all.",
+            help="Block that replaces the convolution; several such as separable,grouped:8; all.",
         ),
     ] = "separable"
 
@@ -70,13 +69,11 @@ def bench(
     ] = "cpu",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        _measure("--dtype", help="Type of weights and feature maps."),
+        _measure("--dtype", metavar="DTYPE", help="float32, bfloat16 or float16."),
     ] = "float32",
     threads: Annotated[
         str | None,
-        _measure(
-            "--threads", metavar="N", help="Threads on the CPU. Default: as many as torch uses."
-        ),
+        _measure("--threads", metavar="N", help="Threads on the CPU. Default: those of torch."),
     ] = None,
     channels_last: Annotated[
         bool, _measure("--channels-last", help="Use the channels-last layout.")
@@ -92,20 +89,15 @@ def bench(
         _measure(
             "--min-run-time",
             metavar="SECONDS",
-            help="Minimum seconds to time each candidate; up to 3 times as long if it is not yet "
-            "decided which is faster.",
+            help="For each candidate; up to 3 times as long if it is not yet decided.",
         ),
     ] = "1",
 ) -> Answer:
     """Time a convolution and its replacement on this machine: are fewer MACs faster here?
 
-    The standard convolution and the block run in turns until it is decided which is faster, or
-    the time is up. A single block's steps are also timed alone. Several blocks, as in --as
-    separable,grouped:8 or --as all, have one row each. IC, OC, F and D take lists and ranges as
-    in dscalc compare.
-
-    --get and --assert also take fields of the measurement, such as speedup and standard_time_us.
-    An assertion about times exits with 2 if it is not decided which is faster.
+    Both run in turns until it is decided which is faster, or the time is up. A single block's
+    steps are also timed alone. IC, OC, F and D take lists and ranges as in dscalc compare. An
+    assertion about times exits with 2 if it is not decided which is faster.
     """
     blocks = rewriting.blocks()
     block = STANDARD if len(blocks) > 1 else blocks[0]

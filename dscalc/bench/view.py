@@ -16,7 +16,7 @@ from dscalc.report.layer_tables import parts
 from dscalc.report.report import Report
 from dscalc.report.sentences import factor, short
 from dscalc.report.sheet import Column, Counts, Sheet, name, varying
-from dscalc.show import amount, plural
+from dscalc.show import amount, for_who_asks, plural
 
 _NEAR_A_LIMIT = 2  # times the least time; up to here the limit explains the time
 
@@ -143,13 +143,17 @@ def _decided(block: str) -> Iterator[Group]:
     )
 
 
+def _longer() -> str:
+    return f"measure longer with a larger {for_who_asks('--min-run-time', 'min_run_time')}"
+
+
 def _undecided_row(row: Row) -> str:
     speedup = measurement(row).speedup
     if speedup.decided:
         return ""
     if speedup.too_close:
         return "it is too close to decide which is faster: another run may say otherwise"
-    return "it is not decided which is faster; measure longer with a larger --min-run-time"
+    return f"it is not decided which is faster; {_longer()}"
 
 
 # ---- Tables. ----
@@ -299,7 +303,7 @@ def _rough(ratio: float) -> str:
 
 def _undecided(speedup: Speedup) -> str:
     """A sentence on a speed-up that is not decided."""
-    longer = "measure longer with a larger --min-run-time"
+    longer = _longer()
     if speedup.low is None or speedup.high is None:
         return f"too few undisturbed turns to decide: {longer}, or on a quiet machine"
     between = f"standard takes {short(speedup.low)}x to {short(speedup.high)}x the time"

@@ -22,6 +22,7 @@ _HOLDS = {
     ">=": operator.ge,
     ">": operator.gt,
 }
+_MEANT = {"=": "==", "=<": "<=", "=>": ">="}
 _CONDITION = r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(.*)"
 
 
@@ -63,9 +64,11 @@ class Assertion(NamedTuple):
         """
         match = re.fullmatch(_CONDITION, text, re.DOTALL)
         if not match:
+            meant = re.sub(r"(=[<>]|(?<![<>=!])=(?!=))", lambda sign: _MEANT[sign[1]], text)
+            write = f"; write {quoted(meant)}" if meant != text else ""
             raise DscalcError(
                 f"{what} must be FIELD OP NUMBER, such as 'mac_ratio <= 1/8', "
-                f"with < <= == != >= or >, got {quoted(text)}"
+                f"with < <= == != >= or >, got {quoted(text)}{write}"
             )
         name, symbol, right = match.groups()
         field = find(name)

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ _ELSEWHERE = (
     *("--format", "--output", "--plot", "--get", "--rows", "--show", "--list", "--help"),
     *("--quiet", "--verbose", "--explain", "--peers", "--cite", "--version"),
 )
+_HEADER = r"\s*\[\[\s*(tool\s*\.\s*dscalc\s*\.\s*)?check\s*\]\]"
 _EXAMPLE = 'run = "network mobilenet_v1" and assert = "macs <= 600M"'
 
 
@@ -24,12 +25,20 @@ class Budget(NamedTuple):
     Args:
         name: its name in the report.
         run: arguments of dscalc, including the assertions and the baseline.
-        assertions: the assertions as written.
+        assertions: the assertions as written, and whether each is about each row.
+        line: of the file, where it begins; None if it is no ``[[check]]``.
+        lines: the lines of the assertions, as far as they are found.
     """
 
     name: str
     run: list[str]
-    assertions: list[str]
+    assertions: list[tuple[str, bool]]
+    line: int | None = None
+    lines: Mapping[tuple[str, bool], int] = {}
+
+    def line_of(self, assertion: str, *, each: bool) -> int | None:
+        """The line of an assertion, or else that of the budget."""
+        return self.lines.get((assertion, each), self.line)
 
 
 def find_budgets(folder: Path) -> Path:
@@ -59,6 +68,7 @@ def read_budgets(file: Path) -> list[Budget]:
         FileError: the file is not TOML, or budgets are wrong; the message names every error.
     """
     tables, others = _tables(file)
+    places = _numbered_lines(file.read_text("utf-8-sig").splitlines(), len(tables))
     name = show.printable(str(file))
     problems = [f"{name}: {unknown('key', key, ['check'])}" for key in others]
     if not tables and not problems:
@@ -72,7 +82,7 @@ def read_budgets(file: Path) -> list[Budget]:
         if reasons:
             problems += [f"{where}: {show.printable(reason)}" for reason in reasons]
         else:
-            budgets.append(_budget(table))
+            budgets.append(_budget(table, places[number - 1]))
     if problems:
         raise FileError("\n".join(problems))
     return budgets
@@ -142,16 +152,35 @@ def _problems_of_run(text: str) -> Iterator[str]:
             yield f"run only checks assertions; drop {short[0] if short else option}"
 
 
-def _budget(table: Mapping[str, Any]) -> Budget:
-    run, assertions = _split_words(table["run"]), []
+def _budget(table: Mapping[str, Any], place: Mapping[int, str]) -> Budget:
+    run, assertions = _split_words(table["run"]), list[tuple[str, bool]]()
+    lines: dict[tuple[str, bool], int] = {}
     for key in ("assert", "assert-each"):
+        keyed = (line for line, words in place.items() if re.match(rf"\W*{key}\W*=", words))
+        start = next(keyed, 0)
         for text in _as_list(table.get(key, [])):
             run += [f"--{key}", text]
-            assertions.append(show.printable(text))
+            one = show.printable(text), key == "assert-each"
+            assertions.append(one)
+            for line, words in place.items():
+                if line >= start and (f'"{text}"' in words or f"'{text}'" in words):
+                    lines.setdefault(one, line)
     if "baseline" in table:
         run += ["--baseline", table["baseline"]]
     name = show.printable(table.get("name", table["run"].strip()))
-    return Budget(name, run, assertions)
+    return Budget(name, run, assertions, min(place, default=None), lines)
+
+
+def _numbered_lines(lines: Sequence[str], count: int) -> list[dict[int, str]]:
+    """The numbered lines of each of ``count`` budgets; none if they are not all ``[[check]]``."""
+    starts = [at for at, line in enumerate(lines) if re.match(_HEADER, line)]
+    if len(starts) != count:
+        return [{}] * count
+    ends = [*starts, len(lines)][1:]
+    return [
+        dict(enumerate(lines[start:end], start + 1))
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _split_words(text: str) -> list[str]:

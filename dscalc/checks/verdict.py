@@ -29,6 +29,7 @@ class Check(NamedTuple):
         rows: the number of rows checked.
         failed: the number of these that fail.
         limit: the right-hand side.
+        each: whether it is about each row, even if there is a total.
     """
 
     assertion: str
@@ -38,6 +39,7 @@ class Check(NamedTuple):
     rows: int
     failed: int
     limit: int | float | Fraction = 0
+    each: bool = False
 
     @property
     def sentence(self) -> str:
@@ -103,7 +105,7 @@ class Verdict:
         self.faults: list[Fault] = []
         self._numbers, self._write, self._quiet = numbers, write, quiet
         self._checks = {
-            a: Check(a.text, True, None, "", 0, 0, a.limit(numbers)) for a in assertions
+            a: Check(a.text, True, None, "", 0, 0, a.limit(numbers), a.each) for a in assertions
         }
         self._deciding: dict[Assertion, Callable[[], str]] = {}  # names are made on demand
         self._held: list[str] | None = None

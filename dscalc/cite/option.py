@@ -19,9 +19,7 @@ class Cite(Question):
 
     cite: Annotated[
         bool,
-        output_option(
-            "--cite", help="Print one sentence to use in a paper: counts, input, versions."
-        ),
+        output_option("--cite", help="Print a sentence to use in a paper."),
     ] = False
 
     @property

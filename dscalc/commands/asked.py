@@ -12,10 +12,10 @@ from dscalc.checks.assertion import Assertion, Numbers
 from dscalc.checks.verdict import Verdict
 from dscalc.commands.options import OutputOptions, ProofOptions
 from dscalc.commands.question import Question, the_one
-from dscalc.commands.writing import kind_of_picture
 from dscalc.core.blocks import Block
 from dscalc.core.fields import Field, Vocabulary, find
 from dscalc.errors import DscalcError
+from dscalc.report.file import kind_of_picture
 from dscalc.report.report import Report
 
 if TYPE_CHECKING:  # few runs need them
@@ -155,5 +155,5 @@ def _selection(
         [condition.of_a_row("--where") for condition in where],
         known(output.sort) if output.sort is not None else None,
         reverse=output.reverse,
-        top=parse.whole(output.top, "--top") if output.top is not None else None,
+        top=parse.whole(output.top, "--top", such_as=10) if output.top is not None else None,
     )

@@ -1,17 +1,20 @@
 """``dscalc check``: every budget of a project, in one run."""
 
+import os
 import sys
 from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dscalc.checks.budgets import Budget, find_budgets, read_budgets
 from dscalc.checks.verdict import Fault
-from dscalc.commands.options import ReportOptions, Run
-from dscalc.commands.writing import write
+from dscalc.commands.meant import refuse_for
+from dscalc.commands.options import ReportOptions, Run, output_option
+from dscalc.commands.writing import write, write_pieces
 from dscalc.core.blocks import STANDARD
 from dscalc.errors import DscalcError
 from dscalc.report.outcomes import FIELDS, Outcome, Outcomes, outcomes_title
@@ -30,9 +33,25 @@ budgets.toml, or a pyproject.toml with [[tool.dscalc.check]]:
 """
 
 
+@dataclass(init=False, eq=False, repr=False)
+class CheckOptions(ReportOptions):
+    """How to write the report."""
+
+    asked_format: Annotated[
+        Literal["table", "json", "jsonl", "csv", "markdown", "svg", "github"] | None,
+        output_option(
+            "-f",
+            "--format",
+            metavar="FORMAT",
+            help="table, json, jsonl, csv, markdown or svg; or github: an error or a notice beside "
+            "the line of each assertion, in GitHub Actions.",
+        ),
+    ] = None  # type: ignore[assignment]  # one more than others have
+
+
 def check(
     ctx: typer.Context,
-    output: ReportOptions,
+    output: CheckOptions,
     source: Annotated[
         Path | None,
         typer.Argument(
@@ -46,19 +65,28 @@ def check(
     """Check every budget of a project in one run, even if some fail.
 
     Each budget has run, a command line, and assert or assert-each, an assertion or a list of
-    them. It may have a name, and a baseline, an earlier JSON report. Paths are relative to the
-    file. The report has one row for each assertion; the exit code is the worst of all.
+    them: assert is about the total if there is one, assert-each about each row. It may have a
+    name, and a baseline, an earlier JSON report. Paths are relative to the file. The report has
+    one row for each assertion; the exit code is the worst of all.
     """
+    if source:
+        refuse_for("check", str(source))
     found = source or find_budgets(Path.cwd())
     budgets = read_budgets(found)
-    worst, outcomes = 0, list[Outcome]()
+    codes, outcomes = list[int](), list[Outcome]()
     with chdir(found.resolve().parent):
         for budget in budgets:
             code, rows = _check_budget(budget, ctx.obj, verbose=output.verbose)
             if code == 130:
                 return code
-            worst = max(worst, code)
+            codes.append(code)
             outcomes += rows
+    report = Outcomes(
+        "check", STANDARD, FIELDS, outcomes, title=outcomes_title(outcomes), codes=codes
+    )
+    if output.asked_format == "github":
+        write_pieces(report.annotations(_in_workspace(found)), output)
+        return max(codes)
     said = dict.fromkeys(
         f"{'error' if outcome.holds is None else 'failed'}: {outcome.budget}: {outcome.sentence}"
         for outcome in outcomes
@@ -66,10 +94,15 @@ def check(
     )
     for line in said:
         sys.stderr.write(f"{printable(line)}\n")
-    write(
-        Outcomes("check", STANDARD, FIELDS, outcomes, title=outcomes_title(outcomes)), output, ctx
-    )
-    return worst
+    write(report, output, ctx)
+    return max(codes)
+
+
+def _in_workspace(file: Path) -> str:
+    """The path of a file in the repository, as GitHub Actions knows it."""
+    top = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    whole = file.resolve()
+    return (whole.relative_to(top) if whole.is_relative_to(top) else file).as_posix()
 
 
 def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outcome]]:
@@ -84,7 +117,10 @@ def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list
         return 130, []
     except DscalcError as error:
         reason = str(error)
-        return 2, [Outcome(budget.name, text, error=reason) for text in budget.assertions]
+        return 2, [
+            Outcome(budget.name, text, each, error=reason, line=budget.line_of(text, each=each))
+            for text, each in budget.assertions
+        ]
     verdict, outcomes = answer.verdict, []
     faults = list(dict.fromkeys(verdict.faults))
     for one in verdict.checks:
@@ -94,11 +130,14 @@ def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list
             why, said = f"cannot check {one.assertion!r}: ", f"{one.assertion}: "
             reason = own[0].reason.replace(why, said)
             outcome = outcome._replace(holds=False if own[0].answers else None, error=reason)
-        outcomes.append(outcome)
+        outcomes.append(outcome._replace(line=budget.line_of(one.assertion, each=one.each)))
     rest = (
-        Outcome(budget.name, holds=False if fault.answers else None, error=fault.reason)
+        Outcome(
+            budget.name, holds=False if fault.answers else None, error=fault.reason,
+            line=budget.line,
+        )
         for fault in faults
-    )
+    )  # fmt: skip
     return code, [*outcomes, *rest]
 
 

@@ -10,6 +10,7 @@ import typer
 from dscalc import parse
 from dscalc.commands.answer import Answer
 from dscalc.commands.asked import Asked
+from dscalc.commands.meant import names_in, refuse_target
 from dscalc.commands.options import (
     OutputOptions,
     ProofOptions,
@@ -39,11 +40,32 @@ _DEPTH = "--depth, if it is not all,"
 _option = partial(typer.Option, rich_help_panel="Model")
 
 
+class _AfterColon(str):
+    """A completion that typer keeps although it does not start with the colon that bash gives."""
+
+    def startswith(self, *args: Any) -> bool:
+        return args == (":",) or super().startswith(*args)
+
+
+def _names_in_file(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completions of ``FILE.py:``; to bash, a colon is a word of its own."""
+    file, colon, _ = incomplete.rpartition(":")
+    if file:
+        return [f"{file}:{name}" for name in names_in(file)]
+    words = [*(ctx.params.get("targets") or ()), *colon]
+    return (
+        [_AfterColon(name) for name in names_in(words[-2])]
+        if words[1:] and words[-1] == ":"
+        else []
+    )
+
+
 def model(
     targets: Annotated[
         list[str],
         typer.Argument(
             metavar="MODULE:ATTR...",
+            autocompletion=_names_in_file,
             help="Module or .py file, and in it an nn.Module or a callable that returns one. "
             "Several models: one row of totals each.",
         ),
@@ -58,7 +80,7 @@ def model(
             "--input",
             metavar="[NAME=]CxHxW[:DTYPE]",
             help="Shape of an input, without the batch: 3x224x224, by keyword mask=1x32, with a "
-            "dtype ids=77:int64, or one number per sample t=:int64. Repeatable.",
+            "dtype ids=77:int64, or one number per sample t=:int64.",
         ),
     ] = [],  # noqa: B006  # typer copies it
     inputs_: Annotated[
@@ -66,40 +88,46 @@ def model(
         _option(
             "--inputs",
             metavar="MODULE:ATTR",
-            help="Inputs of any other kind: a value, or a callable that returns one. A tuple is "
-            "passed by position, a dict by keyword.",
+            help="Inputs of any other kind: a value or a callable; a dict is passed by keyword.",
         ),
     ] = None,
     kwargs: Annotated[
-        str, _option("--kwargs", metavar="JSON", help="Keyword arguments for the callable.")
+        str,
+        _option(
+            "--kwargs",
+            metavar="JSON",
+            help="Arguments of the callable: '{\"width\": 64}'.",
+            show_default=False,
+        ),
     ] = "{}",
     batch: Annotated[str, _option("-b", "--batch", metavar="N", help="Batch size.")] = "1",
     dtype: Annotated[
         Literal["float32", "float64", "float16", "bfloat16", "int64"] | None,
         _option(
             "--dtype",
-            help="Type of the inputs; a float type also converts the model. Default: float32 "
-            "inputs, and the model unchanged.",
+            metavar="DTYPE",
+            help="Of the inputs: int64, float32, float64, float16 or bfloat16. A float type also "
+            "converts the model.",
         ),
     ] = None,
     as_: Annotated[
         str | None,
         as_option(
-            help="Also show what it would cost with this block in place of convolutions.",
+            help="Also show the cost as this block.",
             rich_help_panel="Model",
         ),
     ] = None,
     only: Annotated[
         list[str],
         only_option(
-            help="Of --as: replace only convolutions whose module path matches GLOB. Repeatable.",
+            help="Of --as: only modules whose path matches.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006  # typer copies it
     exclude: Annotated[
         list[str],
         except_option(
-            help="Of --as: keep convolutions whose module path matches GLOB. Repeatable.",
+            help="Of --as: not these modules.",
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006
@@ -108,24 +136,23 @@ def model(
         _option(
             "--depth",
             metavar="N|all",
-            help="Sum rows by the first N parts of the module path. Default: as many rows as are "
-            "read at a glance, in tables alone.",
+            help="Sum rows by the first N parts of the path. Default: so that a table has at most "
+            "30 rows.",
         ),
     ] = None,
 ) -> Answer:
     """Count a torch model: its MACs and params, where they are, and what a block would save.
 
     dscalc imports the model's code and traces it on torch's meta device, where tensors have
-    shapes and no values, so nothing is computed. Load only code that you trust. The rows add up
-    to the total of the model. --get reads the total, or the rows that --where, --sort or --top
-    choose; --assert reads the total.
-
-    With --as, a convolution that is pointwise, depthwise, grouped or transposed, or would save
-    nothing, stays as it is, and its "kept" says why.
+    shapes and no values, so nothing is computed. Load only code that you trust.
     """
+    for target in targets:
+        refuse_target(target)
     block = chosen_block(as_, only, exclude, standard="what the model already has")
     samples, arguments = parse.whole(batch, "--batch"), parse.keywords(kwargs, "--kwargs")
-    levels = None if depth is None else 0 if depth == "all" else parse.whole(depth, _DEPTH)
+    levels = (
+        None if depth is None else 0 if depth == "all" else parse.whole(depth, _DEPTH, such_as=2)
+    )
     if inputs_ and (inputs or samples > 1):
         raise DscalcError(
             f"--inputs gives every input as it is; drop {'--input' if inputs else '--batch'}"

@@ -9,6 +9,7 @@ import typer
 from dscalc import library, parse
 from dscalc.commands.answer import Answer
 from dscalc.commands.asked import Asked
+from dscalc.commands.meant import refuse_source
 from dscalc.commands.options import (
     OutputOptions,
     ProofOptions,
@@ -69,30 +70,27 @@ def network(
         layer_option(
             "--input-size",
             metavar="N|HxW,...",
-            help="Input size of the first row. Several sizes: one row of totals each.",
+            help="Input size of the first row.",
         ),
     ] = None,
     as_: Annotated[
         str | None,
         as_option(
-            help="Also show what it would cost with this block in place of convolutions; standard "
-            "replaces each block by the plain convolution that it stands for.",
+            help="Also show the cost as this block; standard turns blocks into plain convolutions.",
         ),
     ] = None,
     only: Annotated[
         list[str],
-        only_option(help="Of --as: replace only rows whose name matches GLOB. Repeatable."),
+        only_option(help="Of --as: only rows whose name matches."),
     ] = [],  # noqa: B006  # typer copies it
-    exclude: Annotated[
-        list[str], except_option(help="Of --as: keep rows whose name matches GLOB. Repeatable.")
-    ] = [],  # noqa: B006
+    exclude: Annotated[list[str], except_option(help="Of --as: not these rows.")] = [],  # noqa: B006
     bias: Annotated[
-        bool, layer_option("--bias/--no-bias", help="Add a bias to rows that do not say.")
+        bool, layer_option("--bias/--no-bias", help="Bias in rows without a value.")
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the network file and exit.")] = False,
+    show: Annotated[bool, layer_option("--show", help="Print the network file and exit.")] = False,
     list_: Annotated[
         bool,
-        typer.Option(
+        layer_option(
             "--list",
             is_eager=True,
             callback=_print_networks,
@@ -102,18 +100,13 @@ def network(
 ) -> Answer | int:
     """Add up a list of layers: MACs and params, where they are, and what a block would save.
 
-    The list is CSV with a header row, or JSON Lines. Its columns are name, kind, in_channels,
-    out_channels, kernel_size, stride, padding, output_padding, dilation, groups,
-    depth_multiplier, bias, norm, scale, input_size, from, repeat, rounding and expansion. kind is
-    conv, linear, pool, norm, transposed, upsample, depthwise or a block such as separable,
-    bottleneck:4 or inverted:6. Each row takes the previous row's output as its input, or the
-    output of the rows that "from" names: one, several joined by +, or input.
-
-    --get reads the total, or the rows that --where, --sort or --top choose; --assert reads the
-    total.
+    A file is CSV with a header row, or JSON Lines, one layer a row; --show prints one that
+    ships, and the page "Network files" explains its columns.
 
     Several networks, and lists in --input-size and the multipliers, give one row of totals each.
     """
+    for source in sources:
+        refuse_source(source)
     if show:
         return _show(sources, ctx)
     block = chosen_block(as_, only, exclude)

@@ -41,6 +41,8 @@ _FORMATS: dict[str, Format] = {
     ".txt": _TABLE,
 }  # fmt: skip
 
+_OF_ALL = "Rows", "Output"  # what every command has, last in its help
+
 layer_option = partial(typer.Option, rich_help_panel="Layer")
 output_option = partial(typer.Option, rich_help_panel="Output")
 _rows_option = partial(typer.Option, rich_help_panel="Rows")
@@ -133,6 +135,10 @@ class SizeArguments:
 
     def parsed(self) -> dict[str, Any]:
         """The sizes as keywords of `dscalc.compare`, which reads their text."""
+        if self.ic[:1].isalpha():
+            from dscalc.commands.meant import refuse_for
+
+            refuse_for("IC OC F [D]", self.ic)
         names = ("in_channels", "out_channels", "kernel_size", "input_size")
         return dict(zip(names, (self.ic, self.oc, self.f, self.d), strict=True))
 
@@ -149,20 +155,22 @@ class LayerOptions:
         layer_option(
             "-p",
             "--padding",
-            metavar="same|valid|N|HxW",
-            help="Zeros at each end of an axis. same: the output is ceil(D / stride); valid: none.",
+            metavar="PADDING",
+            help="Zeros at each end: N, HxW or valid, which is none. Default: same, so that the "
+            "output is ceil(D / stride).",
+            show_default=False,
         ),
     ] = "same"
     dilation: Annotated[
         str,
-        layer_option("--dilation", metavar="N|HxW", help="Distance between taps of the filter."),
+        layer_option("--dilation", metavar="N|HxW", help="Distance between taps."),
     ] = "1"
     groups: Annotated[
-        str, layer_option("--groups", metavar="G", help="Groups of the standard convolution.")
+        str, layer_option("--groups", metavar="G", help="Groups of the convolution.")
     ] = "1"
-    bias: Annotated[
-        bool, layer_option("--bias/--no-bias", help="Add a bias to every convolution.")
-    ] = False
+    bias: Annotated[bool, layer_option("--bias/--no-bias", help="Bias in every convolution.")] = (
+        False
+    )
 
     def parsed(self) -> dict[str, Any]:
         """The options as keywords of `Conv`.
@@ -186,8 +194,7 @@ class BlockOptions:
     as_: Annotated[
         str,
         as_option(
-            help="Block that replaces the standard convolution: separable is depthwise separable, "
-            "spatial is Fx1, then 1xF.",
+            help="What replaces it: any of dscalc blocks.",
         ),
     ] = "separable"
     depth_multiplier: Annotated[
@@ -196,14 +203,14 @@ class BlockOptions:
             "-m",
             "--depth-multiplier",
             metavar="N",
-            help="Depthwise filters per input channel; short for --as separable:N.",
+            help="Short for --as separable:N.",
         ),
     ] = None
     depthwise_bias: Annotated[
         bool | None,
         layer_option(
             "--depthwise-bias/--no-depthwise-bias",
-            help="Add a bias to the depthwise step. Default: the same as --bias.",
+            help="Bias in the depthwise step. Default: as --bias.",
         ),
     ] = None
 
@@ -245,7 +252,7 @@ class ScaleOptions:
         layer_option(
             "--dims",
             metavar="1|2|3",
-            help="Number of axes. Default: as many as F or D is written with (3x3x3), else 2.",
+            help="Axes. Default: those of F or D (3x3x3), else 2.",
         ),
     ] = None
     width_multiplier: Annotated[
@@ -253,7 +260,7 @@ class ScaleOptions:
         layer_option(
             "--width-multiplier",
             metavar="ALPHA",
-            help="Channels become floor(ALPHA * channels), as in MobileNet.",
+            help="floor(ALPHA * channels) channels.",
         ),
     ] = "1"
     resolution_multiplier: Annotated[
@@ -261,7 +268,7 @@ class ScaleOptions:
         layer_option(
             "--resolution-multiplier",
             metavar="RHO",
-            help="D becomes round(RHO * D), as in MobileNet.",
+            help="D becomes round(RHO * D).",
         ),
     ] = "1"
 
@@ -271,15 +278,16 @@ class ScaleOptions:
         Raises:
             DscalcError: a value is malformed.
         """
-        widths, resolutions = self.width_multiplier, self.resolution_multiplier
+        widths = parse.multipliers(self.width_multiplier, "--width-multiplier")
+        resolutions = parse.multipliers(self.resolution_multiplier, "--resolution-multiplier")
         return [
             {
                 "batch_size": parse.whole(self.batch, "--batch"),
                 "dims": int(self.dims) if self.dims else None,
-                "width_multiplier": parse.multiplier(width, "--width-multiplier"),
-                "resolution_multiplier": parse.multiplier(resolution, "--resolution-multiplier"),
+                "width_multiplier": width,
+                "resolution_multiplier": resolution,
             }
-            for width, resolution in product(widths.split(","), resolutions.split(","))
+            for width, resolution in product(widths, resolutions)
         ]
 
     def parsed(self) -> dict[str, Any]:
@@ -292,7 +300,7 @@ class ScaleOptions:
             ("--width-multiplier", self.width_multiplier),
             ("--resolution-multiplier", self.resolution_multiplier),
         ):
-            if "," in text:
+            if "," in text or ":" in text:
                 raise DscalcError(
                     f"{name} takes a list only in dscalc network, got {show.quoted(text)}; "
                     "list the channels or sizes instead"
@@ -309,8 +317,8 @@ class ProofOptions:
         bool | None,
         output_option(
             "--verify/--no-verify",
-            help="Check the result against fvcore on real torch modules. Default: on for one "
-            "layer, network or model; off for several, and for --get unless the field needs it.",
+            help="Count again with fvcore and torch. Default: for one layer, network or model, "
+            "without --get.",
         ),
     ] = None
 
@@ -341,7 +349,8 @@ class ReportOptions:
         output_option(
             "-f",
             "--format",
-            help="Format of the report. Default: what the ending of FILE says, or a table.",
+            metavar="FORMAT",
+            help="table, json, jsonl, csv, markdown or svg.",
         ),
     ] = None
     file: Annotated[
@@ -351,8 +360,7 @@ class ReportOptions:
             "--output",
             metavar="FILE",
             readable=False,
-            help="Write the report to FILE atomically; - is stdout. The endings .json .jsonl .csv "
-            ".md .svg .txt choose the format.",
+            help=f"Write to FILE; {' '.join(_FORMATS)} give the format.",
         ),
     ] = None
     quiet: Annotated[
@@ -360,7 +368,7 @@ class ReportOptions:
     ] = False
     verbose: Annotated[
         bool,
-        output_option("-v", "--verbose", help="Print what was counted, and tracebacks, on stderr."),
+        output_option("-v", "--verbose", help="On stderr: what was counted, tracebacks."),
     ] = False
     format = _TABLE  # no option: the format in use
 
@@ -394,7 +402,7 @@ class OutputOptions(ReportOptions):
             "--plot",
             metavar="FILE",
             readable=False,
-            help="Also draw a plot of several layers, in FILE.png, .svg or .pdf. Needs matplotlib.",
+            help="Also draw a picture: .png, .svg or .pdf.",
         ),
     ] = None
     get: Annotated[
@@ -402,21 +410,20 @@ class OutputOptions(ReportOptions):
         output_option(
             "--get",
             metavar="FIELD",
-            help="Print only this field, unformatted: of the total, or of each row if there is no "
-            "total. Repeatable.",
+            help="Print only this field, of the total if there is one, else of each row.",
             autocompletion=_field_names,
         ),
     ] = field(default_factory=list)
     get_rows: Annotated[
-        bool, output_option("--rows", help="With --get: print each row, even if there is a total.")
+        bool, output_option("--rows", help="With --get: print each row, in any case.")
     ] = False
     assertions: Annotated[
         list[str],
         output_option(
             "--assert",
-            metavar="'FIELD OP NUMBER'",
-            help="Exit with 1 unless the total, or each row if there is no total, passes, such as "
-            "'mac_ratio <= 1/8'. Repeatable.",
+            metavar="CONDITION",
+            help="Exit with 1 unless the total passes; without a total, each row, such as "
+            "'mac_ratio <= 1/8'.",
             autocompletion=_number_names,
         ),
     ] = field(default_factory=list)
@@ -424,8 +431,8 @@ class OutputOptions(ReportOptions):
         list[str],
         output_option(
             "--assert-each",
-            metavar="'FIELD OP NUMBER'",
-            help="Exit with 1 unless each row that is shown passes. Repeatable.",
+            metavar="CONDITION",
+            help="Exit with 1 unless each row that is shown passes.",
             autocompletion=_number_names,
         ),
     ] = field(default_factory=list)
@@ -433,9 +440,9 @@ class OutputOptions(ReportOptions):
         list[str],
         _rows_option(
             "--where",
-            metavar="'FIELD OP NUMBER'",
-            help="Show only rows that pass, such as 'separable_macs <= 50M'. Exit with 1 if none "
-            "does. Repeatable.",
+            metavar="CONDITION",
+            help="Show only rows that pass FIELD OP NUMBER, such as 'macs <= 50M'. Exit with 1 if "
+            "none does.",
             autocompletion=_number_names,
         ),
     ] = field(default_factory=list)
@@ -452,9 +459,9 @@ class OutputOptions(ReportOptions):
     top: Annotated[
         str | None, _rows_option("--top", metavar="N", help="Show only the first N rows.")
     ] = None
-    unit: Annotated[Unit, output_option("--unit", help="Count MACs, or FLOPs at 2 per MAC.")] = (
-        "macs"
-    )
+    unit: Annotated[
+        Unit, output_option("--unit", metavar="UNIT", help="macs, or flops: 2 per MAC.")
+    ] = "macs"
 
     def __post_init__(self) -> None:
         """Choose the format; the bare values of --get have none.
@@ -488,7 +495,7 @@ def written_again(ctx: typer.Context, without: Callable[[Any], bool]) -> str:
 
 def is_about_output(option: Any) -> bool:
     """Whether the option says how to show and check an answer."""
-    return getattr(option, "rich_help_panel", None) in ("Output", "Rows")
+    return getattr(option, "rich_help_panel", None) in _OF_ALL
 
 
 def options_given(ctx: typer.Context) -> list[str]:
@@ -508,7 +515,8 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     Typer reads the signature of a function, and knows no groups of options.
     """
     groups: dict[str, list[Any]] = {}
-    parameters: list[Parameter] = []
+    own: list[Parameter] = []  # first in the help
+    shared: list[Parameter] = []
     for name, parameter in signature(command).parameters.items():
         kind = parameter.annotation
         if kind is Questions:
@@ -516,8 +524,8 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
         elif is_dataclass(kind):
             groups[name] = [kind]
         else:
-            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
-        parameters += [_parameter(each) for group in groups.get(name, ()) for each in fields(group)]
+            own.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+        shared += [_parameter(each) for group in groups.get(name, ()) for each in fields(group)]
 
     @wraps(command)
     def flat(**given: Any) -> Any:
@@ -527,7 +535,7 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
             given[name] = Questions(made) if several else made[0]
         return command(**given)
 
-    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    flat.__signature__ = Signature([*own, *shared])  # type: ignore[attr-defined]
     return flat
 
 
@@ -557,16 +565,24 @@ class SectionedCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one section per panel."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {
+            heading: [] for heading in ("Arguments", "Model", "Layer", "Measurement", *_OF_ALL)
+        }
         for parameter in self.get_params(ctx):
             entry = parameter.get_help_record(ctx)
             panel = getattr(parameter, "rich_help_panel", None)
-            heading = "Arguments" if parameter.param_type_name == "argument" else panel or "Other"
+            heading = "Arguments" if parameter.param_type_name == "argument" else panel or "Output"
             if entry:
-                sections.setdefault(heading, []).append(entry)
+                name, text = entry
+                sections[heading].append((name, text.removesuffix("  [required]")))
         for heading, entries in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(entries)
+            if entries:
+                with formatter.section(heading):
+                    formatter.write_dl(entries, col_max=27)
+        again = [one.opts[0] for one in ctx.command.params if getattr(one, "multiple", False)]
+        if again:
+            with formatter.indentation():
+                formatter.write_text(f"Repeatable: {', '.join(again)}.")
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Name the arguments without typer's braces."""

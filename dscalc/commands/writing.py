@@ -11,7 +11,7 @@ import typer
 from dscalc.commands.options import OutputOptions, ReportOptions, written_again
 from dscalc.errors import DscalcError
 from dscalc.report import text
-from dscalc.report.file import replacing, to_stdout
+from dscalc.report.file import kind_of_picture, replacing, to_stdout
 from dscalc.report.report import Report
 
 if TYPE_CHECKING:  # few runs need them
@@ -28,18 +28,6 @@ def working(output: OutputOptions, what: str) -> Iterator[None]:
 
     with table.status(what, sys.stderr):
         yield
-
-
-def kind_of_picture(file: Path) -> str:
-    """The ending of a file: png, svg or pdf.
-
-    Raises:
-        DscalcError: the ending is another.
-    """
-    kind = file.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise DscalcError(f"--plot needs a file that ends in .png, .svg or .pdf, got {file}")
-    return kind
 
 
 @contextmanager

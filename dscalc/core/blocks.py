@@ -261,6 +261,23 @@ DEFAULTS = [  # with the numbers that a block needs: grouped:8
 ]
 
 
+def block_meant(word: str) -> str:
+    """The block of that name, spelled otherwise, or with that first step; "" if there is none.
+
+    Such as separable for depthwise, and grouped:8 for grouped=8.
+    """
+    spelled = re.fullmatch(r"([a-z]+)[-_=]?(\d*)", word.strip().lower())
+    if not spelled:
+        return ""
+    name, number = spelled.groups()
+    for default in DEFAULTS:
+        base = default.partition(":")[0]
+        first = BLOCKS[base].steps[0] if len(BLOCKS[base].steps) > 1 else base
+        if name in (base, first):
+            return f"{base}:{number}" if number and BLOCKS[base].numbers else default
+    return ""
+
+
 class Norm(NamedTuple):
     """A normalisation: a scale and a shift per channel, no MACs."""
 
@@ -308,7 +325,8 @@ class Block(NamedTuple):
         name, *given = text.strip().split(":")
         if name not in BLOCKS:
             choices = [name for name in BLOCKS if not (standard and name == "standard")]
-            hint = show.did_you_mean(name, choices)
+            meant = block_meant(text)
+            hint = f"did you mean {meant}?" if meant else show.did_you_mean(name, choices)
             raise DscalcError(f"{option}: unknown block {show.quoted(name)}; {hint}")
         numbers = BLOCKS[name].numbers
         spelled = ":".join([name, *(number.symbol.upper() for number in numbers)])

@@ -154,9 +154,15 @@ def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "m
             which = "BLOCK, such as --as separable" if SEPARABLE in having[:-1] else str(having[0])
             raise DscalcError(f"{name} needs --as {which}{needed}")
     rewritten = vocabulary(block or SEPARABLE, unit).names
-    within = [each for names in (known, rewritten) for each in names if name in each][:3]
-    within = list(dict.fromkeys(within))
-    hint = f"did you mean {' or '.join(within)}?" if within else did_you_mean(name, rewritten)
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and all(part in known for part in parts):
+        raise DscalcError(f"{quoted(name)} is not one field; give {' and '.join(parts)} each alone")
+    if (word := name.lstrip("-").lower()) in vocabulary(block, other).names:
+        raise DscalcError(f"unknown field {quoted(name)}; did you mean {word} with --unit {other}?")
+    within = [each for names in (known, rewritten) for each in names if word in each][:3]
+    within = [word] if word in known else list(dict.fromkeys(within))
+    hint = f"did you mean {' or '.join(within)}?" if word and within else ""
+    hint = hint or did_you_mean(word, rewritten, "-f json shows every field")
     raise DscalcError(f"unknown field {quoted(name)}; {hint}")
 
 

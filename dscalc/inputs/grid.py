@@ -11,12 +11,12 @@ from dscalc.core.conv import Conv, output_sizes, pads, per_axis, whole_number
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.errors import DscalcError
 from dscalc.parse import Size
-from dscalc.show import printable, quoted, times
+from dscalc.show import for_who_asks, printable, quoted, times
 
 _LARGEST_GRID = 10**9
 _FEW = 1000  # combinations to keep in memory, or to try in advance
 
-Values = str | Size | Iterable[Size]  # text, a value, or an iterable of values that is not a tuple
+Values = str | Size | Iterable[Size]  # text, a value, or values; a tuple is one size
 
 
 class Axis:
@@ -43,10 +43,13 @@ class Axis:
             raise DscalcError(
                 f"{name} {text.strip()} is a list of numbers; write {number} for one number"
             )
+        if (bare := text.strip().rstrip(",")) != text.strip():
+            raise DscalcError(f"{name} {text.strip()} ends in a comma; write {bare}")
         return [self._piece(piece) for piece in text.split(",")]
 
     def _checked(self, values: Size | Iterable[Size]) -> Sequence[Size]:
-        several = isinstance(values, Iterable) and not isinstance(values, tuple)
+        one = isinstance(values, tuple) and self.dims is not None  # a size, one number an axis
+        several = isinstance(values, Iterable) and not one
         each: list[Any] = [*values] if several else [values]  # type: ignore[misc]
         if not each:
             raise DscalcError(f"{self.name} must have a value, got an empty list")
@@ -97,7 +100,8 @@ class Axis:
         if isinstance(value, tuple) and len(value) != self.dims:
             fix = "; give one for every axis, such as 3 or 3x5"
             if len(value) <= 3:
-                fix = f"; --dims {len(value)} makes it {len(value)}-D"
+                dims = for_who_asks("--dims ", "dims=")
+                fix = f"; {dims}{len(value)} makes it {len(value)}-D"
             raise DscalcError(
                 f"{self.name} {times(value)} has {len(value)} sizes in {self.dims}-D{fix}"
             )

@@ -159,6 +159,7 @@ def read_network(stream: BinaryIO, name: str, **scale: Any) -> list[Row]:
             - ``batch_size``: samples.
             - ``bias``: whether rows that do not say have biases.
             - ``only``, ``exclude``: globs on names; rewrite only the former, keep the latter.
+            - ``note``: gets a sentence if rows start anew, on an input of their own.
 
     Raises:
         DscalcError: a multiplier is not above 0, or a glob matches no row.
@@ -188,19 +189,26 @@ def _scaled_rows(
     bias: bool = False,
     only: Patterns | None = None,
     exclude: Patterns | None = None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> list[Row]:
-    as_written = _Scale(input_size, dims, batch_size, bias)
-    check = partial(_check_said, sizes_hold=input_size is None)
-    rows = _connected(entries, as_written, block, problems, check)
+    own = entries[0].input_size if entries else None
+    as_written = _Scale(input_size if own is None else None, dims, batch_size, bias)
+    anew: list[str] = []
+    rows = _connected(entries, as_written, block, problems, anew, check=True)
     problems.raise_any()
     scale = replace(
         as_written,
+        input_size=input_size,
         width=exact_multiplier("width_multiplier", width_multiplier),
         resolution=exact_multiplier("resolution_multiplier", resolution_multiplier),
     )
     if scale != as_written:  # what rows say of their input no longer holds
-        rows = _connected(entries, scale, block, problems, lambda *_: None)
+        rows = _connected(entries, scale, block, problems, anew, check=False)
         problems.raise_any()
+    if anew:
+        names = ", ".join([*anew[:3], *(["..."] if len(anew) > 3 else [])])
+        rows_start = "rows start" if len(anew) > 1 else "row starts"
+        note(f"{len(anew):,} {rows_start} anew, on another in_channels and input_size: {names}")
     return rewriting(rows, only, exclude)
 
 
@@ -227,7 +235,11 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
         with path.open("rb") as stream:
             yield stream, name
     except FileNotFoundError:
-        hint = show.did_you_mean(name, shipped(), "see dscalc network --list")
+        if path.suffix or path.name != name:
+            beside = map(str, path.parent.glob("*"))
+            hint = show.did_you_mean(name, beside, "check the path", cutoff=0.75)
+        else:
+            hint = show.did_you_mean(name.lower(), shipped(), cutoff=0.82)
         raise DscalcError(f"no network or file named {show.quoted(name)}; {hint}") from None
     except OSError as error:
         raise DscalcError(f"cannot read {name}: {error.strerror or error}") from None
@@ -334,11 +346,15 @@ def _connected(
     scale: _Scale,
     block: Block | None,
     problems: Problems,
-    check: Callable[[_Entry, _Map, str], None],
+    anew: list[str],
+    *,
+    check: bool,
 ) -> list[Row]:
-    """Feed each row from its sources; ``check`` compares its stated input with the real one.
+    """Feed each row from its sources.
 
-    Rows fed by an invalid row are skipped, so that only the invalid row is reported.
+    Rows fed by an invalid row are skipped, so that only the invalid row is reported. If ``check``,
+    the stated input of each row is compared with the real one, and ``anew`` gets the names of rows
+    that start anew.
     """
     rows: list[Row] = []
     outputs: dict[str, _Map | None] = {}
@@ -351,13 +367,17 @@ def _connected(
             fed = _joined(entry, entries, outputs) if entry.sources else before
             if not entry.kind:
                 fed = None
-            if fed and not first:
-                check(entry, fed, "")
+            if check and fed and not first and _starts_anew(entry, fed, scale):
+                anew.append(entry.name)
+            if fed and entry.name in anew:
+                fed = _network_input(entry, replace(scale, input_size=None))
+            elif check and fed and not first:
+                _check_said(entry, fed, "")
             for copy in range(1, entry.repeat + 1):
                 if not fed:
                     break
-                if copy == 2:
-                    check(entry, fed, " of its second copy")
+                if check and copy == 2:
+                    _check_said(entry, fed, " of its second copy")
                 if len(rows) >= _MOST_LAYERS:
                     raise DscalcError(f"a network has at most {_MOST_LAYERS:,} layers")
                 name = entry.name if entry.repeat == 1 else f"{entry.name}/{copy}"
@@ -421,33 +441,48 @@ def _network_input(row: _Entry, scale: _Scale) -> _Map:
             )
         return _Map(row.in_channels, ())
     size = row.input_size if scale.input_size is None else scale.input_size
+    own = len(row.input_size) if isinstance(row.input_size, tuple) else scale.dims
+    if isinstance(size, tuple) and own < len(size) and size[0] == row.in_channels:
+        map_alone = times(size[1:])
+        raise DscalcError(f"input_size is the map without its channels: write {map_alone}")
     if size is None or size == ():
-        raise DscalcError("the first row needs an input_size, or give --input-size")
+        option = show.for_who_asks("--input-size", "input_size to network()")
+        raise DscalcError(f"the first row needs an input_size, or give {option}")
     size = per_axis("input_size", size, scale.dims if isinstance(size, int) else len(size))
     if scale.resolution != 1:
         size = scaled_size(size, scale.resolution)
     return _Map(row.in_channels, size)
 
 
-def _check_said(row: _Entry, fed: _Map, which: str, *, sizes_hold: bool) -> None:
-    """Compare the stated input of a row with its real input.
+def _starts_anew(row: _Entry, fed: _Map, scale: _Scale) -> bool:
+    """Whether a row states an input of its own, of other channels or another size."""
+    if row.sources or row.kind == "linear" or None in (row.in_channels, row.input_size):
+        return False
+    axes = len(fed.size) or scale.dims
+    size = row.input_size if isinstance(row.input_size, tuple) else (row.input_size,) * axes
+    return row.in_channels != fed.channels or size != fed.size
 
-    Sizes are compared only if ``sizes_hold``: the network has the file's own input size.
+
+def _check_said(row: _Entry, fed: _Map, which: str) -> None:
+    """Compare the stated input of a row with its real input.
 
     Raises:
         DscalcError: they differ.
     """
-    if sizes_hold or row.kind != "linear":
-        channels = fed.channels * prod(fed.size) if row.kind == "linear" else fed.channels
-        if row.in_channels not in (None, channels):
-            raise DscalcError(
-                f"in_channels is {row.in_channels}, but the input{which} has {channels:,}"
-            )
-    if sizes_hold and row.input_size is not None:
+    linear = row.kind == "linear"
+    channels = fed.channels * prod(fed.size) if linear else fed.channels
+    anew = "" if which or linear or row.sources else "; a row that starts anew gives its {} too"
+    if row.in_channels not in (None, channels):
+        raise DscalcError(
+            f"in_channels is {row.in_channels}, but the input{which} has {channels:,}"
+            f"{anew.format('input_size')}"
+        )
+    if row.input_size is not None:
         size = per_axis("input_size", row.input_size, len(fed.size))
         if size != fed.size:
             raise DscalcError(
                 f"input_size is {times(size)}, but the input{which} is {times(fed.size)}"
+                f"{anew.format('in_channels')}"
             )
 
 

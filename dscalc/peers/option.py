@@ -24,8 +24,8 @@ class Peers(Question):
         output_option(
             "--explain",
             metavar="NUMBER",
-            help="Find the counters that print NUMBER, a count from elsewhere, to all its digits: "
-            "4133742592, 4.13G, '4.13 GMac' or '97.8 MB'. Exit with 1 if none does.",
+            help="Find the counters that print NUMBER, such as 4133742592, '4.13 GMac' or '97.8 "
+            "MB'. Exit with 1 if none does.",
         ),
     ] = None
     peers: Annotated[

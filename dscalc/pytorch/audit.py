@@ -1,6 +1,6 @@
 """A model -> rows: every operator, as it is and rewritten, summed by module; and the proof."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -37,6 +37,7 @@ def audit(
     verify: bool = True,
     rebuild: Callable[[], nn.Module] | None = None,
     named: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     observe: Observe | None = None,
     unit: Unit = "macs",
     **keywords: Any,
@@ -58,6 +59,7 @@ def audit(
         verify: whether fvcore counts each distinct convolution and linear layer.
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
+        input_size: the shape of its input, or a list of shapes, as torchinfo takes them.
         observe: makes an observer of the run, whose result the report carries; see `trace`.
         unit: of the counts that people read: "macs", or "flops", 2 a MAC.
         **keywords: what its ``forward`` takes by keyword.
@@ -71,6 +73,10 @@ def audit(
         block = Block.parse(block, standard="what the model already has")
     if block is None and (only or exclude):
         raise DscalcError("only and exclude choose what is rewritten; give a block too")
+    if input_size is not None:
+        if inputs:
+            raise DscalcError("inputs are given both as they are and by input_size; drop one")
+        inputs = (input_size,) if _is_shape(input_size) else tuple(input_size)
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     reasons: dict[str, str] = {}
@@ -106,9 +112,11 @@ def audit(
 
 def _tensor(value: Any) -> Any:
     """A tensor where a shape is given."""
-    if isinstance(value, tuple | list) and value and all(type(n) is int for n in value):
-        return torch.empty(*value, device="meta")
-    return value
+    return torch.empty(*value, device="meta") if _is_shape(value) else value
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple | list) and bool(value) and all(type(n) is int for n in value)
 
 
 class _Books:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dscalc.errors import DscalcError
-from dscalc.parse import shape
+from dscalc.parse import shape, shape_meant
 from dscalc.pytorch.load import (
     call_users,
     error_in_words,
@@ -23,9 +23,7 @@ from dscalc.pytorch.load import (
     torch_dtype,
     user_code,
 )
-from dscalc.show import did_you_mean, message_of, quoted, times
-
-_OTHER_SHAPE = re.compile(r"[(\[]?\d+(?:[\s,*×X]+\d+)*[)\]]?")  # noqa: RUF001  # typed by people
+from dscalc.show import did_you_mean, for_who_asks, message_of, quoted, times
 
 
 @dataclass(frozen=True)
@@ -199,14 +197,17 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
         unknown = next((name for name in inputs.kwargs if name not in parameters), None)
         if unknown and (near := did_you_mean(unknown, parameters, "")):
             return f"{asks}: for {quoted(unknown)}, {near}"
+        several = Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD
+        needed = [each for each in needed if each.kind not in several]
         words = [
             "--input CxHxW"
             if each.kind is Parameter.POSITIONAL_ONLY
             else f"--input {each.name}=CxHxW"
             for each in needed
-            if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
         ]
-        return f"{asks}: give {' '.join(words) or 'no --input'}"
+        names = ", ".join(each.name for each in needed)
+        called = f"{names}, each a tensor or a shape such as (1, 3, 224, 224)" if names else "none"
+        return f"{asks}: give {for_who_asks(' '.join(words) or 'no --input', called)}"
     given = (*inputs.args, *inputs.kwargs.values())
     if len(needed) == 1 and len(given) == 1 and isinstance(given[0], Tensor):
         # The errors of a tensor that forward reads as a dict or unpacks as a list.
@@ -215,9 +216,9 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
             "values to unpack"
         )
         if re.search(wanted, message_of(error)):
-            return (
-                f"{asks}, which seems not to be a plain tensor: write a function that returns "
-                "(it,) and name it with --inputs MODULE:ATTR"
+            return f"{asks}, which seems not to be a plain tensor: " + for_who_asks(
+                "write a function that returns (it,) and name it with --inputs MODULE:ATTR",
+                "give what forward reads",
             )
     return f"{asks}: check the shapes and dtypes"
 
@@ -241,9 +242,8 @@ def _shape_of(text: str, word: str) -> tuple[int, ...]:
         return shape(text, "--input")
     except DscalcError:
         rule = f"--input must be a shape such as 3x224x224, got {quoted(word)}"
-        numbers = re.findall(r"\d+", text)
-        if len(numbers) > 1 and _OTHER_SHAPE.fullmatch(text.strip()):
-            rule += f"; write {quoted('x'.join(numbers))[1:-1]}"
+        if meant := shape_meant(text):
+            rule += f"; write {quoted(meant)[1:-1]}"
         elif re.fullmatch(r"-?\d+(x-?\d+)*", text.strip()):
             rule += "; each size is at least 1"
         raise DscalcError(rule) from None

@@ -1,14 +1,18 @@
 """A model as the command line names it: load it, make its inputs, audit it."""
 
+import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import torch
 from torch import nn
 
-from dscalc.errors import DscalcError
+from dscalc.errors import CrosscheckError, DscalcError
+from dscalc.parse import with_x
 from dscalc.pytorch.audit import audit
 from dscalc.pytorch.inputs import Inputs, check_inputs, inputs_from, read_inputs
 from dscalc.pytorch.load import load_model, torch_defaults, user_code
@@ -38,7 +42,7 @@ class Target:
         dtype: str | None = None,
     ) -> None:
         self._load = partial(load_model, name, arguments or {}, dtype)
-        self._read = partial(read_inputs, words, batch, dtype)
+        self._words, self._batch, self._dtype = words, batch, dtype
         self._name, self._made_by = name, made_by
         self._model: nn.Module | None = None
 
@@ -50,11 +54,45 @@ class Target:
         """
         with torch_defaults():
             if self._model is None:
-                self._inputs = inputs_from(self._made_by) if self._made_by else self._read()
+                self._inputs = (
+                    inputs_from(self._made_by)
+                    if self._made_by
+                    else read_inputs(self._words, self._batch, self._dtype)
+                )
                 self._model = self._load()
                 self._default = torch.get_default_dtype()  # the model may have set it
                 check_inputs(self._model, self._inputs)
-            return self._audit(self._inputs, **options)
+            try:
+                return self._audit(self._inputs, **options)
+            except CrosscheckError:
+                raise
+            except DscalcError as error:
+                if "on these inputs" in str(error) and (fix := self._shapes_that_run()):
+                    reason = str(error).partition("; forward takes")[0]
+                    raise DscalcError(f"{reason}; {fix}") from error
+                raise
+
+    def _shapes_that_run(self) -> str:
+        """The shapes that were probably meant, as the model runs on them; "" if it does not."""
+        words = [re.fullmatch(r"(.*=|)([0-9x]+)(:.*|)", with_x(word)) for word in self._words]
+        parts = [word.groups() for word in words if word]
+        sizes = [middle.split("x") for _, middle, _ in parts]
+        firsts = {first for first, *rest in sizes if rest}
+        if len(parts) < len(words) or len(firsts) != 1:
+            return ""
+        samples = int(firsts.pop()) if self._batch == 1 else 1
+        last_first = [[each[-1], *each[:-1]] if len(each) == 3 else each for each in sizes]
+        for why, batch, others in (
+            ("--input has no batch axis", samples, [each[1:] for each in sizes]),
+            ("channels come first", self._batch, last_first),
+        ):
+            shapes = ["x".join(each) for each in others]
+            meant = [f"{a}{shape}{z}" for (a, _, z), shape in zip(parts, shapes, strict=True)]
+            with suppress(DscalcError), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                self._audit(read_inputs(meant, batch, self._dtype), verify=False)
+                more = f" --batch {batch}" if batch > 1 else ""
+                return f"{why}: give --input {' --input '.join(meant)}{more}"
+        return ""
 
     def at_size(self, size: int, **options: Any) -> Report:
         """Audit the model on square images of another size; `audit` comes first.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dscalc.errors import DscalcError
+from dscalc.show import for_who_asks
 
 
 @contextmanager
@@ -103,6 +104,19 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def kind_of_picture(file: Path) -> str:
+    """The ending of a file: png, svg or pdf.
+
+    Raises:
+        DscalcError: the ending is another.
+    """
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        plot = for_who_asks("--plot", "plot")
+        raise DscalcError(f"{plot} needs a file that ends in .png, .svg or .pdf, got {file}")
+    return kind
 
 
 def _umask() -> int:

@@ -1,7 +1,8 @@
 """What people read of one layer, of a grid of layers, and of the blocks that build a layer."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 from dscalc.core.blocks import STANDARD, Block
@@ -69,11 +70,11 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
     """A single layer, step by step; ``pending`` leaves room for what is not counted yet."""
     counts, block = Counts(report.unit), report.replacement
 
-    def held(part: Part) -> str:
+    def held(part: Part, same: str = f" {SAME}") -> str:
         params, mark = part.cost.params, f" {PENDING}" if pending else ""
         if part.counted:
             found = part.counted.params
-            mark = f" {SAME}" if params == found else f" {DIFFERENT} ({found:,})"
+            mark = same if params == found else f" {DIFFERENT} ({found:,})"
         return f"{params:,}{mark}"
 
     def marked(part: Part) -> str:
@@ -95,10 +96,10 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         Column("", lambda part: part.name, role="name"),
         Column("output", lambda part: times(part.size), rank=1),
         Column(counts.label, lambda part: counts.text(part.cost.macs), narrow=(2, marked)),
-        Column("params", held),
+        Column("params", held, narrow=(4, partial(held, same=""))),
         Column(
             "of standard", lambda part: percent_in_column(of_standard(part)),
-            narrow=(3, lambda part: share(of_standard(part))),
+            narrow=(3, lambda part: share(of_standard(part))), narrow_head="ratio",
         ),
     ]  # fmt: skip
     if row.as_is.counted or pending:
@@ -126,10 +127,6 @@ def _blocks_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         wrong = counted is not None and counted[""].params != params
         return Number(params, mark=f" {DIFFERENT}" if wrong else "")
 
-    def narrow(row: Row) -> Number:
-        differs = f" {DIFFERENT}" if row.crosscheck == "mismatch" else ""
-        return counts.number(row.replacement.cost.macs, mark=differs)
-
     def steps(row: Row) -> str:
         return ", ".join(
             f"{step.name} {times(step.layer.kernel_size)}"
@@ -143,7 +140,9 @@ def _blocks_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         ),
         *sizes,
         Column("steps", steps, rank=2, role="listed"),
-        counts.rewritten(counts.label, marked=True, narrow=(3, narrow), fields=(report.unit,)),
+        counts.rewritten(
+            counts.label, marked=True, narrow=(3, _without_tick(counts)), fields=(report.unit,)
+        ),
         Column("params", held, fields=("params",)),
         ratio("of standard"),
         Column("closed form", lambda row: closed_form(row) or "", rank=1),
@@ -169,6 +168,7 @@ def _grid_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     """A sweep, one row a layer."""
     title, sizes = varying(report.title, rows, selected=bool(report.selected))
     counts, name = Counts(report.unit), report.replacement.name
+    unmarked = _without_tick(counts)
     columns = [
         *sizes,
         Column(
@@ -177,9 +177,11 @@ def _grid_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
             rank=3,
             fields=(f"standard_{report.unit}",),
         ),
-        counts.rewritten(name, marked=True, fields=(f"{name}_{report.unit}",)),
+        counts.rewritten(
+            name, marked=True, narrow=(4, unmarked), fields=(f"{name}_{report.unit}",)
+        ),
         params("rewritten")._replace(fields=(f"{name}_params",)),
-        ratio(legend=f"ratio = {name} / standard"),
+        ratio(legend=f"ratio = {name} / standard", narrow=(5, lambda row: share(row.mac_ratio))),
         Column("0 to 100%", lambda row: bar(row.mac_ratio), rank=1, role="bar"),
         Column(
             "fewer", _fewer, rank=2, fields=("mac_reduction",), legend=f"fewer = standard / {name}"
@@ -188,6 +190,16 @@ def _grid_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     biased = any(row.layer.bias for row in rows)
     notes = [*crosschecked(rows), *report.remarks, layer_convention(report.unit, biased=biased)]
     return Sheet.of(title, with_asked(columns, report.asked), rows, notes)
+
+
+def _without_tick(counts: Counts) -> Callable[[Row], Number]:
+    """Cells that mark only what differs: the tick below the table is about all of them."""
+
+    def cell(row: Row) -> Number:
+        differs = f" {DIFFERENT}" if row.crosscheck == "mismatch" else ""
+        return counts.number(row.replacement.cost.macs, mark=differs)
+
+    return cell
 
 
 def _fewer(row: Row) -> str:

@@ -127,7 +127,8 @@ class _Fitting:
         return max(map(self._length, self._head(at, state).split("\n")))
 
     def _head(self, at: int, state: _State) -> str:
-        head = self._sheet.columns[at].head
+        column = self._sheet.columns[at]
+        head = (at in state.narrow and column.narrow_head) or column.head
         return "\n".join(head.rsplit(" ", 1)) if state.broken else head
 
     def _width_of(self, at: int, state: _State) -> int:

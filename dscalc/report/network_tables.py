@@ -42,7 +42,7 @@ from dscalc.report.tree import (
     is_seen,
     least_params,
 )
-from dscalc.show import plural, times
+from dscalc.show import for_who_asks, plural, times
 
 _LONGEST_CLASS = 16  # of a class name, once a table is narrow
 _MOST_KINDS = 4  # that a sentence names
@@ -93,9 +93,10 @@ def _table_lines(report: Report, rows: Sequence[Row]) -> tuple[list[TableLine], 
     if depth is None or depth >= tree.deepest or not sums:
         return lines, ""
     operators = sum(is_seen(row, 0) for row in everything)
+    each = "--depth all shows each, --sort macs the costliest"
     return lines, (
         f"{operators:,} {plural('operator', operators)} in {len(lines):,} "
-        f"{plural('row', len(lines))}; --depth all shows each, --sort macs the costliest"
+        f"{plural('row', len(lines))}; {for_who_asks(each, 'its rows has each')}"
     )
 
 
@@ -227,7 +228,8 @@ def _lead(report: Report) -> list[str]:
     if after == cost:
         why = "there is no convolution to rewrite"
         if any(row.kept == "excluded" for row in _everything(report)):
-            why = "--only and --except leave nothing to rewrite"
+            globs = for_who_asks("--only and --except", "only and exclude")
+            why = f"{globs} leave nothing to rewrite"
         elif report.block == STANDARD:
             why = "every row is already plain"
         return [as_is, f"as {block}: the same; {why}"]
@@ -296,7 +298,7 @@ def _counters_agree(report: Report) -> Iterator[str]:
         yield from (f"{DIFFERENT} {fault}" for fault in faults)
     elif whole.as_is.counted is None:
         if report.command == "model":
-            yield "not checked (--no-verify)"
+            yield f"not checked ({for_who_asks('--no-verify', 'verify=False')})"
     elif report.command == "network":
         yield f"{SAME} fvcore counts exactly these MACs on real modules, torch these params"
     else:
@@ -378,7 +380,8 @@ def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         )
         notes.append(f"{SAME} {by}; {SHORT_UNIT[report.unit]}")
     elif report.command == "network":
-        more = "--verify has fvcore and torch count them too"
+        verify = for_who_asks("--verify", "verify=True")
+        more = f"{verify} has fvcore and torch count them too"
         notes.append(f"{SHORT_UNIT[report.unit]}; {more}")
     else:
         notes.append(SHORT_UNIT[report.unit])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,8 +147,25 @@ class Report:
         """What CSV and JSON Lines tell of, and by which fields."""
         return self.rows, self.fields
 
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, such as ``for row in report``."""
+        return iter(self.rows)
+
+    def to_frame(self) -> Any:
+        """The rows as a DataFrame of pandas, where counts stay whole numbers: as Int64.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from pandas import DataFrame
+
+        frame = DataFrame(self.to_records(), columns=self.fields.names, dtype=object)
+        counts = [frame[each.name] for each in self.fields if each.type is int]
+        small = [count for count in counts if not (count.dropna().abs() >= 2**63).any()]
+        return frame.infer_objects().assign(**{each.name: each.astype("Int64") for each in small})
+
     def to_records(self, *, exact: bool = False) -> list[dict[str, Any]]:
-        """Each row by the names of its fields, as rows of a DataFrame.
+        """Each row by the names of its fields.
 
         Ratios are floats; if ``exact``, they are Fractions.
         """
@@ -210,6 +228,19 @@ class Report:
         from dscalc.report import plot
 
         plot.draw(self, path, kind)
+
+    def plot(self, file: str | PathLike[str]) -> None:
+        """Draw its picture in a file that ends in .png, .svg or .pdf, as --plot does.
+
+        Raises:
+            DscalcError: the file ends otherwise, or as `draw`.
+            ImportError: there is no matplotlib.
+        """
+        from dscalc.report.file import kind_of_picture, replacing
+
+        kind = kind_of_picture(Path(file))
+        with replacing(Path(file)) as path:
+            self.draw(path, kind)
 
     def __repr__(self) -> str:
         return f"<Report of dscalc {self.command}: {self.title}>"

@@ -53,9 +53,10 @@ def layer_saving(row: Row, conv: Conv, block: Block, label: str) -> str:
             f"{factor(row.mac_ratio)} the {label}"
         )
     if block.name == "separable" and conv.in_channels == 1 and row.mac_ratio > 1:
+        spatial = show.for_who_asks("--as spatial", "block='spatial'")
         return (
             f"with one input channel, depthwise is the convolution itself: {factor(row.mac_ratio)} "
-            f"the {label} in all; --as spatial is Fx1, then 1xF"
+            f"the {label} in all; {spatial} is Fx1, then 1xF"
         )
     sentence = saving(row.mac_ratio, row.param_ratio, label, block.name)
     steps = row.replacement.steps
@@ -75,11 +76,13 @@ def layer_options(row: Row, conv: Conv, block: Block, unit: str) -> list[str]:
     biased = any(conv.bias for side in convs for conv in side)
     options = []
     if unpadded := _unpadded(conv):
-        options.append(f"-p valid gives {show.times(unpadded)}")
+        valid = show.for_who_asks("-p valid", "padding='valid'")
+        options.append(f"{valid} gives {show.times(unpadded)}")
     if not biased:
         standard, rewritten = (sum(conv.out_channels for conv in side) for side in convs)
+        bias = show.for_who_asks("--bias", "bias=True")
         options.append(
-            f"--bias adds {standard:,} {show.plural('param', standard)} to standard, "
+            f"{bias} adds {standard:,} {show.plural('param', standard)} to standard, "
             f"{rewritten:,} to {block.name}"
         )
     return [*(["; ".join(options)] if options else []), layer_convention(unit, biased=biased)]

@@ -65,6 +65,7 @@ class Column(NamedTuple):
             "bar" if it holds bars, "asked" if the command line names it; the cells of a "listed"
             one stand below a table that is too narrow for it.
         narrow: a narrower cell, if it has one, and when that takes its place.
+        narrow_head: its head then, if it is another one.
         needs: the header of a column that it makes no sense without.
         fields: the names of the fields that it shows.
     """
@@ -75,6 +76,7 @@ class Column(NamedTuple):
     legend: str = ""
     role: Literal["", "name", "kind", "bar", "listed", "asked"] = ""
     narrow: tuple[int, Callable[[Any], Cell]] | None = None
+    narrow_head: str = ""
     needs: str = ""
     fields: tuple[str, ...] = ()
 
@@ -100,6 +102,7 @@ class Sheet:
         flat: whether two names that differ should look different, which costs columns.
         result_first: whether a page, which is read from the top, begins with the result.
         narrow: of some columns, by number, the narrower cells of all rows and the result.
+        last: the sentence that comes last of all.
     """
 
     title: str
@@ -116,6 +119,7 @@ class Sheet:
     flat: bool = False
     result_first: bool = False
     narrow: dict[int, list[Cell]] = field(default_factory=dict)
+    last: str = ""
 
     @classmethod
     def of(
@@ -170,7 +174,7 @@ class Sheet:
             "numbers of the table are rounded" if rounded else "",
         ]
         last = "; ".join(filter(None, rest))
-        return [*(["; ".join(legends)] if legends else []), *self.notes, *([last] if last else [])]
+        return [*filter(None, ["; ".join(legends)]), *self.notes, *filter(None, [last, self.last])]
 
 
 class Counts:
