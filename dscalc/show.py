@@ -34,6 +34,11 @@ def plural(noun: str, number: int) -> str:
     return noun if number == 1 else f"{noun}s"
 
 
+def first_few(names: Sequence[str]) -> str:
+    """The first three of them, each once."""
+    return ", ".join(dict.fromkeys(names[:3])) + (", ..." if len(names) > 3 else "")
+
+
 def quoted(text: str) -> str:
     """User input in quotes, on one line, control characters escaped, cut to 60 characters."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -23,7 +23,7 @@ from dscalc.pytorch.rewrite import reasons_to_keep, replacement, replacements
 from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either
 from dscalc.pytorch.walk import Held
 from dscalc.report.report import Report
-from dscalc.show import plural, printable
+from dscalc.show import first_few, plural, printable
 
 _CountCalls = Callable[[tuple[Step, ...]], Counted]
 
@@ -322,7 +322,7 @@ def _notes(
     """What did not run, what the model changed, that it needs values, and what nothing proves."""
     idle = [row for row in rows if row.calls == 0]
     if idle:
-        names = _first([row.name or "" for row in idle])
+        names = first_few([row.name or "" for row in idle])
         params = sum(row.as_is.cost.params for row in idle)
         modules, held = plural("module", len(idle)), plural("param", params)
         yield f"{len(idle):,} {modules} did not run: {names} ({params:,} {held})"
@@ -340,11 +340,6 @@ def _notes(
             f"the model needs values ({found.reason}): it ran on real tensors"
             f"{', whole numbers as 0' if zeros else ''}"
         )
-
-
-def _first(names: list[str]) -> str:
-    """The first three of them, each once."""
-    return ", ".join(dict.fromkeys(names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _size(parameters: Iterable[torch.Tensor]) -> int:

@@ -11,14 +11,24 @@ import sys
 import threading
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from traceback import walk_tb
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
@@ -53,7 +63,8 @@ from dscalc.pytorch.walk import (
     own_parameters,
     tensors_in,
 )
-from dscalc.show import first_line, message_of, printable
+from dscalc.pytorch.witness import Witness
+from dscalc.show import first_few, first_line, message_of, plural, printable
 
 # ---- What a trace says. ----
 
@@ -275,7 +286,7 @@ def trace(
     made = made or Copy(model, holdings(model), [], [])
     if any(map(is_lazy, tensors_in(model))):
         # It gets its shapes; torch 2.4 cannot give them under a mode.
-        with _say_why(model, inputs), _surroundings(device, []):
+        with _say_why(model, inputs), _surroundings(device, None):
             given = materialised(inputs, device)
             _run_to_the_end(model, given)
     in_place = blocks(model) if blocks else {}
@@ -285,10 +296,12 @@ def trace(
         # By global totals alone: the tracker of modules that it comes with needs gradients.
         counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
         watch = _Watch(made, in_place, counter, observer, lent=lent)
+        witness = Witness(LEAVES)
         try:
             with _say_why(model, inputs), ExitStack() as stack:
                 given = materialised(inputs, device)
-                stack.enter_context(_surroundings(device, watch.without_values))
+                stack.enter_context(_surroundings(device, watch))
+                stack.enter_context(witness.on())
                 stack.enter_context(watch.hooks())
                 if with_torch:
                     stack.enter_context(counter)
@@ -302,6 +315,7 @@ def trace(
             raise
         break
     watch.settle(device)
+    watch.doubts += chain(_unwitnessed(witness, watch.unknown()), watch.escapes())
     return Trace(
         watch.operators,
         watch.unknown_in,
@@ -359,27 +373,62 @@ class _OnlyGlobal(nullcontext[None]):
     parents: frozenset[str] = frozenset({"Global"})
 
 
-class _Device(DeviceContext):
-    """Where new tensors are; it keeps errors of tensors without values, which a model may catch."""
+def _unwitnessed(witness: Witness, unknown: Collection[str]) -> Iterator[str]:
+    """Why products may be missing, but for those of operators that are not known.
 
-    def __init__(self, device: str, without_values: list[Exception]) -> None:
+    Raises:
+        DscalcError: some are.
+    """
+    for place, products in witness.unseen(unknown).items():
+        number = products.total()
+        ran = f"{number:,} {plural('product', number)} ({first_few(sorted(products))}) ran {place}"
+        if place == "on an older thread":
+            yield f"{ran} than this run's: if the model started it, the total lacks what it ran"
+            continue
+        fix = "have forward call it on its own thread"
+        if place != "on another thread":
+            fix = "have forward call it with the dispatch on, and not from a __torch_dispatch__"
+        raise DscalcError(f"{ran}, where dscalc cannot see it; {fix}")
+    if witness.is_blind:
+        yield (
+            "products on threads that the run started would not be seen by this torch, or another "
+            "profiler was on: nothing proves that none is missing"
+        )
+
+
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+_LEAVING = {  # what takes values out of torch
+    getattr(Tensor, name): name
+    for name in ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__")
+}
+
+
+class _Device(DeviceContext):
+    """Where new tensors are; it tells a watch of values that are missing, or that leave torch."""
+
+    def __init__(self, device: str, watch: "_Watch | None") -> None:
         super().__init__(torch.device(device))
-        self._without_values = without_values
+        self._watch = watch
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        watch = self._watch
         try:
+            if watch and function in _LEAVING:
+                watch.leaves(args[0], _LEAVING[function])
+            elif watch and function is _DATA:
+                watch.takes(args[0])
             return super().__torch_function__(function, types, args, kwargs)  # type: ignore[no-untyped-call]
         except Exception as error:
             of_values = isinstance(error, NotImplementedError) or function is Tensor.__format__
-            if of_values or re.search(r"\bmeta\b", message_of(error)):
-                self._without_values.append(error)
+            if watch and (of_values or re.search(r"\bmeta\b", message_of(error))):
+                watch.without_values.append(error)
             raise
 
 
 @contextmanager
-def _surroundings(device: str, without_values: list[Exception]) -> Iterator[None]:
+def _surroundings(device: str, watch: "_Watch | None") -> Iterator[None]:
     """What holds around a run; all of it is put back, random states too."""
     mha = torch.backends.mha
     with ExitStack() as stack:
@@ -394,7 +443,7 @@ def _surroundings(device: str, without_values: list[Exception]) -> Iterator[None
         # On a CPU attention would be one fused operator, whose products cannot be seen.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(_Device(device, without_values))
+        stack.enter_context(_Device(device, watch))
         yield
 
 
@@ -449,7 +498,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._inside: _Composite | None = None
         self._string_padding: tuple[str, Shape] | None = None  # and the size that it pads
         self._lock = threading.RLock()  # a scripted fork is a thread that dispatches here too
-        modules = dict(named_modules(made.model))
+        self._modules = modules = dict(named_modules(made.model))
+        self._entered: set[str] = set()
+        self._taken: set[int] = set()  # ids of parameters
+        self._left: dict[str, None] = {}  # how values left torch
         self._blocks = [(path, modules[path], block) for path, block in blocks.items()]
         self._places = _places(modules, blocks)
         self.doubts: list[str] = []
@@ -501,6 +553,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             place = parent._replace(holds=frozenset())
         self._running.append((module, place))
         self.ran.add(place.path)
+        self._entered.add(place.path)
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         while len(self._running) > 1 and self._running.pop()[0] is not module:
@@ -543,6 +596,48 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if device == "meta" and self.without_values:
             error = self.without_values[0]
             raise DscalcError(f"values are needed ({first_line(error)})") from error
+
+    def takes(self, tensor: Any) -> None:
+        """Know that values of a parameter were taken by other means than an operator."""
+        self._taken.add(id(tensor))
+
+    def leaves(self, tensor: Any, function: str) -> None:
+        """Know that a tensor leaves torch; sizes and masks may.
+
+        Raises:
+            NotImplementedError: it has no values.
+        """
+        if not tensor.is_floating_point() or tensor.numel() < 2:
+            return
+        if tensor.is_meta:
+            raise NotImplementedError(f"{function} of a meta tensor")
+        where = self._running[-1][1].path
+        self._left[f"{function} in {printable(where)}" if where else function] = None
+
+    def unknown(self) -> set[str]:
+        """Torch's names of operators that are not known."""
+        return {name.partition(" ")[0] for found in self.unknown_in.values() for name in found}
+
+    def escapes(self) -> Iterator[str]:
+        """What may have computed outside of torch."""
+        if self._left:
+            yield (
+                f"values leave torch ({', '.join(self._left)}): what is computed of them there is "
+                "not counted"
+            )
+        unread = [
+            path
+            for path, module in self._modules.items()
+            if path in self._entered
+            and (held := own_parameters(module).values())
+            and self._taken.isdisjoint(map(id, held))
+        ]
+        if unread:
+            named = [printable(path) or "the model" for path in unread]
+            yield (
+                f"no operator took the parameters of {first_few(named)} when it ran: if other code "
+                "did, such as an extension, its products are not counted"
+            )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -591,7 +686,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # A view of a parameter, such as one third of in_proj_weight, counts as the parameter.
         origins = [self._owners.get(id(t)) or self._owners.get(id(t._base)) for t in tensors]
         owned = [origin for origin in origins if origin]
-        self.ran.update(path for path, _ in owned)
+        for path, parameter in owned:
+            self.ran.add(path)
+            self._taken.add(id(parameter))
         running = self._running[-1][1]
         if not owned:
             return running.path, None
@@ -700,7 +797,7 @@ def _run_alone(func: Any, args: Any, kwargs: Any) -> Any:
     """Run a higher-order operator, unseen if torch's own counter cannot see it."""
     output = func(*args, **kwargs)
     if output is NotImplemented:
-        with _disable_current_modes():
+        with _disable_current_modes(), record_function(name_of(func)):
             output = func(*args, **kwargs)
     return output
 

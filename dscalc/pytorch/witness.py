@@ -1,0 +1,128 @@
+"""A witness of a run that depends neither on dispatch modes nor on modules: torch's own profiler.
+
+dscalc and FlopCounterMode see what passes through the dispatcher of the calling thread. Neither
+sees a product that runs on another thread, or while the dispatch is switched off, so that both
+agree on too little. The profiler sees the kernels of all threads. A product that was dispatched to
+a mode shows an event of its name within another of the same name, one for each mode that it
+passes; an unseen one shows a single event.
+"""
+
+import os
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch._C._profiler import _ExperimentalConfig
+from torch.autograd import profiler
+
+Place = Literal["with torch's dispatch switched off", "on another thread", "on an older thread"]
+
+
+class Witness:
+    """Sees the products of a run on all threads; in torch 2.4 on the calling thread alone.
+
+    Args:
+        products: torch's names of the operators that are products, such as ``aten::mm``.
+    """
+
+    def __init__(self, products: Collection[str]) -> None:
+        self._products = products
+        self._found: Any = None
+        self._threads = 0  # that the run started
+        self._older = {thread.native_id for thread in threading.enumerate()}
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the run was profiled by somebody else, or on threads that were not seen."""
+        return self._found is None or bool(self._threads and not _ALL_THREADS)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Witness what runs inside."""
+        with self._counting_threads():
+            if profiler._is_profiler_enabled:
+                yield
+                return
+            config = _ExperimentalConfig(**_ALL_THREADS)
+            session = profiler.profile(use_cpu=True, use_kineto=True, experimental_config=config)
+            with _silent():
+                session.__enter__()  # type: ignore[no-untyped-call]
+            try:
+                yield
+            finally:
+                if profiler._is_profiler_enabled:  # else a profiler within has ended this one
+                    session.__exit__(None, None, None)
+                    self._found = session.kineto_results
+
+    @contextmanager
+    def _counting_threads(self) -> Iterator[None]:
+        start = threading.Thread.start
+
+        def counted(thread: threading.Thread) -> None:
+            self._threads += 1
+            start(thread)
+
+        threading.Thread.start = counted  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            threading.Thread.start = start  # type: ignore[method-assign]
+
+    def unseen(self, unknown: Collection[str]) -> dict[Place, Counter[str]]:
+        """How often each product ran that no mode saw, by where it did.
+
+        What operators run within that are ``unknown``, by their names, needs no witness. An older
+        thread ran before the run began, and need not belong to it.
+        """
+        if self._found is None:
+            return {}
+        spans = defaultdict[int, list[tuple[int, int, str]]](list)
+        for event in self._found.events():
+            if (name := event.name()) in self._products or name in unknown:
+                span = event.start_ns(), -event.duration_ns(), name
+                spans[event.device_resource_id()].append(span)
+        unseen = defaultdict[Place, Counter[str]](Counter)
+        for thread, events in spans.items():
+            if alone := Counter(_alone(sorted(events), unknown)):
+                unseen[self._place(thread)] += alone
+        return dict(unseen)
+
+    def _place(self, thread: int) -> Place:
+        if thread == threading.get_native_id():
+            return "with torch's dispatch switched off"
+        return "on an older thread" if thread in self._older else "on another thread"
+
+
+def _alone(events: list[tuple[int, int, str]], unknown: Collection[str]) -> Iterator[str]:
+    """The outermost products of a thread with no event of their own name within them.
+
+    Of each event: when it starts, its duration, negative, so that the longer comes first, and name.
+    """
+    end, name, dispatched = 0, "", True
+    for start, duration, inner in events:
+        if start >= end:
+            if not dispatched:
+                yield name
+            end, name, dispatched = start - duration, inner, inner in unknown
+        elif inner == name:
+            dispatched = True
+    if not dispatched:
+        yield name
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Begin the profiler without what its C++ half prints; it reads the level at the first time."""
+    level = os.environ.get("KINETO_LOG_LEVEL")
+    os.environ["KINETO_LOG_LEVEL"] = level or "99"
+    try:
+        yield
+    finally:
+        if level is None:
+            del os.environ["KINETO_LOG_LEVEL"]
+
+
+_has_all_threads = "profile_all_threads" in (_ExperimentalConfig.__init__.__doc__ or "")
+_ALL_THREADS: dict[str, Any] = {"profile_all_threads": True} if _has_all_threads else {}
