@@ -92,7 +92,7 @@ steps = st.tuples(st.sampled_from([*PRODUCTS]), st.sampled_from([in_forward, *HI
 @given(st.lists(steps, min_size=1, max_size=4))
 def test_products_that_no_mode_sees_are_never_left_out(plan):
     if any(way in HIDDEN for _, way in plan):
-        with pytest.raises(DscalcError, match="where dscalc cannot see it"):
+        with pytest.raises(DscalcError, match="which dscalc cannot see"):
             audit(net_of(plan), X)
     else:
         total = audit(net_of(plan), X).total
@@ -313,8 +313,8 @@ def test_every_question_about_such_a_model_is_refused(asked, tmp_path, monkeypat
     result = run(f"model threads.py:Net --input 8 {asked}")
     assert (result.code, result.stdout) == (2, "")
     assert result.error == (
-        "1 product (aten::addmm) ran on another thread, where dscalc cannot see it; have forward "
-        "call it on its own thread"
+        "1 product (aten::addmm) ran on another thread, which dscalc cannot see; have forward "
+        "run all products on its own thread"
     )
 
 

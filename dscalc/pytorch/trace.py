@@ -385,10 +385,10 @@ def _unwitnessed(witness: Witness, unknown: Collection[str]) -> Iterator[str]:
         if place == "on an older thread":
             yield f"{ran} than this run's: if the model started it, the total lacks what it ran"
             continue
-        fix = "have forward call it on its own thread"
+        fix = "have forward run all products on its own thread"
         if place != "on another thread":
-            fix = "have forward call it with the dispatch on, and not from a __torch_dispatch__"
-        raise DscalcError(f"{ran}, where dscalc cannot see it; {fix}")
+            fix = "have forward run all products with it on, and not from a __torch_dispatch__"
+        raise DscalcError(f"{ran}, which dscalc cannot see; {fix}")
     if witness.is_blind:
         yield (
             "products on threads that the run started would not be seen by this torch, or another "
