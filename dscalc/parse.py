@@ -12,7 +12,7 @@ Padding = Literal["same", "valid"] | Size
 
 _MOST_DIGITS = 100  # keeps products of a layer's numbers below Python's 4300-digit limit
 _WHOLE = re.compile(r"[+-]?[0-9]+")
-_NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*([KMGTP%]?)"
+_NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*(?:([KMGTP])(I?)|(%))?"
 _BETWEEN_SIZES = r"(?:\s*[,*xX\N{MULTIPLICATION SIGN}]\s*|\s+)"
 _ANY_SHAPE = re.compile(rf"[(\[]?\s*[1-9]\d*(?:{_BETWEEN_SIZES}[1-9]\d*)+\s*[)\]]?")
 THOUSANDS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}  # powers of 1000 by letter
@@ -129,8 +129,8 @@ def padding(text: str, name: str = "padding") -> Padding:
         ) from None
 
 
-def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fraction:
-    """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K M G T P are powers of 1000.
+def number(text: str, name: str, such_as: str = "60M, 320Ki, 0.125 or 1/8") -> Fraction:
+    """An exact number: 60M, 1.5G, 1/8, 12.5%, 1e9; K is 1000, Ki 1024, up to P and Pi.
 
     Raises:
         DscalcError: the text is not a number, or has more than 100 digits.
@@ -139,11 +139,13 @@ def number(text: str, name: str, such_as: str = "60M, 1.5G, 0.125 or 1/8") -> Fr
     try:
         if not match:
             raise ValueError
-        value = Fraction(match[1])
-        value *= Fraction(1, 100) if match[2] == "%" else 1000 ** THOUSANDS[match[2].upper()]
+        times: int = (1024 if match[3] else 1000) ** THOUSANDS[(match[2] or "").upper()]
+        value = Fraction(match[1]) * times / (100 if match[4] else 1)
     except (ValueError, ZeroDivisionError):
         meant = re.match(rf"{_NUMBER}\s*[a-z]+$", text.strip(), re.I | re.A)
-        write = f"; write {meant[1]}{meant[2].upper()}" if meant else ""
+        write = ""
+        if meant and meant[2]:
+            write = f"; write {meant[1]}{meant[2].upper()}{meant[3].lower()}"
         raise DscalcError(
             f"{name} must be a number such as {such_as}, got {quoted(text)}{write}"
         ) from None

@@ -127,10 +127,17 @@ def inverted_residual(c_in: int, c_out: int, stride: int, expansion: int) -> nn.
     return Residual(*layers) if stride == 1 and c_in == c_out else nn.Sequential(*layers)
 
 
-def mobilenet_v2() -> nn.Sequential:
-    """MobileNetV2 (arXiv 1801.04381): 3,504,872 parameters, 300,774,272 MACs at 224."""
-    layers: list[nn.Module] = [*conv_bn(3, 32, 3, 2), nn.ReLU6()]
-    channels = 32
+def mobilenet_v2(width: float = 1.0) -> nn.Sequential:
+    """MobileNetV2 (arXiv 1801.04381): 3,504,872 parameters, 300,774,272 MACs at 224.
+
+    ``width`` multiplies all channels, to the nearest multiple of 8, but those of the classifier.
+    """
+
+    def scaled(channels: int) -> int:
+        return max(8, int(channels * width + 4) // 8 * 8)
+
+    channels = scaled(32)
+    layers: list[nn.Module] = [*conv_bn(3, channels, 3, 2), nn.ReLU6()]
     plan = [  # expansion, output channels, repeats, first stride
         (1, 16, 1, 1),
         (6, 24, 2, 2),
@@ -140,7 +147,8 @@ def mobilenet_v2() -> nn.Sequential:
         (6, 160, 3, 2),
         (6, 320, 1, 1),
     ]
-    for expansion, c_out, repeats, stride in plan:
+    for expansion, base, repeats, stride in plan:
+        c_out = scaled(base)
         for index in range(repeats):
             block_stride = stride if index == 0 else 1
             layers.append(inverted_residual(channels, c_out, block_stride, expansion))

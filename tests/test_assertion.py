@@ -53,6 +53,9 @@ def test_each_operator(operator, below, equal, above):
         ("mac_reduction == 4608/521", True),
         ("separable_macs <= 60M", True),
         ("separable_macs >= 0.05G", True),
+        ("standard_params == 2304Ki", True),
+        ("standard_params <= 2.25Mi", True),
+        ("standard_params < 2.25Mi", False),
         ("standard_params == 2359296", True),
         ("saved_macs == 410138624", True),
         ("in_channels == 512", True),
@@ -97,7 +100,9 @@ def test_what_is_no_condition_is_refused(text):
 
 @pytest.mark.parametrize("number", ["", "a lot", "1/0", "1,000", "mac_ratio", "= 1", "60MB"])
 def test_a_condition_needs_a_number(number):
-    with pytest.raises(DscalcError, match=r"must be a number such as 60M, 1.5G, 0.125 or 1/8, got"):
+    with pytest.raises(
+        DscalcError, match=r"must be a number such as 60M, 320Ki, 0.125 or 1/8, got"
+    ):
         parsed(f"mac_ratio < {number}")
 
 

@@ -377,7 +377,7 @@ BAD_INPUT = [
     ("3 64 3 224 --assert mac_ratio", "an assertion must be FIELD OP NUMBER, such as "),
     (
         "3 64 3 224 --assert mac_ratio<many",
-        "the right side of 'mac_ratio<many' must be a number such as 60M, 1.5G, 0.125 or 1/8, "
+        "the right side of 'mac_ratio<many' must be a number such as 60M, 320Ki, 0.125 or 1/8, "
         "got 'many'",
     ),
     (

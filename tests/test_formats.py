@@ -150,7 +150,8 @@ def test_rows_have_the_fields_that_scripts_rely_on():
         ],
         "model": [
             *("name", "kind", *LAYER_FIELDS, "calls"),
-            *("macs", "params", "activations", "share", "trainable_params", "known_macs"),
+            *("macs", "params", "activations", "share", "trainable_params", "weight_bytes"),
+            *("peak_bytes", "least_peak_bytes", "peak_at", "known_macs"),
             *("unknown", "fvcore_macs", "torch_params", "crosscheck", "torch_macs"),
         ],
         "bench": [

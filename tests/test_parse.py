@@ -36,6 +36,10 @@ def test_a_whole_number_is_read_as_it_is_written(number):
         (parse.number, "2K", 2000),
         (parse.number, "1T", 10**12),
         (parse.number, "1P", 10**15),
+        *((parse.number, text, 320 * 1024) for text in ("320Ki", "320ki", "320 KI", "0.3125Mi")),
+        *((parse.number, text, 2**30) for text in ("1Gi", "1024Mi")),
+        *((parse.number, text, 2**50) for text in ("1Pi", "1024Ti")),
+        (parse.number, "1/8Ki", 128),
         (parse.number, "521/4608", Fraction(521, 4608)),
         (parse.number, "0.1", Fraction(1, 10)),
         (parse.number, "1e9", 10**9),
@@ -52,7 +56,9 @@ def test_a_word_is_read_exactly_however_it_is_written(read, text, value):
     assert read(text, "it") == value
 
 
-@given(st.fractions(), st.sampled_from([("", 1), ("K", 10**3), ("%", Fraction(1, 100))]))
+@given(
+    st.fractions(), st.sampled_from([("", 1), ("K", 10**3), ("Ki", 2**10), ("%", Fraction(1, 100))])
+)
 def test_any_fraction_is_read_exactly(fraction, suffix):
     letter, scale = suffix
     assert parse.number(f"{fraction}{letter}", "it") == fraction * scale
@@ -61,7 +67,7 @@ def test_any_fraction_is_read_exactly(fraction, suffix):
 WHOLE = "must be a whole number such as 64, got "
 SIZE = "must be a size such as 3 or 3x5, got "
 PADDING = "must be same, valid (none) or a size of 0 or more, such as 1 or 1x2, got "
-NUMBER = "must be a number such as 60M, 1.5G, 0.125 or 1/8, got "
+NUMBER = "must be a number such as 60M, 320Ki, 0.125 or 1/8, got "
 MULTIPLIER = "must be greater than 0, such as 0.75 or 3/4, got "
 REFUSED = [
     (parse.whole, WHOLE, ["", "x", "1.5", "1e3", "1_000", "1,000", "0x40", "²", "६४"]),
@@ -69,7 +75,7 @@ REFUSED = [
     (parse.shape, "must be a shape such as 3x224x224, got ", ["", "3x", "0x3"]),
     (parse.padding, PADDING, ["Samey", "full", "", "-1", "1x", "1.5"]),
     (parse.number, NUMBER, ["", "M", "x", "1/0", "1.5/2", "60MB", "60 MM", "1,000", "nan", "inf"]),
-    (parse.number, NUMBER, ["1\u212a", "1e9999", "--3"]),
+    (parse.number, NUMBER, ["1\u212a", "1e9999", "--3", "3i", "3KiB", "3K i", "3%i", "Ki"]),
     (parse.multiplier, MULTIPLIER, ["0", "-1/2"]),
 ]
 
@@ -84,9 +90,10 @@ def test_what_is_no_such_word_is_refused_by_its_name_and_quoted(read, rule, text
         read(text, "the width")
     reason, write, fix = str(raised.value).partition("; write ")
     assert reason == f"the width {rule}{text!r}"
-    assert bool(write) == (text in ("60MB", "60 MM"))
+    meant = {"60MB": 60_000_000, "60 MM": 60_000_000, "3KiB": 3072, "3K i": 3000}
+    assert bool(write) == (text in meant)
     if write:
-        assert read(fix, "the width") == 60_000_000
+        assert read(fix, "the width") == meant[text]
 
 
 @pytest.mark.parametrize(

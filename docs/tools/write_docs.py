@@ -50,6 +50,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = {
     "layer.svg": "dscalc 3 64 3 224 -f svg -o {}",
     "grid.svg": "dscalc 64 8:1024:x2 3,5,7 14 --plot {} --get mac_ratio",
+    "memory.svg": (
+        "dscalc model architectures:mobilenet_v2 --input 3x224x224 --get peak_bytes --plot {}"
+    ),
     "network.svg": "dscalc network mobilenet_v1 --plot {} --get macs",
 }
 

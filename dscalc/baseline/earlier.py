@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast, get_args
 from dscalc.core.blocks import Block, Step
 from dscalc.core.cost import Cost, sum_costs
 from dscalc.core.fields import UNITS, Unit, count_names, proof_name
+from dscalc.core.peaks import Footprint, Memory, Moment
 from dscalc.core.row import Crosscheck, Row, Side, Sizes, with_shares
 from dscalc.core.row import total as together
 from dscalc.errors import DscalcError, FileError
@@ -203,6 +204,7 @@ class _Written:
             crosscheck=self._crosscheck(),
             unknown=self._unknown() if unknown else {},
             trainable_params=self._count("trainable_params"),
+            memory=self._memory(),
             torch_macs=torch_macs,
         )
 
@@ -223,6 +225,15 @@ class _Written:
             return None
         known = macs if name or self._values.get(macs) is not None else f"known_{macs}"
         return Cost(self._count(known, self._scale) or 0, held, self._count(activations) or 0)
+
+    def _memory(self) -> Footprint | None:
+        weights, peak = self._count("weight_bytes"), self._count("peak_bytes")
+        planned = self._count("least_peak_bytes")
+        if weights is None:
+            return None
+        if peak is None or planned is None:
+            return Footprint(Memory({}, (), "the report has none"), weights)
+        return Footprint(Memory({}, (Moment("", self._word("peak_at"), peak, planned),)), weights)
 
     def _unknown(self) -> dict[str, int]:
         calls = self._values.get("unknown")

@@ -91,7 +91,7 @@ class Assertion(NamedTuple):
             DscalcError: this row or the named row has no value of the field, or the value is
                 undecided.
         """
-        if reason := self._undecided(row):
+        if reason := self.undecided(row):
             raise DscalcError(f"cannot check {self.text!r}: {row.name}: {reason}")
         return bool(_HOLDS[self.operator](self._value(row), self.limit(numbers)))
 
@@ -113,14 +113,17 @@ class Assertion(NamedTuple):
         value: int | float | Fraction | None = self.field.read(row)
         if value is None:
             reason = f"{self.field.name} has no value{where or ' in this row'}"
-            if where and row.rewritten is None:
+            if why := self.undecided(row):
+                reason = f"{self.field.name} is not known{where}: {why}"
+            elif where and row.rewritten is None:
                 reason += ", which was written without --as"
             if row.unknown:
                 reason = f"{self.field.name} is not known{where}: {row.no_formula}"
             raise DscalcError(f"cannot check {self.text!r}: {reason}")
         return value
 
-    def _undecided(self, row: Row) -> str:
+    def undecided(self, row: Row) -> str:
+        """Why the value of a row decides nothing; "" if it does."""
         return self.field.undecided(row) if self.field.undecided else ""
 
     def of_a_row(self, option: str) -> "Assertion":
@@ -139,7 +142,7 @@ class Assertion(NamedTuple):
         If the number is 0, the distance is absolute.
         """
         value = self.field.read(row)
-        if value is None or self._undecided(row):
+        if value is None or self.undecided(row):
             return None
         return abs(Fraction(value) - self.number) / (abs(self.number) or 1)
 

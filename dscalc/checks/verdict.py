@@ -197,7 +197,8 @@ class Verdict:
             if each is not None and assertion.each is not each:
                 continue
             value = assertion.field.read(row)
-            if assertion.each and value is None and not row.unknown:
+            decides = not row.unknown and not assertion.undecided(row)
+            if assertion.each and value is None and decides:
                 continue  # such as the MAC ratio of a pool
             try:
                 holds = assertion.holds(row, self._numbers)

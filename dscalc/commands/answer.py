@@ -119,7 +119,7 @@ class Answer:
             )
         for row in report.rows:
             verdict.check(row, each=True)
-        return replace(report, checks=verdict.checks, asked=asked.shown)
+        return replace(report, checks=verdict.checks, asked=asked.fields)
 
     def _held(self) -> Report | None:
         """The finished report of rows without a total, buffered; None if every row had an error.
@@ -144,7 +144,7 @@ class Answer:
         whole = total(held) if report.total is not None and not asked.selection else None
         found = replace(
             report, rows=held, total=whole, notes=[*report.notes, *selected],
-            checks=self._verdict.checks, selected=" ".join(selected), asked=asked.shown,
+            checks=self._verdict.checks, selected=" ".join(selected), asked=asked.fields,
         )  # fmt: skip
         return asked.question.answer(found, asked)
 
@@ -178,8 +178,11 @@ class Answer:
     def _not_known(self, whole: Row) -> str:
         """Why a field of --get is not known in a total with unknown operators; "" if it is."""
         for field in self._asked.get:
-            if field.read(whole) is None and field.read(whole._replace(unknown={})) is not None:
-                return f"{field.name} is not known: {whole.no_formula}"
+            if field.read(whole) is None:
+                if why := field.undecided and field.undecided(whole):
+                    return f"{field.name} is not known: {why}"
+                if field.read(whole._replace(unknown={})) is not None:
+                    return f"{field.name} is not known: {whole.no_formula}"
         return ""
 
     def _conclude_selection(self) -> None:

@@ -110,6 +110,14 @@ def model(
             "converts the model.",
         ),
     ] = None,
+    bits: Annotated[
+        Literal["8", "16", "32"] | None,
+        _option(
+            "--bits",
+            metavar="N",
+            help="Bits of a float in all fields of memory: 8, 16 or 32. Default: as it is.",
+        ),
+    ] = None,
     as_: Annotated[
         str | None,
         as_option(
@@ -141,7 +149,7 @@ def model(
         ),
     ] = None,
 ) -> Answer:
-    """Count a torch model: its MACs and params, where they are, and what a block would save.
+    """Count a torch model: its MACs, params and memory, where they are, and what a block saves.
 
     dscalc imports the model's code and traces it on torch's meta device, where tensors have
     shapes and no values, so nothing is computed. Load only code that you trust.
@@ -157,6 +165,10 @@ def model(
         raise DscalcError(
             f"--inputs gives every input as it is; drop {'--input' if inputs else '--batch'}"
         )
+    if bits and dtype not in (None, "int64"):
+        raise DscalcError(
+            f"--bits {bits} and --dtype {dtype} both give the size of a float; drop one"
+        )
     if len(targets) > 1 and depth is not None:
         raise DscalcError("--depth sums the rows of one model; give one, or drop it")
     loaded: list[Any] = []
@@ -171,6 +183,7 @@ def model(
     options = {
         "block": block, "only": only or None, "exclude": exclude or None, "unit": output.unit,
         "observe": asked.question.observe, "verify": asked.proves(by_default=True),
+        "bits": int(bits) if bits else None,
     }  # fmt: skip
     with torch_needed():
         from dscalc.pytorch.target import Target

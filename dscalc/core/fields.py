@@ -233,6 +233,7 @@ def model_fields(block: Block | None, unit: Unit = "macs") -> Fields:
                 attrgetter("trainable_params"),
             )
         ),
+        *_MEMORY,
         *_known_part(unit),
         *map(_if_known, _instead(block, unit)),
         alone(Field(proof_name("torch", "", unit), label, int, doc, torch_macs, torch_macs)),
@@ -359,6 +360,30 @@ _LAYER = attributes(
     ("bias", bool, "whether each output channel adds a bias"),
     ("batch_size", int, "samples"),
 )
+
+
+def _read_peak(row: Row) -> tuple[int | str | None, ...]:
+    memory = row.memory
+    if memory is None:
+        return None, None, None
+    return memory.peak_bytes, memory.least_peak_bytes, memory.peak_at
+
+
+_MEMORY = (
+    alone(
+        Field(
+            "weight_bytes", "bytes", int, "its parameters and buffers, each storage once",
+            lambda row: row.memory and row.memory.weight_bytes,
+        )
+    ),
+    group(
+        _read_peak,
+        ("peak_bytes", "bytes", int, "the most that torch holds while it runs, without weights"),
+        ("least_peak_bytes", "bytes", int, "the most that a planner needs, a lower bound"),
+        ("peak_at", "", str, "module and operator at whose end torch holds the most"),
+        undecided=lambda row: row.memory.run.unknown if row.memory else "",
+    ),
+)  # fmt: skip
 
 
 def count_names(name: str, unit: Unit) -> list[str]:

@@ -10,6 +10,7 @@ from dscalc.core.conv import Conv
 from dscalc.core.cost import NOTHING, Cost
 from dscalc.core.kinds import convolution_kind
 from dscalc.core.patterns import Patterns, chosen
+from dscalc.core.peaks import Footprint
 from dscalc.errors import DscalcError
 
 Crosscheck = Literal["exact", "mismatch", "not proved", "skipped"]
@@ -81,6 +82,7 @@ class Row(NamedTuple):
         crosscheck: whether every count equals its formula; not proved if no counter can say.
         unknown: calls of each operator without a formula; the counts leave them out.
         trainable_params: those of its params that require a gradient, of a model.
+        memory: what it takes of that of a model's run, as it is.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
         width_multiplier: width multiplier of a whole network.
         extra: data of a slice, or the report of a row that is a whole network or model.
@@ -98,6 +100,7 @@ class Row(NamedTuple):
     crosscheck: Crosscheck = "skipped"
     unknown: Mapping[str, int] = {}
     trainable_params: int | None = None
+    memory: Footprint | None = None
     torch_macs: int | None = None
     width_multiplier: Fraction | None = None
     extra: Any = None
@@ -219,7 +222,9 @@ def module(path: str, kind: str, rows: Sequence[Row]) -> Row:
     share = sum(shares, Fraction(0)) if len(shares) == len(rows) else None
     with_macs = [row for row in rows if row.as_is.cost.macs]
     check = total(with_macs).crosscheck if with_macs else "skipped"
-    return total(rows)._replace(name=path, kind=kind, share=share, crosscheck=check)
+    held = [row.memory for row in rows if row.memory]
+    memory = Footprint.together(held, path.count(".") + 1) if held else None
+    return total(rows)._replace(name=path, kind=kind, share=share, crosscheck=check, memory=memory)
 
 
 def rewriting(

@@ -180,7 +180,7 @@ Book = Callable[[Any, Tensor, Tensor], Found]
 
 
 def _convolution(module: _ConvNd, features: Tensor, output: Tensor) -> Found:
-    taps = module.weight[0].numel()  # per output, or if transposed, per input
+    taps = prod(module.weight.shape[1:])  # per output, or if transposed, per input
     kind, macs = "conv", output.numel() * taps
     if isinstance(module, _ConvTransposeNd):
         kind, macs = "transposed", features.numel() * taps

@@ -14,6 +14,7 @@ from dscalc.core.cost import Cost, sum_costs
 from dscalc.core.fields import Unit, model_fields
 from dscalc.core.kinds import common_kind
 from dscalc.core.patterns import Patterns
+from dscalc.core.peaks import Footprint
 from dscalc.core.row import Counted, Crosscheck, Row, Side, Sizes, total, with_shares
 from dscalc.errors import DscalcError
 from dscalc.pytorch.copies import trainable
@@ -40,6 +41,7 @@ def audit(
     input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     observe: Observe | None = None,
     unit: Unit = "macs",
+    bits: int | None = None,
     **keywords: Any,
 ) -> Report:
     """Count every operator of a model, as it is; with ``block``, also what that would save.
@@ -62,6 +64,7 @@ def audit(
         input_size: the shape of its input, or a list of shapes, as torchinfo takes them.
         observe: makes an observer of the run, whose result the report carries; see `trace`.
         unit: of the counts that people read: "macs", or "flops", 2 a MAC.
+        bits: of a floating element in what memory is told: 8, 16 or 32; as it is by default.
         **keywords: what its ``forward`` takes by keyword.
 
     Raises:
@@ -77,6 +80,8 @@ def audit(
         if inputs:
             raise DscalcError("inputs are given both as they are and by input_size; drop one")
         inputs = (input_size,) if _is_shape(input_size) else tuple(input_size)
+    if bits not in (None, 8, 16, 32):
+        raise DscalcError(f"bits of a floating element are 8, 16 or 32, got {bits!r}")
     args = tuple(_tensor(value) for value in inputs)
     kwargs = {name: _tensor(value) for name, value in {**(named or {}), **keywords}.items()}
     reasons: dict[str, str] = {}
@@ -89,7 +94,7 @@ def audit(
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
     words = inputs_in_words(args, kwargs)
-    found, _ = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe)
+    found, _ = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe, bits=bits)
     reasons |= dict.fromkeys(found.functional, "functional")
     scripted = {
         p for p, held in found.held.items() if isinstance(held.module, torch.jit.ScriptModule)
@@ -149,10 +154,18 @@ class _Books:
 def _make_rows(
     block: Block | None, reasons: Mapping[str, str], found: Trace, count: _CountCalls | None
 ) -> Iterator[Row]:
-    """A row for each module and kind of operator, then for each other module with parameters."""
+    """A row for each module and kind of operator, then for each other module that holds tensors."""
     books = _Books(found.held)
     torch_agrees = not found.unknown and found.torch_macs == found.known_to_torch
     by_row = _by_row(found)
+    weights = dict(found.memory.weights)
+
+    def footprint(path: str) -> Footprint:
+        held = weights.pop(path, 0)  # the first row of a module has all that it holds
+        while path and path in found.ran and path not in found.memory.peaks:
+            path = path.rpartition(".")[0]  # another module runs its weights
+        return Footprint(found.memory, held, (path,))
+
     for (path, kind), operators in by_row.items():
         held = books.take(path)
         unknown: Mapping[str, int] = found.unknown_in.get((path, kind), {})
@@ -179,18 +192,21 @@ def _make_rows(
             _row_name(path), common_kind(convs) if kind == "conv" else kind, _shape(convs), before,
             after if block else None, kept if block else "",
             calls=len({operator.call for operator in operators}), crosscheck=crosscheck,
-            unknown=unknown, trainable_params=trainable(held),
+            unknown=unknown, trainable_params=trainable(held), memory=footprint(path),
         )  # fmt: skip
     for (path, kind), names in found.unknown_in.items():
         if (path, kind) not in by_row:
             yield _without_macs(
-                path, kind, books.take(path), block, kind, unknown=names,
+                path, kind, books.take(path), block, kind, unknown=names, memory=footprint(path),
                 crosscheck="not proved" if count else "skipped",
             )  # fmt: skip
     for path, held in books.owned.items():
         kind, ran = type(found.held[path].module).__name__, path in found.ran
         kept = kind if ran else "did not run"
-        yield _without_macs(path, kind, held, block, kept, calls=int(ran))
+        yield _without_macs(path, kind, held, block, kept, calls=int(ran), memory=footprint(path))
+    for path in [path for path in weights if path in found.held]:  # these hold buffers alone
+        kind = type(found.held[path].module).__name__
+        yield _without_macs(path, kind, [], block, kind, memory=footprint(path))
 
 
 def _row_name(path: str) -> str:
@@ -302,7 +318,9 @@ def _total_row(
             whole = whole._replace(
                 rewritten=_with_counted(after, [row.replacement for row in rows], held)
             )
-    whole = whole._replace(crosscheck=crosscheck, torch_macs=found.torch_macs)
+    whole = whole._replace(
+        crosscheck=crosscheck, torch_macs=found.torch_macs, memory=Footprint.of_model(found.memory)
+    )
     return whole, faults
 
 

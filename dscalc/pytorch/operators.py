@@ -4,11 +4,12 @@ The formulas are dscalc's own. torch's FlopCounterMode counts the same run: form
 registry would prove nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
@@ -215,10 +216,57 @@ def is_listed(operator: Any) -> bool:
     return name in NO_MACS or name.removesuffix("_") in NO_MACS
 
 
+# ---- What may write over an operand: each element of its result takes one of each operand. ----
+
+_POINTWISE = {
+    "of one operand": """
+        abs absolute acos acosh angle arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan
+        atanh bitwise_not ceil clamp clamp_max clamp_min clip conj_physical cos cosh deg2rad
+        digamma erf erfc erfinv exp exp2 expm1 fix floor frac i0 isfinite isinf isnan isneginf
+        isposinf lgamma log log10 log1p log2 logical_not logit nan_to_num neg negative positive
+        rad2deg reciprocal round rsqrt sgn sign signbit sin sinc sinh sqrt square tan trunc""",
+    "activations": """
+        celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish prelu
+        relu relu6 rrelu selu sigmoid silu softplus softshrink tanh threshold""",
+    "of several operands, broadcast": """
+        __and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul arctan2 atan2 bitwise_and
+        bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign div divide eq
+        float_power floor_divide fmax fmin fmod gcd ge greater greater_equal gt heaviside hypot lcm
+        ldexp le lerp less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor lt
+        masked_fill max.other maximum min.other minimum mul multiply ne nextafter not_equal pow
+        remainder rsub sub subtract true_divide where xlogy""",
+}
+POINTWISE = {f"aten::{name}" for names in _POINTWISE.values() for name in names.split()}
+_BATCH_NORMS = {"aten::batch_norm", "aten::native_batch_norm"}
+
+
+def writes_over(operator: Any, args: Any) -> bool:
+    """Whether it may: pointwise ones by a list of dscalc's own, and batch norms in evaluation.
+
+    torch's tag lacks some (multiply, prelu, hardswish), and has others that move elements (clone).
+    """
+    name = name_of(operator)
+    if name in _BATCH_NORMS:
+        return not args[5]  # in training it takes the mean of all elements first
+    return name in POINTWISE or operator.name() in POINTWISE
+
+
+# ---- Operators, as torch hands them over. ----
+
+
 def name_of(operator: Any) -> str:
     """The name of an operator without the overload: "aten::conv2d"."""
     name: str = operator.name()
     return name.partition(".")[0]
+
+
+def tensors_of(values: Any) -> Iterator[Tensor]:
+    """Those among the arguments or results of an operator, which stand in lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_of(value)
 
 
 def convolution_of(

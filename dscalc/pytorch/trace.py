@@ -6,6 +6,7 @@ the mode notes what they are and takes them apart, down to the few products belo
 operator is known to hold no MACs, or is named. torch's own FlopCounterMode counts the same run.
 """
 
+import gc
 import re
 import sys
 import threading
@@ -38,11 +39,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.core.conv import Conv
+from dscalc.core.peaks import Memory
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.pytorch.copies import Copy, copy_of, seeded
 from dscalc.pytorch.inputs import Inputs, input_hint, materialised
 from dscalc.pytorch.load import USER_ERRORS, exits_refused, named_error, user_line
+from dscalc.pytorch.memory import MemoryObserver
 from dscalc.pytorch.operators import (
     KINDS,
     LEAVES,
@@ -54,7 +57,10 @@ from dscalc.pytorch.operators import (
     is_listed,
     linear_of,
     name_of,
+    tensors_of,
 )
+from dscalc.pytorch.storages import weights_of
+from dscalc.pytorch.strides import as_stored
 from dscalc.pytorch.walk import (
     Held,
     changed_parts,
@@ -132,6 +138,7 @@ class Trace:
         changes: what the model changed of that, such as "aux is deleted".
         doubts: why the counts are not proved, though they may be right: one sentence each.
         doubtful: the module and the kind of operator of rows that are meant.
+        memory: what the model takes.
         real: whether real tensors ran, since the model needs values.
         reason: why, in that case.
         observed: what the observer of the run saw, if there was one.
@@ -147,6 +154,7 @@ class Trace:
     changes: list[str]
     doubts: list[str]
     doubtful: set[tuple[str, str]]
+    memory: Memory
     real: bool = False
     reason: str = ""
     observed: Any = None
@@ -198,6 +206,7 @@ def trace_either(
     *,
     blocks: Blocks | None = None,
     observe: Observe | None = None,
+    bits: int | None = None,
 ) -> tuple[Trace, nn.Module]:
     """Trace a copy on the meta device; on the CPU where the model needs values.
 
@@ -208,6 +217,7 @@ def trace_either(
         rebuild: makes the model with values, if it was built on the meta device and needs them.
         blocks: what to run beside which convolutions of the copy; see `trace`.
         observe: makes an observer of the run; a run that is made again has a new one.
+        bits: of a floating element in memory; as it is by default.
 
     Returns:
         The trace, and the copy that ran.
@@ -215,7 +225,7 @@ def trace_either(
     Raises:
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
-    asked: dict[str, Any] = {"blocks": blocks, "observe": observe}
+    asked = {"blocks": blocks, "observe": observe, "bits": bits, "original": model}
     try:
         return _trace_a_copy("meta", model, args, kwargs, asked)
     except DscalcError as error:
@@ -262,6 +272,8 @@ def trace(
     *,
     blocks: Blocks | None = None,
     observe: Observe | None = None,
+    bits: int | None = None,
+    original: nn.Module | None = None,
     made: Copy | None = None,
     lent: bool = False,
 ) -> Trace:
@@ -276,6 +288,8 @@ def trace(
             shapes. Each runs beside its convolution on the same input; what follows takes the
             output of the convolution.
         observe: makes an observer of the run; a run that is made again has a new one.
+        bits: of a floating element in memory; as it is by default.
+        original: what it is a copy of, which may share storages where the copy does not.
         made: the copy, with what it is a copy of.
         lent: whether the original is the copy meanwhile; see `Copy.as_original`.
 
@@ -284,11 +298,13 @@ def trace(
     """
     inputs = Inputs(args, kwargs)
     made = made or Copy(model, holdings(model), [], [])
-    if any(map(is_lazy, tensors_in(model))):
+    lazy = any(map(is_lazy, tensors_in(model)))
+    if lazy:
         # It gets its shapes; torch 2.4 cannot give them under a mode.
         with _say_why(model, inputs), _surroundings(device, None):
             given = materialised(inputs, device)
             _run_to_the_end(model, given)
+    weights = weights_of(model if lazy or original is None else original, bits)
     in_place = blocks(model) if blocks else {}
     for with_torch in (True, False):
         observer = observe() if observe else None
@@ -300,6 +316,7 @@ def trace(
         try:
             with _say_why(model, inputs), ExitStack() as stack:
                 given = materialised(inputs, device)
+                memory = watch.memory = MemoryObserver(model, given, weights, bits)
                 stack.enter_context(_surroundings(device, watch))
                 stack.enter_context(witness.on())
                 stack.enter_context(watch.hooks())
@@ -308,7 +325,8 @@ def trace(
                 stack.enter_context(watch)  # innermost, so that composites come here first
                 if observer:
                     stack.enter_context(observer.on())
-                _run_to_the_end(model, given)
+                stack.enter_context(memory.on())
+                output = _run_to_the_end(model, given)
         except DscalcError as error:
             if with_torch and error.__cause__ and _counter_failed(error.__cause__):
                 continue
@@ -327,6 +345,7 @@ def trace(
         changed_parts(made.held, holdings(model)),
         watch.doubts,
         watch.doubtful,
+        memory.result(output),
         device != "meta",
         observed=observer.result(watch.operators) if observer else None,
     )
@@ -442,6 +461,9 @@ def _surroundings(device: str, watch: "_Watch | None") -> Iterator[None]:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         # On a CPU attention would be one fused operator, whose products cannot be seen.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if gc.isenabled():  # cycles would hold memory until it comes, at any time
+            gc.disable()
+            stack.callback(gc.enable)
         stack.enter_context(torch.inference_mode())
         stack.enter_context(_Device(device, watch))
         yield
@@ -494,6 +516,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._forward = ""  # the path of the convolution of these whose forward runs
         self._counter = counter
         self._observer = observer
+        self.memory: MemoryObserver
+        self._whole = True  # whether Python calls what comes, and not a composite or a block
         self._calls = 0
         self._inside: _Composite | None = None
         self._string_padding: tuple[str, Shape] | None = None  # and the size that it pads
@@ -573,9 +597,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             middle = self._torch_macs()
             before, self._inside = self._inside, self._composite("conv", (path, None))
             mine, self.operators = self.operators, found.operators
+            whole, self._whole = self._whole, False
             with self._observer.paused() if self._observer else nullcontext():
                 beside = block(*args, *kwargs.values())
             self.operators, self._inside, self._forward = mine, before, ""
+            self._whole = whole
             assert not isinstance(output, Tensor) or beside.shape == output.shape
             found.instead_of += middle - start
             found.torch_macs += self._torch_macs() - middle
@@ -642,18 +668,22 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         types = [kind for kind in types if kind.__torch_dispatch__ is not _TORCHS_DISPATCH]
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = list(tensors_of((*args, *kwargs.values())))
         if not self._twins.keys().isdisjoint(map(id, tensors)):
             self._refuse_original()
             args, kwargs = tree_map_only(
                 Tensor, lambda tensor: self._twins.get(id(tensor), tensor), (args, kwargs)
             )
-            tensors = list(_tensors((*args, *kwargs.values())))
+            tensors = list(tensors_of((*args, *kwargs.values())))
         with self._lock:
             before = len(self.operators)
             output = self._see(func, types, args, kwargs, tensors)
             if types:
                 self._doubt(types, self.operators[before:])
+            else:
+                output = as_stored(func, output, args)
+            if self._whole:
+                self.memory.after(func, args, tensors, output, self._running[-1][1].path)
         return output
 
     def _see(self, func: Any, types: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
@@ -708,7 +738,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _take_apart(
         self, func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], origin: _Origin
     ) -> Any:
-        before = self._inside, self._string_padding
+        before = self._inside, self._string_padding, self._whole
+        self._whole = False
         kind = KINDS.get(name.removeprefix("aten::"))
         if kind and not self._inside:
             conv = linear_of(args) if kind == "linear" else None
@@ -726,7 +757,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with apart, self:
                 output = _parts_of(func)(*args, **kwargs)
         finally:
-            self._inside, self._string_padding = before
+            self._inside, self._string_padding, self._whole = before
         if output is NotImplemented:
             self._not_known(name, origin, name)
             return func(*args, **kwargs)
@@ -800,14 +831,6 @@ def _run_alone(func: Any, args: Any, kwargs: Any) -> Any:
         with _disable_current_modes(), record_function(name_of(func)):
             output = func(*args, **kwargs)
     return output
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 # ---- What went wrong, in one line. ----

@@ -7,6 +7,7 @@ from fractions import Fraction
 from dscalc.core.blocks import STANDARD
 from dscalc.core.fields import UNITS
 from dscalc.core.kinds import CONVOLUTION_KINDS
+from dscalc.core.peaks import Footprint
 from dscalc.core.row import Row
 from dscalc.report.report import Report
 from dscalc.report.sentences import (
@@ -16,6 +17,7 @@ from dscalc.report.sentences import (
     SHORT_UNIT,
     bar,
     full,
+    in_bytes,
     percent_in_column,
     share,
     times_fewer,
@@ -42,7 +44,7 @@ from dscalc.report.tree import (
     is_seen,
     least_params,
 )
-from dscalc.show import for_who_asks, plural, times
+from dscalc.show import for_who_asks, plural, printable, times
 
 _LONGEST_CLASS = 16  # of a class name, once a table is narrow
 _MOST_KINDS = 4  # that a sentence names
@@ -152,9 +154,28 @@ def _columns(report: Report, lines: Sequence[TableLine], whole: TableLine) -> li
             LAST if instead else 0, fields=("share",),
         ),
     ]  # fmt: skip
+    asked = {each.name for each in report.asked}
+    columns += [_of_line(column) for column in _memory_columns() if asked & {*column.fields}]
     if instead:
         return [*columns, *_replacement_columns(report, counts)]
     return [*columns, Column(f"0 to {share(most)}" if most else "", to_scale, 1, role="bar")]
+
+
+def _memory_columns() -> list[Column]:
+    """What weights and activations take, which give way from the last."""
+
+    def column(head: str, field: str, rank: int) -> Column:
+        def cell(row: Row) -> str:
+            number = getattr(row.memory, field) if row.memory else None
+            return "" if number is None else in_bytes(number)
+
+        return Column(head, cell, rank, fields=(field,))
+
+    return [
+        column("weights", "weight_bytes", 4),
+        column("peak", "peak_bytes", 3),
+        column("planned", "least_peak_bytes", 2),
+    ]
 
 
 def _replacement_columns(report: Report, counts: Counts) -> list[Column]:
@@ -252,7 +273,21 @@ def _sentences(report: Report, *, summed: bool) -> Iterator[str]:
         yield from filter(None, ["; ".join(filter(None, [_kept(report), unit]))])
     elif summed:  # then the table hides what kinds there are
         yield from _by_kind(report)
+    if report.total and report.total.memory and report.block is None:
+        yield _memory(report.total.memory)
     yield from _counters_agree(report)
+
+
+def _memory(footprint: Footprint) -> str:
+    """What weights take, and activations: in torch, where that is, and in a plan."""
+    run, peak = footprint.run, footprint.peak
+    at = f" at {run.bits} bits" if run.bits else ""
+    memory = f"memory{at}: weights {in_bytes(footprint.weight_bytes)}; activation peak"
+    if peak is None:
+        return f"{memory} not known: {run.unknown}"
+    planned = in_bytes(footprint.least_peak_bytes or 0)
+    where = printable(peak.path) or peak.operator
+    return f"{memory} {in_bytes(peak.held)} in torch ({where}), {planned} planned"
 
 
 def _by_kind(report: Report) -> Iterator[str]:
@@ -361,6 +396,7 @@ def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
         *inputs,
         counts.as_is(),
         params(),
+        *_memory_columns(),
     ]
     if report.block is not None:
         block = report.replacement.name

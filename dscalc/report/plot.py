@@ -15,6 +15,7 @@ from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost
 from dscalc.core.fields import UNITS, Value
 from dscalc.core.row import Row
+from dscalc.report.area import asks_memory, draw_memory
 from dscalc.report.drawing import (
     AS_IS,
     AXES,
@@ -56,7 +57,11 @@ def _draw_report(report: Report) -> Figure:
             return _draw_ratios(report, rows)
         title = f"{len(rows)} {plural('block', len(rows))} for {report.title}"
         return _points(report, title, "rewritten", [row.name or "" for row in rows])
-    return _draw_totals(report) if report.total is None else _draw_network(report)
+    if report.total is None:
+        return _draw_totals(report)
+    if report.total.memory and asks_memory(report):
+        return draw_memory(report, report.total.memory)
+    return _draw_network(report)
 
 
 def _draw_ratios(report: Report, rows: Sequence[Row]) -> Figure:

@@ -181,9 +181,10 @@ class Report:
         """What the JSON says after its rows."""
         total = self.fields.record(self.total) if self.total else None
         unknown = [self.total.no_formula] if self.total and self.total.unknown else []
+        memory = self.total.memory.run.remarks if self.total and self.total.memory else []
         return {
             "total": total,
-            "notes": [*unknown, *self.remarks],
+            "notes": [*unknown, *self.remarks, *memory],
             "checks": [check._asdict() for check in self.checks],
         }
 

@@ -132,6 +132,12 @@ def scaled(number: int) -> str:
     return f"{shown} {_LETTERS[power - 1]}"
 
 
+def in_bytes(number: int) -> str:
+    """Bytes in three digits: 46.8 MB, 98.6 kB; below 10,000 as they are: 4,096 B."""
+    shown = scaled(number)
+    return f"{shown.replace('K', 'k')}{'' if shown[-1].isalpha() else ' '}B"
+
+
 def full(number: int, noun: str = "") -> str:
     """A count in full, and in three digits where it is long: 1,814,073,344 MACs (1.81 G)."""
     words = f"{number:,} {noun}".rstrip()
