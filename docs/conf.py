@@ -9,10 +9,13 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "tools"]
 default_role = "py:obj"  # `Conv` in a docstring links to Conv, as it does in the code
 
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_use_param = False  # arguments that share a line in a docstring share it here
 autodoc_preserve_defaults = True  # SEPARABLE, and not the tuple that it is
 myst_heading_anchors = 3
+myst_enable_extensions = ["tasklist"]  # as in a comment on a pull request
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -33,22 +33,29 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import architectures
+import draw_layers
+import torch
 from looks import LOOKS
 from published import right_number, slips, with_stride_in_first_1x1
+from torch import nn
 from vocabulary import fields
 
 from dscalc.baseline.view import change_fields
+from dscalc.checks.verdict import Check
 from dscalc.cli import main
 from dscalc.commands.options import usual_block
 from dscalc.core.blocks import SEPARABLE
 from dscalc.core.fields import Field, Fields
 from dscalc.inputs.network_file import _ALWAYS, _COLUMNS
 from dscalc.peers.conventions import TABLE
+from dscalc.pytorch import audit
+from dscalc.report.report import SCHEMA
 
 IMAGES = ROOT / "docs/images"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PICTURES = {
+PICTURES: dict[str, str | Callable[[], str]] = {
     "layer.svg": "dscalc 3 64 3 224 -f svg -o {}",
+    "layers.svg": draw_layers.picture,
     "grid.svg": "dscalc 64 8:1024:x2 3,5,7 14 --plot {} --get mac_ratio",
     "memory.svg": (
         "dscalc model architectures:mobilenet_v2 --input 3x224x224 --get peak_bytes --plot {}"
@@ -297,13 +304,59 @@ OBJECTS = {
 }
 
 
+ANSWERS = {
+    **{name.removeprefix("json-"): command for name, command in OBJECTS.items()},
+    "--baseline": f"{OBJECTS['json-network']} --baseline tiny.csv",
+    "--explain": "3 64 3 224 --explain 86704128",
+    "--peers": f"{OBJECTS['json-model']} --peers",
+}
+KEYS = {
+    "schema": f"`{SCHEMA}`",
+    "version": "of dscalc",
+    "convention": "what is counted, in one sentence",
+    "command": "`compare`, `blocks`, `network`, `model`, `bench` or `check`",
+    "as": "the block of `--as`, which rows are rewritten as; `null` without one",
+    "inputs": "the shapes that a model or network was counted on; `null` if each row has its own",
+    "rows": "the rows, with the [fields](fields.md) of the command",
+    "total": "[the total](fields.md#the-total); `null` if rows are alternatives",
+    "baseline": "the `file`, its `total`, and the `changes`, with the"
+    " [fields of a change](fields.md#fields-of-a-change)",
+    "explain": "the number, and the `answers`: which counters give it, and from what",
+    "macs": "the MACs that the counters are compared with",
+    "peers": "what each counter prints, and its `differences`",
+    "notes": "what a reader must know, one sentence each: what did not run, what has no formula,"
+    " what was left out",
+    "checks": "each assertion: " + ", ".join(f"`{name}`" for name in Check._fields),
+}
+
+
+def _keys(shell: Shell) -> Iterator[str]:
+    """What the keys of an answer mean, and which answers have them."""
+    keys = {name: set(_answered(command, shell)) for name, command in ANSWERS.items()}
+    if unsaid := set.union(*keys.values()) ^ set(KEYS):
+        raise ValueError(f"KEYS and the answers differ: {unsaid}")
+    yield from ("| key | in | value |", "|:--|:--|:--|")
+    for key, value in KEYS.items():
+        having = [name for name, own in keys.items() if key in own]
+        lacking = [name for name in keys if name not in having]
+        some, but = (having, "") if len(having) < len(lacking) else (lacking, "all but ")
+        where = but + ", ".join(f"`{name}`" for name in some) if some else "all"
+        yield f"| `{key}` | {where} | {value} |"
+
+
+def _answered(command: str, shell: Shell) -> dict[str, Any]:
+    """The JSON of a command line, without what stands on stderr after it."""
+    text = shell.dscalc([*shlex.split(command), "-f", "json"])
+    answer: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
+    return answer
+
+
 def _object(command: str) -> Callable[[Shell], Iterator[str]]:
     """What a command answers as JSON, laid out with one key a line."""
 
     def written(shell: Shell) -> Iterator[str]:
         yield f"`dscalc {command} -f json`:"
-        answer = json.JSONDecoder().raw_decode(shell.dscalc([*shlex.split(command), "-f", "json"]))
-        yield from ("", "```json", *_laid_out(answer[0]).splitlines(), "```")
+        yield from ("", "```json", *_laid_out(_answered(command, shell)).splitlines(), "```")
 
     return written
 
@@ -320,6 +373,24 @@ def _laid_out(value: Any, margin: str = "") -> str:
     first, last = "{}" if isinstance(value, dict) else "[]"
     body = ",\n".join(f"{inner}{part}" for part in parts)
     return f"{first}\n{body}\n{margin}{last}"
+
+
+# Markdown, as it looks
+
+
+def _notebook(shell: Shell) -> Iterator[str]:
+    """The first table of Python's page, where it ends the cell of a notebook."""
+    net = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 256, 3, stride=2))
+    yield from _quoted(audit(net, torch.zeros(1, 3, 32, 32))._repr_markdown_())
+
+
+def _comment(shell: Shell) -> Iterator[str]:
+    """The file that the command before it has written for a pull request."""
+    yield from _quoted(Path("cost.md").read_text("utf-8"))
+
+
+def _quoted(markdown: str) -> Iterator[str]:
+    yield from (f"> {line}".rstrip() for line in markdown.rstrip().split("\n"))
 
 
 # Network files
@@ -509,10 +580,13 @@ def _slips(shell: Shell) -> Iterator[str]:
 GENERATED: dict[str, Callable[[Shell], Iterator[str]]] = {
     "help": _help,
     "networks": _networks,
+    "notebook": _notebook,
+    "comment": _comment,
     "fields": _fields,
     "slips": _slips,
     "conventions": _conventions,
     "columns": _columns,
+    "json-keys": _keys,
     **{name: _object(command) for name, command in OBJECTS.items()},
     **{name: _published(rows) for name, rows in PUBLISHED.items()},
 }
@@ -528,16 +602,18 @@ def _write() -> None:
             page.write_text(after, encoding="utf-8")
             sys.stdout.write(f"wrote {page.relative_to(ROOT)}\n")
     with TemporaryDirectory() as folder, workplace(Path(folder)):
-        for name, command in PICTURES.items():
-            picture = drawn(name, command)
+        for name, by in PICTURES.items():
+            picture = drawn(name, by)
             if not (IMAGES / name).exists() or (IMAGES / name).read_text("utf-8") != picture:
                 (IMAGES / name).write_text(picture, encoding="utf-8")
                 sys.stdout.write(f"drew docs/images/{name}\n")
 
 
-def drawn(name: str, command: str) -> str:
-    """The picture that a command draws."""
-    Shell().dscalc(shlex.split(command.format(name))[1:])
+def drawn(name: str, by: str | Callable[[], str]) -> str:
+    """The picture that a command or a function draws."""
+    if not isinstance(by, str):
+        return by()
+    Shell().dscalc(shlex.split(by.format(name))[1:])
     return Path(name).read_text("utf-8")
 
 

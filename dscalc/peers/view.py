@@ -205,7 +205,7 @@ def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
     elsewhere = _grouped([Match(one, "could be", Fraction(0)) for one in found.elsewhere])
     for group in elsewhere[:_MOST_SHOWN]:
         said = _explanation_sentence([each.candidate for each in group], brief=True)
-        yield f"with one more assumption, which its digits cannot prove: {said}"
+        yield f"perhaps {said}; its digits cannot prove it"
     params = report.total.as_is.cost.params if report.total else 0
     yield f"{_ASK}; the number of params ({params:,} here) settles most of these"
     yield from _hints(report)
