@@ -368,6 +368,10 @@ models.py:net --input 3x32x32 --explain 34.95M
 models.py:net --input 3x32x32 --explain 999
 models.py:net --input 3x32x32 --dtype float16
 models.py:Unknown --input 3x16x16 --assert 'macs <= 5M'
+models.py:Net --input 3x32x32 --backward
+models.py:Attention --input 3x32x32 --backward --unit flops
+models.py:Unknown --input 3x16x16 --backward
+models.py:net models.py:Net --input 3x32x32 --backward
 """
 FIELDS = """
 3 64 3 224: mac_ratio separable_macs mac_ratio_exact kernel_size crosscheck fvcore_separable_macs

@@ -45,7 +45,7 @@ from dscalc.checks.verdict import Check
 from dscalc.cli import main
 from dscalc.commands.options import usual_block
 from dscalc.core.blocks import SEPARABLE
-from dscalc.core.fields import Field, Fields
+from dscalc.core.fields import Field, Fields, training_fields
 from dscalc.inputs.network_file import _ALWAYS, _COLUMNS
 from dscalc.peers.conventions import TABLE
 from dscalc.pytorch import audit
@@ -245,8 +245,9 @@ COMMANDS = ("compare", "blocks", "network", "model", "bench")
 
 
 def known(command: str) -> Fields:
-    """The fields of a command, with its rows rewritten as the separable block if they may be."""
-    return fields(command, usual_block(command) or SEPARABLE)
+    """The fields of a command with options that add some: a block, a step of training."""
+    block = usual_block(command) or SEPARABLE
+    return training_fields(block) if command == "model" else fields(command, block)
 
 
 def _fields(shell: Shell) -> Iterator[str]:
@@ -257,13 +258,19 @@ def _fields(shell: Shell) -> Iterator[str]:
     yield from ("## Fields of every command", "", *_rows(every))
     for command in COMMANDS:
         own = [field for field in known(command) if (field.name, field.doc) not in shared]
+        names = fields(command, usual_block(command) or SEPARABLE).names
+        step = [field for field in own if field.name not in names]
         asked = [
-            field for field in own if usual_block(command) is None and _needs_as(command, field)
+            field
+            for field in own
+            if usual_block(command) is None and _needs_as(command, field) and field not in step
         ]
-        plain = [field for field in own if field not in asked]
+        plain = [field for field in own if field not in (*asked, *step)]
         yield from ("", f"## Fields of {command}", "", *_rows(plain))
         if asked:
             yield from ("", f"With `--as separable`, `{command}` also has:", "", *_rows(asked))
+        if step:
+            yield from ("", "With `--backward`, `model` also has:", "", *_rows(step))
     yield from ("", "## Fields of a change", "", *_rows(change_fields("macs")))
     yield from ("", "## Fields of check", "", *_rows(known("check")))
 

@@ -14,7 +14,7 @@ from dscalc.core.blocks import Block, Step
 from dscalc.core.cost import Cost, sum_costs
 from dscalc.core.fields import UNITS, Unit, count_names, proof_name
 from dscalc.core.peaks import Footprint, Memory, Moment
-from dscalc.core.row import Crosscheck, Row, Side, Sizes, with_shares
+from dscalc.core.row import Crosscheck, Row, Side, Sizes, Training, with_shares
 from dscalc.core.row import total as together
 from dscalc.errors import DscalcError, FileError
 from dscalc.report.report import SCHEMA, Report
@@ -206,6 +206,7 @@ class _Written:
             trainable_params=self._count("trainable_params"),
             memory=self._memory(),
             torch_macs=torch_macs,
+            training=self._training(),
         )
 
     def _side(self, name: str, step_names: tuple[str, ...]) -> Side:
@@ -234,6 +235,16 @@ class _Written:
         if peak is None or planned is None:
             return Footprint(Memory({}, (), "the report has none"), weights)
         return Footprint(Memory({}, (Moment("", self._word("peak_at"), peak, planned),)), weights)
+
+    def _training(self) -> Training | None:
+        """What a step of training costs, of a report with --backward."""
+        if "saved_bytes" not in self._values:
+            return None
+        backward, both = (
+            self._count(f"{name}_{self._unit}", self._scale) for name in ("backward", "training")
+        )
+        forward = None if backward is None or both is None else both - backward
+        return Training(forward, backward, self._count("saved_bytes"))
 
     def _unknown(self) -> dict[str, int]:
         calls = self._values.get("unknown")

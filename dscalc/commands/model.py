@@ -32,6 +32,7 @@ EXAMPLES = """
   dscalc model mypackage:resnet50 --input 3x224x224 --kwargs '{"width": 64}'
   dscalc model torchvision.models:vgg16 --input 3x224x224 --sort macs --top 5
   dscalc model torchvision.models:resnet50 --input 3x224x224 --as separable
+  dscalc model torchvision.models:resnet50 --input 3x224x224 --backward
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
 """
 FIELDS = fields.model_fields
@@ -139,6 +140,13 @@ def model(
             rich_help_panel="Model",
         ),
     ] = [],  # noqa: B006
+    backward: Annotated[
+        bool,
+        _option(
+            "--backward",
+            help="Also count a step of training.",
+        ),
+    ] = False,
     depth: Annotated[
         str | None,
         _option(
@@ -176,14 +184,16 @@ def model(
     def at_size(size: int) -> Report:
         return _audited(loaded[0].at_size, asked, size, **options)
 
+    vocabulary = fields.training_fields if backward else FIELDS
     asked = Asked(
-        ctx, FIELDS, block, output, proof, questions,
+        ctx, vocabulary, block, output, proof, questions,
         several=len(targets) > 1, batch_size=samples, at_size=at_size,
     )  # fmt: skip
     options = {
         "block": block, "only": only or None, "exclude": exclude or None, "unit": output.unit,
         "observe": asked.question.observe, "verify": asked.proves(by_default=True),
         "bits": int(bits) if bits else None,
+        "backward": backward,
     }  # fmt: skip
     with torch_needed():
         from dscalc.pytorch.target import Target
@@ -197,7 +207,8 @@ def model(
             return _audited(target.audit, asked, **options)
 
     if len(targets) > 1:
-        return Answer(_several_models(targets, audited, asked), asked)
+        named = vocabulary(block, output.unit)
+        return Answer(_several_models(targets, audited, asked, named), asked)
     return Answer(replace(audited(targets[0]), depth=levels), asked)
 
 
@@ -215,7 +226,9 @@ def _audited(audit: Callable[..., Report], asked: Asked, *args: Any, **options: 
     return report
 
 
-def _several_models(targets: list[str], audited: Callable[[str], Report], asked: Asked) -> Report:
+def _several_models(
+    targets: list[str], audited: Callable[[str], Report], asked: Asked, named: fields.Fields
+) -> Report:
     """One row of totals per model; a model without an answer is reported and skipped."""
 
     def rows() -> Iterator[Row]:
@@ -228,8 +241,7 @@ def _several_models(targets: list[str], audited: Callable[[str], Report], asked:
             assert report.total is not None
             yield report.total._replace(name=target, kind="model", extra=report)
 
-    unit = asked.output.unit
     return Report(
-        "model", asked.block, FIELDS(asked.block, unit), rows(), unit=unit,
+        "model", asked.block, named, rows(), unit=asked.output.unit,
         title=f"{len(targets):,} models",
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
 from dscalc.core.roofline import least_bytes
-from dscalc.core.row import Row
+from dscalc.core.row import Row, Training
 from dscalc.errors import DscalcError
 from dscalc.show import did_you_mean, quoted
 
@@ -65,7 +65,12 @@ class Fields:
 
     def __init__(self, *groups: Group) -> None:
         self._fields = tuple(field for group in groups for field in group.fields)
+        self._groups = groups
         self._reads = [group.read for group in groups]
+
+    def followed_by(self, *groups: Group) -> "Fields":
+        """These fields, then those of more groups."""
+        return Fields(*self._groups, *groups)
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self._fields)
@@ -142,6 +147,10 @@ def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "m
     known = {field.name: field for field in vocabulary(block, unit)}
     if name in known:
         return known[name]
+    if vocabulary is model_fields and any(
+        name in training_fields(block, each).names[len(known) :] for each in UNITS
+    ):
+        raise DscalcError(f"{name} needs --backward")
     other = _OTHER[unit]
     if name in vocabulary(block, other).names:
         raise DscalcError(f"{name} needs --unit {other}")
@@ -238,6 +247,40 @@ def model_fields(block: Block | None, unit: Unit = "macs") -> Fields:
         *map(_if_known, _instead(block, unit)),
         alone(Field(proof_name("torch", "", unit), label, int, doc, torch_macs, torch_macs)),
     )  # fmt: skip
+
+
+@lru_cache
+def training_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+    """Those of `model_fields`, and of a step of training."""
+    label, scale = UNITS[unit]
+
+    def read(row: Row) -> tuple[int | None, ...]:
+        step = row.training or Training()
+        counts = step.backward_macs, step.macs
+        return tuple(None if count is None else count * scale for count in counts)
+
+    def undecided(row: Row) -> str:
+        if row.training and row.training.macs is None:
+            return "training mode runs it otherwise"
+        return "" if row.training else "it was written without --backward"
+
+    doc = "bytes that are saved for the backward pass"
+    own = (
+        group(
+            read,
+            (f"backward_{unit}", label, int, f"{label} of the backward pass"),
+            (f"training_{unit}", label, int, f"{label} of both passes, in training mode"),
+            undecided=undecided,
+        ),
+        alone(
+            Field(
+                "saved_bytes", "bytes", int, doc,
+                lambda row: row.training and row.training.saved_bytes,
+                undecided=lambda row: "" if row.training else undecided(row),
+            )
+        ),
+    )  # fmt: skip
+    return model_fields(block, unit).followed_by(*own)
 
 
 def compared(block: Block, name: str, unit: Unit, element: Callable[[Row], int]) -> Iterator[Group]:

@@ -66,6 +66,29 @@ def side(steps: tuple[Step, ...]) -> Side:
     return Side(cost, steps)
 
 
+class Training(NamedTuple):
+    """What a step of training costs; None is not known.
+
+    Args:
+        forward_macs: MACs of the forward pass in training mode.
+        backward_macs: MACs of the backward pass.
+        saved_bytes: bytes that are saved for it.
+        crosscheck: whether both counters of the backward pass of a whole model agree.
+    """
+
+    forward_macs: int | None = None
+    backward_macs: int | None = None
+    saved_bytes: int | None = None
+    crosscheck: Crosscheck = "skipped"
+
+    @property
+    def macs(self) -> int | None:
+        """MACs of both passes."""
+        if self.forward_macs is None or self.backward_macs is None:
+            return None
+        return self.forward_macs + self.backward_macs
+
+
 class Row(NamedTuple):
     """What something is, what it costs, and what was counted; and the same of its replacement.
 
@@ -84,6 +107,7 @@ class Row(NamedTuple):
         trainable_params: those of its params that require a gradient, of a model.
         memory: what it takes of that of a model's run, as it is.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
+        training: what a step of training costs, of a model, if that is asked.
         width_multiplier: width multiplier of a whole network.
         extra: data of a slice, or the report of a row that is a whole network or model.
     """
@@ -102,6 +126,7 @@ class Row(NamedTuple):
     trainable_params: int | None = None
     memory: Footprint | None = None
     torch_macs: int | None = None
+    training: Training | None = None
     width_multiplier: Fraction | None = None
     extra: Any = None
 
@@ -197,6 +222,23 @@ def total(rows: Sequence[Row]) -> Row:
         crosscheck=next((check for check in worst if check in checks), "exact"),
         unknown=sum((Counter(row.unknown) for row in rows if row.unknown), Counter()),
         trainable_params=sum(trained) if len(trained) == len(rows) else None,
+        training=_training_together([row.training for row in rows if row.training]),
+    )
+
+
+def _training_together(steps: Sequence[Training]) -> Training | None:
+    """The sums; None where one is not known."""
+
+    def together(counts: Sequence[int | None]) -> int | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(steps) else None
+
+    if not steps:
+        return None
+    return Training(
+        together([step.forward_macs for step in steps]),
+        together([step.backward_macs for step in steps]),
+        together([step.saved_bytes for step in steps]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost, sum_costs
-from dscalc.core.fields import Unit, model_fields
+from dscalc.core.fields import Unit, model_fields, training_fields
 from dscalc.core.kinds import common_kind
 from dscalc.core.patterns import Patterns
 from dscalc.core.peaks import Footprint
@@ -26,6 +26,9 @@ from dscalc.pytorch.walk import Held
 from dscalc.report.report import Report
 from dscalc.show import first_few, plural, printable
 
+if TYPE_CHECKING:
+    from dscalc.pytorch.training import Trained
+
 _CountCalls = Callable[[tuple[Step, ...]], Counted]
 
 
@@ -36,6 +39,7 @@ def audit(
     only: Patterns | None = None,
     exclude: Patterns | None = None,
     verify: bool = True,
+    backward: bool = False,
     rebuild: Callable[[], nn.Module] | None = None,
     named: Mapping[str, Any] | None = None,
     input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
@@ -59,6 +63,7 @@ def audit(
         only: globs on module paths: only those are rewritten.
         exclude: globs on module paths that are not rewritten.
         verify: whether fvcore counts each distinct convolution and linear layer.
+        backward: whether to run a step of training too, and count its backward pass.
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
         input_size: the shape of its input, or a list of shapes, as torchinfo takes them.
@@ -69,7 +74,8 @@ def audit(
 
     Raises:
         DscalcError: the model cannot be copied or run on these inputs, or a glob matches nothing
-            or comes without a block.
+            or comes without a block; with ``backward``, nothing requires a gradient, or the model
+            cannot be trained on these inputs alone.
         CrosscheckError: fvcore cannot count one of its layers.
     """
     if isinstance(block, str):
@@ -102,14 +108,25 @@ def audit(
     convolved = {operator.path for operator in found.operators if operator.kind == "conv"}
     reasons |= dict.fromkeys(scripted & convolved, "scripted")
     counting = cache(count) if verify else None
-    rows = list(_make_rows(block, reasons, found, counting))
+    trained = None
+    if backward:
+        from dscalc.pytorch import training  # which few runs need
+
+        run = training.train(model, args, kwargs, rebuild)
+        trained = training.Trained(found, run, verify=verify)
+    rows = list(_make_rows(block, reasons, found, counting, trained))
     whole, faults = _total_row(rows, reasons, found, counting)
+    notes = list(_notes(rows, found, args, kwargs))
+    if trained:
+        whole = whole._replace(training=trained.whole)
+        faults, notes = faults + trained.faults, notes + trained.notes
     if not found.unknown:
         rows = with_shares(rows)
+    named_fields = training_fields if backward else model_fields
     return Report(
-        "model", block, model_fields(block, unit), rows, whole, title=type(model).__name__,
+        "model", block, named_fields(block, unit), rows, whole, title=type(model).__name__,
         inputs=shapes_of(args, kwargs), at=f" at {words}" if words else "",
-        notes=list(_notes(rows, found, args, kwargs)), doubts=found.doubts, faults=faults,
+        notes=notes, doubts=found.doubts, faults=faults,
         classes={path: type(module).__name__ for path, (module, _) in found.held.items()},
         unit=unit, extra=found.observed,
     )  # fmt: skip
@@ -152,7 +169,11 @@ class _Books:
 
 
 def _make_rows(
-    block: Block | None, reasons: Mapping[str, str], found: Trace, count: _CountCalls | None
+    block: Block | None,
+    reasons: Mapping[str, str],
+    found: Trace,
+    count: _CountCalls | None,
+    trained: "Trained | None",
 ) -> Iterator[Row]:
     """A row for each module and kind of operator, then for each other module that holds tensors."""
     books = _Books(found.held)
@@ -193,6 +214,7 @@ def _make_rows(
             after if block else None, kept if block else "",
             calls=len({operator.call for operator in operators}), crosscheck=crosscheck,
             unknown=unknown, trainable_params=trainable(held), memory=footprint(path),
+            training=trained.of(path, kind) if trained else None,
         )  # fmt: skip
     for (path, kind), names in found.unknown_in.items():
         if (path, kind) not in by_row:
@@ -203,10 +225,16 @@ def _make_rows(
     for path, held in books.owned.items():
         kind, ran = type(found.held[path].module).__name__, path in found.ran
         kept = kind if ran else "did not run"
-        yield _without_macs(path, kind, held, block, kept, calls=int(ran), memory=footprint(path))
+        yield _without_macs(
+            path, kind, held, block, kept, calls=int(ran), memory=footprint(path),
+            training=trained.of(path, kind) if trained else None,
+        )  # fmt: skip
     for path in [path for path in weights if path in found.held]:  # these hold buffers alone
         kind = type(found.held[path].module).__name__
-        yield _without_macs(path, kind, [], block, kind, memory=footprint(path))
+        yield _without_macs(
+            path, kind, [], block, kind, memory=footprint(path),
+            training=trained.of(path, kind) if trained else None,
+        )  # fmt: skip
 
 
 def _row_name(path: str) -> str:

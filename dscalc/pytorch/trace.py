@@ -23,9 +23,10 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from traceback import walk_tb
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -195,6 +196,8 @@ class RunObserver(Protocol):
 
 
 Observe = Callable[[], RunObserver]
+_Run = TypeVar("_Run")
+_W = TypeVar("_W", bound="Watch")
 _MOST_YIELDED = 10_000  # by a forward that is a generator
 
 
@@ -225,9 +228,28 @@ def trace_either(
     Raises:
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
-    asked = {"blocks": blocks, "observe": observe, "bits": bits, "original": model}
+    run = partial(trace, blocks=blocks, observe=observe, bits=bits, original=model)
+    return run_either(run, model, args, kwargs, rebuild)
+
+
+def run_either(
+    run: Callable[..., _Run],
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    rebuild: Callable[[], nn.Module] | None,
+) -> tuple[_Run, nn.Module]:
+    """Run a copy on the meta device; on the CPU where the model needs values.
+
+    Args:
+        run: runs a copy, as `trace` does, and returns a dataclass that has a ``reason``.
+        model, args, kwargs, rebuild: as in `trace_either`.
+
+    Raises:
+        DscalcError: the model cannot be copied, or cannot run on these inputs.
+    """
     try:
-        return _trace_a_copy("meta", model, args, kwargs, asked)
+        return _run_a_copy(run, "meta", model, args, kwargs)
     except DscalcError as error:
         if error.__cause__ is None:  # nothing that values would change
             raise
@@ -242,21 +264,26 @@ def trace_either(
                 "meta device, which has none; build it on the CPU"
             ) from cause
         model = rebuild()
-    found, twin = _trace_a_copy("cpu", model, args, kwargs, asked)
+    found: Any
+    found, twin = _run_a_copy(run, "cpu", model, args, kwargs)
     return replace(found, reason=reason), twin
 
 
-def _trace_a_copy(
-    device: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], asked: Any
-) -> tuple[Trace, nn.Module]:
-    """Trace a copy of a model; if a function leads to the original, let that be another copy."""
+def _run_a_copy(
+    run: Callable[..., _Run],
+    device: str,
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[_Run, nn.Module]:
+    """Run a copy of a model; if a function leads to the original, let that be another copy."""
     made = copy_of(device, model)
     if not made.reaches_original:
         with suppress(_ReachesOriginal):
-            return trace(made.model, args, kwargs, device, made=made, **asked), made.model
+            return run(made.model, args, kwargs, device, made=made), made.model
         made = copy_of(device, model)  # the run may have changed the first
     with made.as_original():
-        found = trace(made.model, args, kwargs, device, made=made, lent=True, **asked)
+        found = run(made.model, args, kwargs, device, made=made, lent=True)
     return found, made.model
 
 
@@ -303,37 +330,22 @@ def trace(
         # It gets its shapes; torch 2.4 cannot give them under a mode.
         with _say_why(model, inputs), _surroundings(device, None):
             given = materialised(inputs, device)
-            _run_to_the_end(model, given)
+            run_to_the_end(model, given)
     weights = weights_of(model if lazy or original is None else original, bits)
     in_place = blocks(model) if blocks else {}
-    for with_torch in (True, False):
-        observer = observe() if observe else None
-        counter = FlopCounterMode(display=False)
-        # By global totals alone: the tracker of modules that it comes with needs gradients.
-        counter.mod_tracker = _OnlyGlobal()  # type: ignore[assignment]
-        watch = _Watch(made, in_place, counter, observer, lent=lent)
-        witness = Witness(LEAVES)
-        try:
-            with _say_why(model, inputs), ExitStack() as stack:
-                given = materialised(inputs, device)
-                memory = watch.memory = MemoryObserver(model, given, weights, bits)
-                stack.enter_context(_surroundings(device, watch))
-                stack.enter_context(witness.on())
-                stack.enter_context(watch.hooks())
-                if with_torch:
-                    stack.enter_context(counter)
-                stack.enter_context(watch)  # innermost, so that composites come here first
-                if observer:
-                    stack.enter_context(observer.on())
-                stack.enter_context(memory.on())
-                output = _run_to_the_end(model, given)
-        except DscalcError as error:
-            if with_torch and error.__cause__ and _counter_failed(error.__cause__):
-                continue
-            raise
-        break
-    watch.settle(device)
-    watch.doubts += chain(_unwitnessed(witness, watch.unknown()), watch.escapes())
+
+    def make(counter: FlopCounterMode, given: Inputs) -> Watch:
+        watch = Watch(made, in_place, counter, observe() if observe else None, lent=lent)
+        watch.memory = MemoryObserver(model, given, weights, bits)
+        watch.witness = Witness(LEAVES)
+        return watch
+
+    def run(watch: Watch, given: Inputs) -> Any:
+        with watch.observed():
+            return run_to_the_end(model, given)
+
+    watch, output, with_torch = run_watched(model, inputs, device, make, run)
+    watch.doubts += chain(_unwitnessed(watch.witness, watch.unknown()), watch.escapes())
     return Trace(
         watch.operators,
         watch.unknown_in,
@@ -345,13 +357,56 @@ def trace(
         changed_parts(made.held, holdings(model)),
         watch.doubts,
         watch.doubtful,
-        memory.result(output),
+        watch.memory.result(output),
         device != "meta",
-        observed=observer.result(watch.operators) if observer else None,
+        observed=watch.observer.result(watch.operators) if watch.observer else None,
     )
 
 
-def _run_to_the_end(model: nn.Module, inputs: Inputs) -> Any:
+def run_watched(
+    model: nn.Module,
+    inputs: Inputs,
+    device: str,
+    make: Callable[[FlopCounterMode, Inputs], _W],
+    run: Callable[[_W, Inputs], Any],
+    *,
+    gradients: bool = False,
+) -> tuple[_W, Any, bool]:
+    """Run a model under a watch, and under torch's own counter if that can count it.
+
+    Args:
+        model, inputs, device: as in `trace`.
+        make: makes the watch, given that counter and the inputs that run.
+        run: runs the model on these.
+        gradients: whether autograd records.
+
+    Returns:
+        The watch, what ``run`` returns, and whether torch counted.
+    """
+    for with_torch in (True, False):
+        counter: Any = FlopCounterMode(display=False)
+        # By global totals alone: the tracker of modules that it comes with needs gradients.
+        counter.mod_tracker = _OnlyGlobal()
+        try:
+            with _say_why(model, inputs), ExitStack() as stack:
+                given = materialised(inputs, device)
+                watch = make(counter, given)
+                stack.enter_context(_surroundings(device, watch, gradients))
+                stack.enter_context(watch.hooks())
+                if with_torch:
+                    stack.enter_context(counter)
+                stack.enter_context(watch)  # innermost, so that composites come here first
+                output = run(watch, given)
+        except DscalcError as error:
+            if with_torch and error.__cause__ and _counter_failed(error.__cause__):
+                continue
+            raise
+        break
+    watch.settle(device)
+    return watch, output, with_torch
+
+
+def run_to_the_end(model: nn.Module, inputs: Inputs) -> Any:
     """Run a model, to the end of what it yields."""
     output = model(*inputs.args, **inputs.kwargs)
     _exhaust(output, type(model).__name__)
@@ -425,7 +480,7 @@ _LEAVING = {  # what takes values out of torch
 class _Device(DeviceContext):
     """Where new tensors are; it tells a watch of values that are missing, or that leave torch."""
 
-    def __init__(self, device: str, watch: "_Watch | None") -> None:
+    def __init__(self, device: str, watch: "Watch | None") -> None:
         super().__init__(torch.device(device))
         self._watch = watch
 
@@ -447,7 +502,7 @@ class _Device(DeviceContext):
 
 
 @contextmanager
-def _surroundings(device: str, watch: "_Watch | None") -> Iterator[None]:
+def _surroundings(device: str, watch: "Watch | None", gradients: bool = False) -> Iterator[None]:
     """What holds around a run; all of it is put back, random states too."""
     mha = torch.backends.mha
     with ExitStack() as stack:
@@ -464,7 +519,7 @@ def _surroundings(device: str, watch: "_Watch | None") -> Iterator[None]:
         if gc.isenabled():  # cycles would hold memory until it comes, at any time
             gc.disable()
             stack.callback(gc.enable)
-        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.enable_grad() if gradients else torch.inference_mode())
         stack.enter_context(_Device(device, watch))
         yield
 
@@ -493,7 +548,7 @@ class _Composite(NamedTuple):
 _TORCHS_DISPATCH = Tensor.__torch_dispatch__  # of tensors that replace no operators
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator: counts it, takes it apart, knows that it holds no MACs, or names it."""
 
     supports_higher_order_operators = True
@@ -515,8 +570,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.functional: set[str] = set()
         self._forward = ""  # the path of the convolution of these whose forward runs
         self._counter = counter
-        self._observer = observer
+        self.observer = observer
         self.memory: MemoryObserver
+        self.witness: Witness
         self._whole = True  # whether Python calls what comes, and not a composite or a block
         self._calls = 0
         self._inside: _Composite | None = None
@@ -554,6 +610,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _torch_macs(self) -> int:
         macs, odd = divmod(self._counter.get_total_flops(), 2)
         return macs + odd  # half a MAC is none, and then both counts differ
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Let its observers see what runs."""
+        other = self.observer.on() if self.observer else nullcontext()
+        with self.witness.on(), other, self.memory.on():
+            yield
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -598,7 +661,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             before, self._inside = self._inside, self._composite("conv", (path, None))
             mine, self.operators = self.operators, found.operators
             whole, self._whole = self._whole, False
-            with self._observer.paused() if self._observer else nullcontext():
+            with self.observer.paused() if self.observer else nullcontext():
                 beside = block(*args, *kwargs.values())
             self.operators, self._inside, self._forward = mine, before, ""
             self._whole = whole

@@ -153,6 +153,7 @@ def _columns(report: Report, lines: Sequence[TableLine], whole: TableLine) -> li
             "share", lambda line: "" if line.row.unknown else share(line.row.share),
             LAST if instead else 0, fields=("share",),
         ),
+        *map(_of_line, _training_columns(counts) if whole.row.training else ()),
     ]  # fmt: skip
     asked = {each.name for each in report.asked}
     columns += [_of_line(column) for column in _memory_columns() if asked & {*column.fields}]
@@ -175,6 +176,24 @@ def _memory_columns() -> list[Column]:
         column("weights", "weight_bytes", 4),
         column("peak", "peak_bytes", 3),
         column("planned", "least_peak_bytes", 2),
+    ]
+
+
+def _training_columns(counts: Counts) -> list[Column]:
+    """What a step of training costs; that of a row is not known if both modes run it otherwise."""
+
+    def backward(row: Row) -> Cell:
+        macs = row.training and row.training.backward_macs
+        return "not known" if macs is None else counts.number(macs)
+
+    def saved(row: Row) -> Cell:
+        size = row.training and row.training.saved_bytes
+        return "not known" if size is None else in_bytes(size)
+
+    unit = counts.label.lower()
+    return [
+        Column("backward", backward, LATE + 1, fields=(f"backward_{unit}",)),
+        Column("saved", saved, LATE, fields=("saved_bytes",)),
     ]
 
 
@@ -276,6 +295,26 @@ def _sentences(report: Report, *, summed: bool) -> Iterator[str]:
     if report.total and report.total.memory and report.block is None:
         yield _memory(report.total.memory)
     yield from _counters_agree(report)
+    yield from _training_step(report)
+
+
+def _training_step(report: Report) -> Iterator[str]:
+    """What a step of training costs, and who counts the same; if that is asked."""
+    whole = report.total
+    if whole is None or whole.training is None:
+        return
+    step, (label, scale) = whole.training, UNITS[report.unit]
+    assert step.macs is not None
+    assert step.backward_macs is not None
+    assert step.saved_bytes is not None
+    mark, proof = {
+        "exact": (f"{SAME} ", ": autograd, the formula and torch agree"),
+        "mismatch": (f"{DIFFERENT} ", ": torch counts otherwise"),
+    }.get(step.crosscheck, ("", ""))
+    yield (
+        f"{mark}training step: {full(step.macs * scale, label)}, {step.backward_macs * scale:,} of "
+        f"them backward{proof}; {in_bytes(step.saved_bytes)} saved for it"
+    )
 
 
 def _memory(footprint: Footprint) -> str:
@@ -401,6 +440,11 @@ def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     if report.block is not None:
         block = report.replacement.name
         columns += [counts.rewritten(block, rank=LATE), ratio()]
+    if any(row.training for row in rows):
+        trained = Column(
+            "trainable", lambda row: Number(row.trainable_params), 1, fields=("trainable_params",)
+        )
+        columns += [trained, *_training_columns(counts)]
     counted = [row for row in rows if row.as_is.counted]
     notes = [f"note: {row.name}: {row.no_formula}" for row in rows if row.unknown]
     if report.command == "model":

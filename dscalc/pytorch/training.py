@@ -1,0 +1,530 @@
+"""What a step of training costs: a forward pass in training mode, and the backward pass to it.
+
+A second copy runs once, with gradients, and autograd then runs backward from all outputs that
+require one. The products that run are the answer. Each belongs to the product of the forward pass
+whose node of the graph runs it. Two counters prove the sum: the factors that need a gradient, each
+of which costs a product once more, and torch's FlopCounterMode.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.parameter import is_lazy
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from dscalc.core.row import Crosscheck, Training
+from dscalc.errors import DscalcError
+from dscalc.pytorch.copies import Copy, seeded
+from dscalc.pytorch.inputs import Inputs
+from dscalc.pytorch.load import USER_ERRORS
+from dscalc.pytorch.operators import (
+    LEAVES,
+    added_product_macs,
+    convolution_macs,
+    grouped_product_macs,
+    has_no_macs,
+    name_of,
+    outer_product_macs,
+    product_macs,
+    summed_products_macs,
+)
+from dscalc.pytorch.storages import tensors_within
+from dscalc.pytorch.trace import (
+    Operator,
+    Trace,
+    Watch,
+    run_either,
+    run_to_the_end,
+    run_watched,
+)
+from dscalc.pytorch.walk import named_modules, parameters_in, tensors_in
+from dscalc.show import first_few, first_line, printable
+
+_CONVOLUTION_BACKWARD = "aten::convolution_backward"
+_BY_VECTOR = {"mv", "dot", "vdot", "addmv", "addmv_"}
+_FACTORS = {  # which arguments are multiplied, by the formula
+    product_macs: slice(2),
+    convolution_macs: slice(2),
+    grouped_product_macs: slice(2),
+    added_product_macs: slice(1, 3),
+    summed_products_macs: slice(1, 3),
+    outer_product_macs: slice(1, 3),  # addr; autograd takes kron apart
+}
+
+
+@dataclass(eq=False)
+class _Product:
+    """A product of the forward pass.
+
+    Attributes:
+        operator: what it is.
+        factors: how many of its factors need a gradient; None if no rule says so.
+        backward: MACs that autograd runs for it.
+    """
+
+    operator: Operator
+    factors: int | None
+    backward: int = 0
+
+    @property
+    def path(self) -> str:
+        """The module that it belongs to."""
+        return self.operator.path
+
+    @property
+    def macs(self) -> int:
+        """Its MACs in the forward pass."""
+        return self.operator.macs
+
+
+_Each = TypeVar("_Each", Operator, _Product)
+
+
+class _Saved(NamedTuple):
+    """A storage that is saved for backward, its bytes, and the paths of the modules that do so."""
+
+    storage: torch.UntypedStorage
+    paths: list[str]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """All that ran in one step of training.
+
+    Attributes:
+        products: those of the forward pass, in order.
+        again: those that ran once more during the backward pass, as under checkpointing.
+        elsewhere: backward MACs that belong to no product, or to several of different modules.
+        mixed: paths of these modules.
+        saved: what is saved for backward.
+        torch_macs: what torch's FlopCounterMode counts, less its excess; None if it failed.
+        known_to_torch: MACs of the products that it knows.
+        unknown: operators without a formula that ran.
+        doubts: why the counts are not proved, though they may be right.
+        reason: why real tensors ran, if they did.
+    """
+
+    products: list[_Product]
+    again: list[_Product]
+    elsewhere: int
+    mixed: set[str]
+    saved: list[_Saved]
+    torch_macs: int | None
+    known_to_torch: int
+    unknown: Counter[str]
+    doubts: list[str]
+    reason: str = ""
+
+    @property
+    def forward_macs(self) -> int:
+        """MACs of the forward pass."""
+        return _macs_of(self.products)
+
+    @property
+    def backward_macs(self) -> int:
+        """MACs of the backward pass, without those that ran once more."""
+        ran = sum(product.backward for product in (*self.products, *self.again))
+        return ran + self.elsewhere
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that are saved for backward."""
+        return sum(one.storage.nbytes() for one in self.saved)
+
+
+def train(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    rebuild: Any = None,
+) -> TrainingRun:
+    """Run a step of training of a copy of a model; see `run_either`.
+
+    Raises:
+        DscalcError: nothing requires a gradient, or the model cannot be trained on these inputs
+            alone.
+    """
+    if not any(parameter.requires_grad for parameter in parameters_in(model)):
+        raise DscalcError(
+            "no parameter requires a gradient, so there is no backward pass; drop --backward"
+        )
+    if any(map(is_lazy, tensors_in(model))):
+        raise DscalcError(
+            "the model has lazy parameters, which have no shape before its first run; run it once "
+            "in a function of your own, or drop --backward"
+        )
+    try:
+        run, _ = run_either(_train_copy, model, args, kwargs, rebuild)
+    except DscalcError as error:
+        cause = error.__cause__
+        said = first_line(cause) if cause else ""
+        if "more than 1 value per channel" in said:
+            what = str(error).partition(" cannot run")[0]
+            raise DscalcError(
+                f"{what} sees one value per channel in training mode, which has no variance; give "
+                "--batch 2 or more"
+            ) from cause
+        if not cause:
+            raise
+        raise DscalcError(f"in training mode {error}; or drop --backward") from cause
+    if run.unknown:
+        raise DscalcError(
+            f"in training mode there is no formula for {', '.join(run.unknown)}; drop --backward"
+        )
+    return run
+
+
+def _train_copy(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    device: str,
+    *,
+    made: Copy,
+    lent: bool = False,
+) -> TrainingRun:
+    """Run a step of training of a copy, as `trace` runs a forward pass."""
+    for parameter in parameters_in(model):
+        parameter.requires_grad_(getattr(parameter, "trains", parameter.requires_grad))
+    with seeded(), suppress(*USER_ERRORS):  # its own train() may keep parts in evaluation mode
+        model.train()
+    if not model.training:
+        for _, module in named_modules(model):
+            module.training = True
+    recurrent = any(isinstance(module, nn.RNNBase) for _, module in named_modules(model))
+
+    def make(counter: FlopCounterMode, given: Inputs) -> _TrainingWatch:
+        return _TrainingWatch(made, counter, lent=lent)
+
+    def run(watch: _TrainingWatch, given: Inputs) -> None:
+        with ExitStack() as stack:
+            if lent:
+                stack.enter_context(_gradients_put_back(own for own, _ in made.tensors))
+            if recurrent:  # of which mkldnn would make one operator
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            watch.step(model, given)
+
+    watch, _, with_torch = run_watched(
+        model, Inputs(args, kwargs), device, make, run, gradients=True
+    )
+    return watch.result(with_torch=with_torch)
+
+
+@contextmanager
+def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Leave the gradients of these as they are, whatever a run does that reaches them."""
+    held = [(tensor, tensor.grad) for tensor in tensors]
+    for tensor, _ in held:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for tensor, gradient in held:
+            tensor.grad = gradient
+
+
+class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
+    """Sees every operator of a step of training."""
+
+    def __init__(self, made: Copy, counter: FlopCounterMode, *, lent: bool) -> None:
+        super().__init__(made, {}, counter, None, lent=lent)
+        self._products: list[_Product] = []
+        self._again: list[_Product] = []
+        self._elsewhere = self._excess = self._known_to_torch = 0
+        self._mixed: set[str] = set()
+        self._at_node: dict[int, _Product] = {}  # by its number
+        self._in_node: defaultdict[int, list[_Product]] = defaultdict(list)  # run without gradients
+        self._backward = False
+        self._whole = False  # memory is not followed
+        self._weights = {tensor.untyped_storage()._cdata for tensor in tensors_in(made.model)}
+        self._saved: dict[int, _Saved] = {}
+
+    def step(self, model: nn.Module, inputs: Inputs) -> None:
+        """Run forward, then backward."""
+        with saved_tensors_hooks(self._save, lambda tensor: tensor):
+            output = run_to_the_end(model, inputs)
+        results = {id(each): each for each in tensors_within(output) if each.requires_grad}
+        if not results:
+            raise DscalcError(
+                "no output requires a gradient in training mode, so there is no backward pass; "
+                "drop --backward"
+            )
+        self._backward = True
+        ends = list(results.values())
+        torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
+
+    def result(self, *, with_torch: bool) -> TrainingRun:
+        """What ran."""
+        torch_macs = None
+        if with_torch:
+            torch_macs = self.torch_macs() - self._excess * torch_counts_all_groups()
+        return TrainingRun(
+            self._products, self._again, self._elsewhere, self._mixed, list(self._saved.values()),
+            torch_macs, self._known_to_torch, sum(self.unknown_in.values(), Counter()), self.doubts,
+        )  # fmt: skip
+
+    def _save(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._weights:
+            saved = self._saved.setdefault(storage._cdata, _Saved(storage, []))
+            saved.paths.append(self._running[-1][1].path)
+        return tensor
+
+    @property
+    def _differentiates(self) -> bool:
+        """Whether what runs is a gradient, and not the forward pass once more."""
+        return self._backward and not torch.is_grad_enabled() and len(self._running) == 1
+
+    def _see(self, func: Any, types: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        name = name_of(func)
+        node: Any = torch._C._current_autograd_node()
+        if not self._backward and node is not None:
+            raise DscalcError(
+                "the model differentiates within its forward, so that its backward pass is not "
+                "one of products alone; drop --backward"
+            )
+        if not self._differentiates:
+            return super()._see(func, types, args, kwargs, tensors)
+        products = self._products_of(node)
+        if name == _CONVOLUTION_BACKWARD:
+            return self._count_convolution_backward(func, args, kwargs)
+        outer = name == "aten::mul" and any(p.operator.leaf in _BY_VECTOR for p in products)
+        if outer:  # the gradient of a matrix that meets a vector
+            output = func(*args, **kwargs)
+            self._book(output.numel(), by_torch=False)
+            return output
+        if has_no_macs(func) or ("backward" in name and not products):
+            return func(*args, **kwargs)  # the forward pass had none either
+        return super()._see(func, types, args, kwargs, tensors)
+
+    def _count(
+        self, func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], origin: Any
+    ) -> Any:
+        before = len(self.operators)
+        output = super()._count(func, name, args, kwargs, tensors, origin)
+        seen, self.operators = self.operators[before:], self.operators[:before]
+        for operator in seen:
+            if self._differentiates:
+                self._book(operator.macs, by_torch=operator.by_torch)
+                continue
+            product = _Product(operator, _factors_with_gradients(name, args))
+            (self._again if self._backward else self._products).append(product)
+            self._known_to_torch += operator.macs * operator.by_torch
+            node = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
+            if product.factors:
+                self._at_node[node] = product
+            else:
+                self._in_node[node].append(product)
+        return output
+
+    def _count_convolution_backward(self, func: Any, args: Any, kwargs: Any) -> Any:
+        grad, features, weight, _, *options = args
+        stride, padding, dilation, transposed, _, groups, mask = options
+        macs = convolution_macs(
+            features.shape, weight.shape, None, stride, padding, dilation, transposed,
+            output=grad.shape,
+        )  # fmt: skip
+        of_input, of_weight, _ = mask
+        self._excess += of_weight * (groups - 1) * macs
+        self._book((of_input + of_weight) * macs, by_torch=func._overloadpacket in flop_registry)
+        return func(*args, **kwargs)
+
+    def _products_of(self, node: Any) -> list[_Product]:
+        """The products of the forward pass to which a node of the graph belongs."""
+        number = -1 if node is None else node._sequence_nr()
+        one = self._at_node.get(number)
+        return [one] if one else self._in_node.get(number, [])
+
+    def _book(self, macs: int, *, by_torch: bool) -> None:
+        """Count MACs of the node that runs."""
+        self._known_to_torch += macs * by_torch
+        products = self._products_of(torch._C._current_autograd_node())
+        paths = {product.path for product in products}
+        if len(paths) == 1:
+            products[0].backward += macs
+        else:
+            self._elsewhere += macs
+            self._mixed |= paths
+
+
+def _factors_with_gradients(name: str, args: Any) -> int | None:
+    """How many factors of a product need a gradient."""
+    if not torch.is_grad_enabled():
+        return 0
+    where = _FACTORS.get(LEAVES[name])
+    if where is None:
+        return 0 if not any(isinstance(a, Tensor) and a.requires_grad for a in args) else None
+    return sum(bool(factor.requires_grad) for factor in args[where])
+
+
+@cache
+def torch_counts_all_groups() -> bool:
+    """Whether torch's FlopCounterMode does not divide the gradient of a weight by its groups."""
+    one: Any = flop_registry[torch.ops.aten.convolution_backward]
+    grad = features = torch.empty(1, 2, 1, device="meta")
+    weight = torch.empty(2, 1, 1, device="meta")
+    counted: int = one(
+        grad, features, weight, None, [1], [0], [1], False, [0], 2, [False, True, False],
+        out_val=(None, weight, None),
+    )  # fmt: skip
+    return counted > 2 * weight.numel()
+
+
+# ---- What it costs each row, and whether it is proved. ----
+
+
+class Trained:
+    """What a step of training costs each row of a model, and the whole.
+
+    Args:
+        found: the forward pass in evaluation mode, of which the rows are.
+        run: the step.
+        verify: whether to compare the backward pass with its two counters.
+
+    Attributes:
+        whole: what it costs the model.
+        notes: what the reader must know of it, a sentence each.
+        faults: what differs from torch's counter, a sentence each.
+    """
+
+    def __init__(self, found: Trace, run: TrainingRun, *, verify: bool) -> None:
+        self._evaluated = _by_module(found.operators)
+        ran = _by_module(run.products)
+        self._null = {
+            path
+            for path in {**self._evaluated, **ran}
+            if _macs_of(self._evaluated.get(path, ())) != _macs_of(ran.get(path, ()))
+        }
+        self._backward: Counter[tuple[str, str]] = Counter()
+        for products in (ran, _by_module(run.again)):
+            for path, here in products.items():
+                self._assign(path, here)
+        self._saved = _saved_by_row(found, run)
+        self.faults = list(_faults(run)) if verify else []
+        doubts = list(_doubts(found, run)) if verify and not self.faults else []
+        proof: Crosscheck = "mismatch" if self.faults else "exact"
+        if doubts or not verify:
+            proof = "not proved" if verify else "skipped"
+        self.whole = Training(run.forward_macs, run.backward_macs, run.saved_bytes, proof)
+        self.notes = [*_notes_of_step(found, run, sorted(self._null)), *doubts]
+        self._null |= run.mixed
+
+    def _assign(self, path: str, products: list[_Product]) -> None:
+        """Give backward MACs to rows, of which evaluation mode alone knows the kinds."""
+        like = self._evaluated.get(path, [])
+        kinds = [operator.kind for operator in like]
+        if len({*kinds}) == 1:
+            kinds = kinds[:1] * len(products)
+        elif [operator.macs for operator in like] != [product.macs for product in products]:
+            self._null.add(path)
+            return
+        for kind, product in zip(kinds, products, strict=True):
+            self._backward[path, kind] += product.backward
+
+    def of(self, path: str, kind: str) -> Training:
+        """Of the row of a kind of operator in a module, or of a module without operators.
+
+        What a module saves belongs to the first of its rows.
+        """
+        like = self._evaluated.get(path, [])
+        saved = self._saved[path] if not like or like[0].kind == kind else 0
+        if path in self._null:
+            return Training(saved_bytes=saved)
+        macs = _macs_of(operator for operator in like if operator.kind == kind)
+        return Training(macs, self._backward[path, kind], saved)
+
+
+def _by_module(each: Iterable[_Each]) -> dict[str, list[_Each]]:
+    found: dict[str, list[_Each]] = {}
+    for one in each:
+        found.setdefault(one.path, []).append(one)
+    return found
+
+
+def _macs_of(each: Iterable[Operator | _Product]) -> int:
+    return sum(one.macs for one in each)
+
+
+def _saved_by_row(found: Trace, run: TrainingRun) -> Counter[str]:
+    """Bytes by the path of the first module that saves them and has a row."""
+    rows = {path for path, (_, own) in found.held.items() if own}
+    rows |= {operator.path for operator in found.operators}
+    saved: Counter[str] = Counter()
+    for storage, paths in run.saved:
+        path = next((path for path in paths if path in rows), None)
+        if path is not None:
+            saved[path] += storage.nbytes()
+    return saved
+
+
+def _faults(run: TrainingRun) -> Iterator[str]:
+    """How torch's counter differs."""
+    if run.torch_macs not in (None, run.known_to_torch) and not run.doubts:
+        yield (
+            f"torch's FlopCounterMode gives {run.torch_macs:,} MACs for a step of training, but "
+            f"the formulas give {run.known_to_torch:,}"
+        )
+
+
+def _doubts(found: Trace, run: TrainingRun) -> Iterator[str]:
+    """Why nothing proves the backward pass."""
+    if run.forward_macs < _macs_of(found.operators):
+        yield "the step is not proved: its forward pass has fewer MACs than that in evaluation mode"
+    if run.torch_macs is None:
+        yield "the backward pass is not proved: torch's FlopCounterMode cannot count it"
+    yield from run.doubts
+    if run.elsewhere:
+        yield (
+            f"the backward pass is not proved: {run.elsewhere:,} MACs that autograd runs belong to "
+            "no module alone"
+        )
+    again = _by_module(run.again)
+    differ = []
+    for path, products in {**again, **_by_module(run.products)}.items():
+        # Under a checkpoint that is reentrant, gradients are off until all runs again.
+        needed = _by_factors(products)
+        if needed == 0:
+            needed = _by_factors(again.get(path, []))
+        ran = sum(product.backward for product in (*products, *again.get(path, ())))
+        if needed != ran:
+            differ.append((printable(path) or "the model", needed, ran))
+    if differ:
+        path, needed, ran = differ[0]
+        more = f"; {len(differ) - 1:,} more" if len(differ) > 1 else ""
+        why = "a result is detached, rounded or not returned"
+        if needed is None or ran > needed:
+            why = "it has a backward pass of its own"
+        by_factors = "no number" if needed is None else f"{needed:,}"
+        yield (
+            f"the backward pass is not proved: autograd runs {ran:,} MACs in {path}, whose factors "
+            f"that need a gradient give {by_factors} ({why}){more}"
+        )
+
+
+def _by_factors(products: Iterable[_Product]) -> int | None:
+    """Each factor that needs a gradient costs a product once more; None if that is not known."""
+    each = [None if p.factors is None else p.factors * p.macs for p in products]
+    return None if None in each else sum(filter(None, each))
+
+
+def _notes_of_step(found: Trace, run: TrainingRun, differ: list[str]) -> Iterator[str]:
+    """What the reader must know of a step of training."""
+    now, before = run.forward_macs, _macs_of(found.operators)
+    if differ:
+        where = first_few([printable(path) or "the model" for path in differ])
+        unlike = f": {now:,} MACs forward, {before:,} in evaluation mode" if now != before else ""
+        yield f"training mode runs otherwise in {where}{unlike}"
+    if run.again:
+        macs = _macs_of(run.again)
+        yield f"{macs:,} MACs run once more in the backward pass (checkpointing), and do not count"
+    if any(operator.kind == "attention" for operator in found.operators):
+        yield "attention is trained as its plain products: a fused kernel saves fewer bytes"
+    if run.reason and not found.real:
+        yield f"training needs values ({run.reason}): it ran on real tensors"
