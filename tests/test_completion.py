@@ -4,6 +4,7 @@ import pytest
 from vocabulary import fields
 
 from dscalc.cli import main
+from dscalc.commands.model import FIELDS as MODEL
 from dscalc.core.blocks import SEPARABLE, STANDARD, Block
 
 
@@ -23,7 +24,7 @@ def complete(capsys, monkeypatch):
 
 
 def names(command, block, unit="macs", *, numbers=False):
-    found = fields(command, block, unit)
+    found = MODEL(block, unit) if command == "model" else fields(command, block, unit)
     return [field.name for field in found if field.is_number or not numbers]
 
 

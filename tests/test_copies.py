@@ -3,6 +3,7 @@
 import copy
 import functools
 import random
+import threading
 import types
 import weakref
 
@@ -405,3 +406,70 @@ def test_a_layer_whose_weight_is_read_can_be_replaced():
 def test_the_copy_of_a_scripted_module_is_on_its_device():
     twin = copied_to("meta", nn.Sequential(torch.jit.script(Plain())))
     assert {tensor.device.type for tensor in twin.state_dict().values()} == {"meta"}
+
+
+# What cannot be copied, or does not run as one tensor.
+
+
+class DistributedDataParallel(nn.Module):
+    """By its name as torch's, which needs a group of processes."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+def said(model, *inputs):
+    with pytest.raises(DscalcError) as caught:
+        audit(model, *inputs)
+    return str(caught.value)
+
+
+def test_a_model_that_is_spread_over_processes_points_to_its_module():
+    model = nn.Sequential(nn.Linear(8, 8), DistributedDataParallel(nn.Linear(8, 8)))
+    assert said(model, VECTOR) == (
+        "1 is spread over processes (DistributedDataParallel); audit its .module, before it is "
+        "wrapped"
+    )
+
+
+@pytest.mark.parametrize("held", [threading.Lock(), {"a": [threading.Lock()]}, (n for n in "a")])
+def test_what_cannot_be_copied_is_named(held):
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    model[1].guard = held
+    assert said(model, VECTOR).endswith(": its 1.guard; set that to None first)")
+
+
+class Endless(nn.Module):
+    def forward(self, x):
+        return self(x)
+
+
+class Ragged(nn.Module):
+    def __init__(self, layout):
+        super().__init__()
+        self.layout, self.linear = layout, nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.linear(torch.nested.nested_tensor([x, x[:1]], layout=self.layout))
+
+
+def test_a_model_without_end_is_told_so():
+    assert said(Endless(), VECTOR).endswith(
+        "; it calls itself without end, or too deeply for Python"
+    )
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_named(layout):
+    assert said(Ragged(layout), VECTOR).endswith(
+        " runs on a nested tensor, which is not supported; give one padded tensor"
+    )
+    nested = torch.nested.nested_tensor([VECTOR, VECTOR[:1]], layout=layout)
+    assert said(nn.Linear(8, 8), nested) == (
+        "nested tensors as inputs are not supported; give one padded tensor"
+    )

@@ -15,6 +15,7 @@ from dscalc.pytorch.inputs import (
     check_inputs,
     input_hint,
     inputs_from,
+    inputs_in_words,
     materialised,
     read_inputs,
 )
@@ -126,7 +127,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "nets.py").write_text(NETS)
     yield tmp_path
     for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+        module = sys.modules[name]
+        if str(tmp_path) in f"{getattr(module, '__file__', '')} {getattr(module, '__path__', '')}":
             del sys.modules[name]
 
 
@@ -165,6 +167,70 @@ def test_without_meta_the_model_has_values():
 def test_what_cannot_be_made_on_meta_is_made_for_real_and_printed_once(capsys):
     assert load_model("nets.py:by_value", {}).weight.device.type == "cpu"
     assert capsys.readouterr().err.count("tried") == 1
+
+
+def test_a_trial_imports_modules_once_and_with_values(here):
+    write(here / "values.py", OPERATOR.format(name="lazy") + "table = torch.linspace(0, 1, 3)")
+    write(
+        here / "late.py",
+        """
+        from torch import nn
+        def net():
+            from values import table
+            model = nn.Linear(3, 1)
+            model.weight.sum().item()  # the trial fails
+            model.register_buffer("table", table)
+            return model
+        """,
+    )
+    model = load_model("late.py:net", {})
+    assert model.table.tolist() == [0, 0.5, 1]
+    assert not model.weight.is_meta
+
+
+def test_what_a_failed_trial_wrote_is_not_shown_and_its_streams_stay_open(here, capsys):
+    write(
+        here / "loud.py",
+        """
+        import logging, sys
+        from torch import nn
+        log = logging.getLogger("loud")
+        log.propagate = False
+        def net(meta=True):
+            sys.stderr.write("downloading\\n")
+            log.handlers = [logging.StreamHandler()]
+            model = nn.Linear(3, 1)
+            return model if meta else nn.Linear(int(model.weight.sum().item()) * 0 + 3, 1)
+        """,
+    )
+    load_model("loud.py:net", {"meta": False})
+    assert capsys.readouterr().err == "downloading\n"
+    load_model("loud.py:net", {})
+    assert capsys.readouterr().err == "downloading\n"
+    sys.modules["loud"].log.warning("later")
+    assert capsys.readouterr().err == "later\n"
+
+
+def test_a_formula_that_a_callable_registers_may_be_registered_at_each_call(here):
+    write(
+        here / "formula.py",
+        OPERATOR.format(name="counted")
+        + """
+from torch import nn
+from torch.utils.flop_counter import register_flop_formula
+def net(needs_values=True):
+    @register_flop_formula(torch.ops.dscalc_test.counted)
+    def formula(*shapes, **_):
+        return 2
+    model = nn.Linear(3, 1)
+    if needs_values:
+        model.weight.sum().item()
+    return model
+""",
+    )
+    for values in (True, False):
+        load_model("formula.py:net", {"needs_values": values})
+        load_model("formula.py:net", {"needs_values": values}, meta=False)
 
 
 def test_an_instance_is_returned_as_it_is():
@@ -231,6 +297,27 @@ def test_a_warning_without_a_place_is_of_the_target(here):
     assert shown.splitlines()[-1] == "nets.py:warned: UserWarning: old"
 
 
+def test_warnings_of_packages_are_not_shown(here):
+    write(
+        here / "site-packages/old_package.py",
+        """
+        import warnings
+        warnings.warn("mine", FutureWarning)
+        warnings.warn("yours", FutureWarning, stacklevel=2)
+        """,
+    )
+    write(here / "mine.py", "import old_package\nfrom torch import nn\nnet = nn.Identity()")
+    shown = subprocess.run(
+        [sys.executable, "-m", "dscalc", "model", "mine.py:net", "--input", "3"],
+        env={"PYTHONPATH": ":".join([*sys.path, str(here / "site-packages")])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert "mine.py:1: FutureWarning: yours" in shown
+    assert "FutureWarning: mine" not in shown
+
+
 # Where files lie.
 
 
@@ -267,6 +354,80 @@ def test_a_file_elsewhere_imports_from_its_folder_and_from_the_working_folder(he
         """,
     )
     assert load_model("far/net.py:net", {}).weight.shape == (3, 2)
+
+
+OPERATOR = """
+import torch
+torch.library.define("dscalc_test::{name}", "(Tensor x) -> Tensor")  # a process takes it once
+"""
+
+
+@pytest.mark.parametrize("folder", ["", "models", "src.v2/models"])
+def test_a_folder_without_init_is_a_package_where_a_file_needs_one(folder, here):
+    write(here / folder / "net.py", "from .parts import conv\ndef net():\n    return conv()")
+    write(here / folder / "parts.py", "from .deep.layers import conv")
+    write(here / folder / "deep/layers.py", "from ..sizes import conv")
+    write(
+        here / folder / "sizes.py",
+        OPERATOR.format(name=f"bare_{len(folder)}")
+        + "from torch import nn\ndef conv():\n    return nn.Conv2d(3, 8, 3)",
+    )
+    assert load_model(f"{folder or '.'}/net.py:net", {}).out_channels == 8
+    assert load_model(f"{folder or '.'}/deep/layers.py:conv", {}).out_channels == 8
+
+
+def test_two_folders_of_one_name_are_two_packages(here, monkeypatch):
+    for place, width in (("one", 3), ("two", 4)):
+        write(here / place / "models/net.py", "from .parts import width, net")
+        write(
+            here / place / "models/parts.py",
+            f"from torch import nn\nwidth = {width}\nnet = nn.Linear(1, width)",
+        )
+        monkeypatch.chdir(here / place)
+        assert load_model("models/net.py:net", {}).out_features == width
+
+
+HEAVY = {
+    "pkg/__init__.py": OPERATOR.format(name="heavy") + "import nosuch",
+    "pkg/sub/__init__.py": "from .part import size\nraise ValueError('no licence')",
+    "pkg/sub/part.py": OPERATOR.format(name="part") + "size = 5",
+    "pkg/sub/net.py": "from torch import nn\nfrom .part import size\nnet = nn.Linear(size, 1)",
+}
+
+
+def test_a_file_is_loaded_without_a_package_that_cannot_be_imported(here, capsys):
+    for file, source in HEAVY.items():
+        write(here / file, source)
+    assert load_model("pkg/sub/net.py:net", {}).in_features == 5
+    assert capsys.readouterr().err == (
+        "note: pkg cannot be imported (No module named 'nosuch'); net.py is loaded without it\n"
+        "note: pkg.sub cannot be imported (ValueError: no licence); net.py is loaded without it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("from . import missing", "pkg/__init__.py:4: importing pkg/sub/net.py failed (No module"),
+        ("1 / 0", "pkg/__init__.py:4: importing pkg/sub/net.py failed (No module named 'nosuch')"),
+        ("def f(:", "pkg/__init__.py:4: importing pkg/sub/net.py failed (No module named 'nosuch'"),
+    ],
+)
+def test_the_error_of_its_package_is_told_where_the_file_fails_too(source, said, here):
+    for file, text in HEAVY.items():
+        write(here / file, text)
+    write(here / "pkg/__init__.py", "import sys\n\n\nimport nosuch")
+    write(here / "pkg/sub/part.py", "size = 5")
+    write(here / "pkg/sub/net.py", source)
+    assert reason(load_model, "pkg/sub/net.py:net", {}).startswith(said)
+    assert "pkg" not in sys.modules
+
+
+def test_an_error_of_the_file_itself_is_not_tried_again(here, capsys):
+    write(here / "pkg/__init__.py", "from .net import net")
+    write(here / "pkg/net.py", "print('run')\n1 / 0")
+    assert reason(load_model, "pkg/net.py:net", {}).startswith("pkg/net.py:2: importing ")
+    assert capsys.readouterr().err.count("run") == 1
 
 
 def test_a_file_may_be_called_like_a_module_of_python(here):
@@ -350,6 +511,56 @@ def test_an_unknown_keyword_has_a_near_name():
     )
 
 
+OBJECTS = """
+from torch import nn
+
+
+class Config:
+    width = 3
+
+
+class Typed(nn.Module):
+    def __init__(self, settings: Config, depth: int):
+        super().__init__()
+        self.layer = nn.Linear(settings.width, 1)
+
+
+class Called(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.layer = nn.Linear(cfg.width, 1)
+
+
+def older():
+    from torch.nn import NoSuchLayer
+
+
+def newer():
+    import torch.nn.nosuch.helpers
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("Typed", {}, "settings seems to be an object, which JSON cannot give; name a function of "
+         "your own that returns Typed(settings=..., depth=...)"),
+        ("Called", {}, "cfg seems to be an object, which JSON cannot give; name a function of your "
+         "own that returns Called(cfg=...)"),
+        ("Called", {"cfg": {"width": 3}}, "JSON gives plain values: name a function of your own "
+         "that returns Called(cfg=...)"),
+        ("older", {}, f"; torch {torch.__version__} is installed, and the code is for another "
+         "version of it"),
+        ("newer", {}, f"; torch {torch.__version__} is installed, and the code is for another "
+         "version of it"),
+    ],
+    ids=["an object by its hint", "by its name", "a dict for it", "a name", "a module"],
+)  # fmt: skip
+def test_what_json_or_this_version_cannot_give_is_said(name, arguments, said, here):
+    write(here / "objects.py", OBJECTS)
+    assert reason(load_model, f"objects.py:{name}", arguments).endswith(said)
+
+
 def test_an_instance_takes_no_keywords():
     assert reason(load_model, "nets.py:instance", {"width": 1}) == (
         "nets.py:instance is already a module and takes no --kwargs"
@@ -368,8 +579,6 @@ IMPORTS = {
     "1 / 0": "failed (ZeroDivisionError: division by zero)",
     "def f(:": "failed (SyntaxError: invalid syntax)",
     "import nosuch": "failed (No module named 'nosuch'); install it, or run dscalc in its folder",
-    "from . import block": "failed (ImportError: attempted relative import with no known parent "
-    "package); add an empty __init__.py beside it to make the folder a package",
     "raise SystemExit(2)": "failed (SystemExit: 2); put the code that it runs under if __name__ == "
     "'__main__':",
 }
@@ -385,6 +594,15 @@ def test_an_import_that_fails_names_the_line(source, via, here):
         reason(load_model, f"{file}:net", {}) == f"broken.py:2: importing {file} {IMPORTS[source]}"
     )
     assert not {"broken", "via"} & set(sys.modules)
+
+
+def test_a_relative_import_of_a_file_that_another_imports_absolutely_has_no_package(here):
+    write(here / "part.py", "from . import block")
+    write(here / "via.py", "import part")
+    assert reason(load_model, "via.py:net", {}) == (
+        "part.py:1: importing via.py failed (ImportError: attempted relative import with no known "
+        "parent package); add an empty __init__.py beside it to make the folder a package"
+    )
 
 
 def test_a_file_that_reads_its_command_line_is_one_error(here, capsys):
@@ -461,10 +679,47 @@ def test_values_are_the_same_each_time_differ_and_leave_the_random_state():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("null", None), ("10", 10), ("0.5", 0.5), ('"a:=b"', "a:=b"), ("-1", -1)],
+)
+def test_a_plain_value_is_passed_as_it_is(text, value):
+    inputs = read_inputs(["3", f"flag:={text}", f":={text}"], 2)
+    assert inputs.kwargs == {"flag": value}
+    assert inputs.args[1:] == (value,)
+    assert type(inputs.kwargs["flag"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "values"),
+    [
+        ("[100]", torch.int64, [100]),
+        ("[[true, false]]", torch.bool, [[True, False]]),
+        ("[1, 0.5]", torch.float16, [1, 0.5]),
+        ("[]", torch.float16, []),
+    ],
+)
+def test_nested_lists_are_a_tensor_without_a_batch_axis(text, dtype, values):
+    tensor = read_inputs([f"sizes:={text}"], 2, "float16").kwargs["sizes"]
+    assert tensor.tolist() == values
+    assert tensor.dtype is dtype
+    assert read_inputs([":=[0.5]"], 2).args[0].dtype is torch.float32
+
+
+def test_values_stand_in_the_title_as_they_were_given():
+    words = ["3x8", "ids=2:int64", "flag:=true", "sizes:=[1, 2]", 'how:="a"']
+    inputs = read_inputs(words, 2)
+    others = {"nest": [torch.zeros(1)], "other": object()}
+    assert inputs_in_words(inputs.args, inputs.kwargs | others) == f"2 x {', '.join(words)}"
+
+
 SHAPE = "--input must be a shape such as 3x224x224, got"
 DTYPES = (
     "give one of float32, float64, float16, bfloat16, complex64, complex128, int64, int32, int16, "
     "int8, uint8, bool"
+)
+LISTS = (
+    "give numbers, or lists of them of one length, or write a function and name it with --inputs"
 )
 WORDS = {
     "": f"{SHAPE} ''",
@@ -479,6 +734,17 @@ WORDS = {
     "twice=1": "--input twice is given twice, got 'twice=1'; give it once",
     "8:int46": "--input '8:int46': 'int46' is not a dtype for an input; did you mean int64 or "
     "int16?",
+    "flag=true": f"{SHAPE} 'flag=true'; for a value write flag:=true",
+    "n=[100]": f"{SHAPE} 'n=[100]'; for a value write n:=[100]",
+    "t:=int64": "the value of --input 't:=int64' is no JSON; for one number per sample write "
+    "t=:int64",
+    "t:=": "the value of --input 't:=' is no JSON; write JSON after :=, such as true, 10 or [100]",
+    "3d:=8": "the keyword of an --input must be a name such as mask=1x32, got '3d:=8'",
+    "twice:=1": "--input twice is given twice, got 'twice:=1'; give it once",
+    "t:=[[1], [2, 3]]": "--input 't:=[[1], [2, 3]]' gives no tensor (ValueError: expected sequence "
+    f"of length 1 at dim 1 (got 2)); {LISTS}",
+    "t:={}": "--input 't:={}' gives no tensor (RuntimeError: Could not infer dtype of dict); "
+    f"{LISTS}",
     "8:": f"--input '8:': '' is not a dtype for an input; {DTYPES}",
 }
 
@@ -588,6 +854,17 @@ class Siamese(nn.Module):
         return left - right
 
 
+class Flags(nn.Module):
+    def forward(self, image, inference, step: int, name: "str"):
+        return image
+
+
+class Graph(nn.Module):
+    def forward(self, x, edge_index):
+        row, _ = edge_index
+        return x[row]
+
+
 class OneDict(nn.Module):
     def forward(self, batch):
         return batch["left"]
@@ -613,8 +890,13 @@ SIAMESE = "forward takes (*, left, right, scale=None)"
          "--input batch=CxHxW"),
         (OneDict, ["1", "1"], "too many positional arguments); forward takes (batch): give "
          "--input batch=CxHxW"),
+        (Flags, ["1"], "missing a required argument: 'inference'); forward takes (image, inference,"
+         " step, name): give --input image=CxHxW --input inference=CxHxW --input step:=1 --input "
+         "name:='\"...\"'; if it is a flag or a number, inference:=true"),
+        (Graph, ["8"], "missing a required argument: 'edge_index'); forward takes (x, edge_index):"
+         " give --input x=CxHxW --input edge_index:=[[0,1],[1,0]]"),
     ],
-    ids=["by position", "an unknown keyword", "one missing", "one too many"],
+    ids=["by position", "unknown keyword", "one missing", "one too many", "flags", "a graph"],
 )  # fmt: skip
 def test_inputs_that_do_not_fit_are_refused_with_what_fits(model, words, said):
     inputs = read_inputs(words, 1)
@@ -644,6 +926,15 @@ def test_a_tensor_where_a_nest_is_taken_points_to_inputs(model):
     assert said.endswith(
         ", which seems not to be a plain tensor: write a function that returns (it,) and name it "
         "with --inputs MODULE:ATTR"
+    )
+
+
+def test_the_edges_of_a_graph_point_to_inputs_without_a_batch_axis():
+    with command_line():
+        said = input_hint(Graph(), read_inputs(["8", "2x4"], 1), ValueError("not enough values"))
+    assert said == (
+        "forward takes (x, edge_index): --input adds a batch axis; --inputs MODULE:ATTR gives "
+        "inputs as they are"
     )
 
 

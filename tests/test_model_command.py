@@ -702,7 +702,7 @@ def test_without_macs_there_is_no_tick(model, here):
             "unknown field 'ratio'; did you mean mac_ratio or mac_ratio_exact or param_ratio?",
         ),
         ("flops", "flops needs --unit flops"),
-        ("mac", "unknown field 'mac'; did you mean macs or known_macs or separable_macs?"),
+        ("mac", "unknown field 'mac'; did you mean macs or nonzero_macs or known_macs?"),
     ],
 )
 def test_another_name_is_answered_with_what_was_meant(name, reason, model):
@@ -739,10 +739,11 @@ ERRORS = {
     "nets.py:net": "Sequential cannot run on these inputs (missing a required argument: 'input'); "
     "forward takes (input): give --input input=CxHxW",
     "nets.py:Two --input 3x8x8": "Two cannot run on these inputs (missing a required argument: "
-    "'mask'); forward takes (image, mask): give --input image=CxHxW --input mask=CxHxW",
+    "'mask'); forward takes (image, mask): give --input image=CxHxW --input mask=CxHxW; if it is a "
+    "flag or a number, mask:=true",
     "nets.py:Two --input 3x8x8 --input 1x8x8 --input 3": "Two cannot run on these inputs (too many "
     "positional arguments); forward takes (image, mask): give --input image=CxHxW --input "
-    "mask=CxHxW",
+    "mask=CxHxW; if it is a flag or a number, mask:=true",
     "nets.py:net --input 3xx8": "--input must be a shape such as 3x224x224, got '3xx8'",
     "nets.py:net --input 3x8x8 --batch 0": "--batch must be at least 1, got 0",
     "nets.py:wrong --input 3x8x8": "1.1 (Conv2d) cannot run on these inputs (RuntimeError: Given "

@@ -246,8 +246,11 @@ COMMANDS = ("compare", "blocks", "network", "model", "bench")
 
 def known(command: str) -> Fields:
     """The fields of a command with options that add some: a block, a step of training."""
-    block = usual_block(command) or SEPARABLE
-    return training_fields(block) if command == "model" else fields(command, block)
+    return _vocabulary(command, usual_block(command) or SEPARABLE)
+
+
+def _vocabulary(command: str, block: Any) -> Fields:
+    return training_fields(block, nonzero=True) if command == "model" else fields(command, block)
 
 
 def _fields(shell: Shell) -> Iterator[str]:
@@ -276,7 +279,7 @@ def _fields(shell: Shell) -> Iterator[str]:
 
 
 def _needs_as(command: str, field: Field) -> bool:
-    return field.name not in fields(command, None).names
+    return field.name not in _vocabulary(command, None).names
 
 
 JSON_TYPES = {

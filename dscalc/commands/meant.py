@@ -12,6 +12,7 @@ from typing import Any
 from dscalc import parse
 from dscalc.core.blocks import block_meant
 from dscalc.errors import DscalcError
+from dscalc.inputs.model_file import program_file
 from dscalc.show import did_you_mean, printable, quoted
 
 _LAYER_FORM = "a layer is IC OC F [D], such as 3 64 3 224"
@@ -112,10 +113,10 @@ def refuse_target(word: str) -> None:
     """Refuse a word that names no model, before torch is imported.
 
     Raises:
-        DscalcError: it is not ``MODULE:ATTR``.
+        DscalcError: it is not ``MODULE:ATTR``, nor the file of an exported program.
     """
     module, _, attribute = word.rpartition(":")
-    if module and attribute:
+    if program_file(word) or (module and attribute):
         return
     meant = []
     if shape := parse.shape_meant(word):

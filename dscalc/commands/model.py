@@ -35,7 +35,7 @@ EXAMPLES = """
   dscalc model torchvision.models:resnet50 --input 3x224x224 --backward
   dscalc model mymodels.py:Net --input 3x224x224 --assert 'macs <= 600M'
 """
-FIELDS = fields.model_fields
+FIELDS = partial(fields.model_fields, nonzero=True)
 
 _DEPTH = "--depth, if it is not all,"
 _option = partial(typer.Option, rich_help_panel="Model")
@@ -67,8 +67,8 @@ def model(
         typer.Argument(
             metavar="MODULE:ATTR...",
             autocompletion=_names_in_file,
-            help="Module or .py file, and in it an nn.Module or a callable that returns one. "
-            "Several models: one row of totals each.",
+            help="Module or .py file, and in it an nn.Module or a callable that returns one; or a "
+            ".pt2 file of torch.export. Several models: one row of totals each.",
         ),
     ],
     output: OutputOptions,
@@ -79,9 +79,10 @@ def model(
         list[str],
         _option(
             "--input",
-            metavar="[NAME=]CxHxW[:DTYPE]",
+            metavar="[NAME=]CxHxW[:DTYPE]|[NAME]:=JSON",
             help="Shape of an input, without the batch: 3x224x224, by keyword mask=1x32, with a "
-            "dtype ids=77:int64, or one number per sample t=:int64.",
+            "dtype ids=77:int64, or one number per sample t=:int64. Or a value: flag:=true, "
+            "lengths:=[100].",
         ),
     ] = [],  # noqa: B006  # typer copies it
     inputs_: Annotated[
@@ -184,22 +185,23 @@ def model(
     def at_size(size: int) -> Report:
         return _audited(loaded[0].at_size, asked, size, **options)
 
-    vocabulary = fields.training_fields if backward else FIELDS
+    vocabulary = fields.training_fields if backward else fields.model_fields
     asked = Asked(
-        ctx, vocabulary, block, output, proof, questions,
+        ctx, partial(vocabulary, nonzero=True), block, output, proof, questions,
         several=len(targets) > 1, batch_size=samples, at_size=at_size,
     )  # fmt: skip
+    nonzero = any(field.name.startswith("nonzero_") for field in asked.fields)
     options = {
         "block": block, "only": only or None, "exclude": exclude or None, "unit": output.unit,
         "observe": asked.question.observe, "verify": asked.proves(by_default=True),
         "bits": int(bits) if bits else None,
-        "backward": backward,
+        "backward": backward, "nonzero": nonzero,
     }  # fmt: skip
     with torch_needed():
-        from dscalc.pytorch.target import Target
+        from dscalc.pytorch.target import target_of
 
     def audited(name: str) -> Report:
-        target = Target(
+        target = target_of(
             name, inputs, inputs_ or "", batch=samples, arguments=arguments, dtype=dtype
         )
         loaded[:] = [target]
@@ -207,7 +209,7 @@ def model(
             return _audited(target.audit, asked, **options)
 
     if len(targets) > 1:
-        named = vocabulary(block, output.unit)
+        named = vocabulary(block, output.unit, nonzero=nonzero)
         return Answer(_several_models(targets, audited, asked, named), asked)
     return Answer(replace(audited(targets[0]), depth=levels), asked)
 

@@ -147,8 +147,10 @@ def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "m
     known = {field.name: field for field in vocabulary(block, unit)}
     if name in known:
         return known[name]
-    if vocabulary is model_fields and any(
-        name in training_fields(block, each).names[len(known) :] for each in UNITS
+    of_model = "trainable_params" in known and "saved_bytes" not in known
+    if of_model and any(
+        name in training_fields(block, each).names and name not in model_fields(block, each).names
+        for each in UNITS
     ):
         raise DscalcError(f"{name} needs --backward")
     other = _OTHER[unit]
@@ -222,8 +224,11 @@ def network_fields(block: Block | None, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def model_fields(block: Block | None, unit: Unit = "macs") -> Fields:
-    """Fields of the operators of a kind in a module, and of their replacement; or of a model."""
+def model_fields(block: Block | None, unit: Unit = "macs", *, nonzero: bool = False) -> Fields:
+    """Fields of the operators of a kind in a module, and of their replacement; or of a model.
+
+    ``nonzero`` adds those without zeros among the weights, which are counted if asked for.
+    """
     label, scale = UNITS[unit]
 
     def torch_macs(row: Row) -> int | None:
@@ -243,6 +248,7 @@ def model_fields(block: Block | None, unit: Unit = "macs") -> Fields:
             )
         ),
         *_MEMORY,
+        *([_if_known(_nonzero(unit))] if nonzero else ()),
         *_known_part(unit),
         *map(_if_known, _instead(block, unit)),
         alone(Field(proof_name("torch", "", unit), label, int, doc, torch_macs, torch_macs)),
@@ -250,7 +256,7 @@ def model_fields(block: Block | None, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def training_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+def training_fields(block: Block | None, unit: Unit = "macs", *, nonzero: bool = False) -> Fields:
     """Those of `model_fields`, and of a step of training."""
     label, scale = UNITS[unit]
 
@@ -280,7 +286,7 @@ def training_fields(block: Block | None, unit: Unit = "macs") -> Fields:
             )
         ),
     )  # fmt: skip
-    return model_fields(block, unit).followed_by(*own)
+    return model_fields(block, unit, nonzero=nonzero).followed_by(*own)
 
 
 def compared(block: Block, name: str, unit: Unit, element: Callable[[Row], int]) -> Iterator[Group]:
@@ -303,6 +309,20 @@ def _as_it_is(unit: Unit) -> Iterator[Group]:
     yield counts("", "the row", "as_is", unit)
     doc = "MACs of the row / of the total"
     yield alone(Field("share", "ratio", Fraction, doc, attrgetter("share")))
+
+
+def _nonzero(unit: Unit) -> Group:
+    """Fields of what pruning leaves."""
+    label, scale = UNITS[unit]
+
+    def read(row: Row) -> tuple[int | None, int | None]:
+        return (row.nonzero.macs * scale, row.nonzero.params) if row.nonzero else (None, None)
+
+    return group(
+        read,
+        (f"nonzero_{unit}", label, int, f"{label} of weights that are not zero; if asked for"),
+        ("nonzero_params", "params", int, "params that are not zero; if asked for"),
+    )
 
 
 def _instead(block: Block | None, unit: Unit) -> Iterator[Group]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from dscalc.core.blocks import Block, Step
 from dscalc.core.conv import Conv
-from dscalc.core.cost import NOTHING, Cost
+from dscalc.core.cost import NOTHING, Cost, sum_costs
 from dscalc.core.kinds import convolution_kind
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.core.peaks import Footprint
@@ -106,6 +106,7 @@ class Row(NamedTuple):
         unknown: calls of each operator without a formula; the counts leave them out.
         trainable_params: those of its params that require a gradient, of a model.
         memory: what it takes of that of a model's run, as it is.
+        nonzero: its costs without those of zeros among the weights, of a model; None if unasked.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
         training: what a step of training costs, of a model, if that is asked.
         width_multiplier: width multiplier of a whole network.
@@ -125,6 +126,7 @@ class Row(NamedTuple):
     unknown: Mapping[str, int] = {}
     trainable_params: int | None = None
     memory: Footprint | None = None
+    nonzero: Cost | None = None
     torch_macs: int | None = None
     training: Training | None = None
     width_multiplier: Fraction | None = None
@@ -210,6 +212,7 @@ def total(rows: Sequence[Row]) -> Row:
     counted = checks <= {"exact", "mismatch"}
     worst: Sequence[Crosscheck] = ("mismatch", "not proved", "skipped", "exact")
     rewritten = [row.rewritten for row in rows if row.rewritten]
+    nonzero = [row.nonzero for row in rows if row.nonzero]
     trained = [row.trainable_params for row in rows if row.trainable_params is not None]
     return Row(
         "total",
@@ -222,6 +225,7 @@ def total(rows: Sequence[Row]) -> Row:
         crosscheck=next((check for check in worst if check in checks), "exact"),
         unknown=sum((Counter(row.unknown) for row in rows if row.unknown), Counter()),
         trainable_params=sum(trained) if len(trained) == len(rows) else None,
+        nonzero=sum_costs(nonzero) if nonzero and len(nonzero) == len(rows) else None,
         training=_training_together([row.training for row in rows if row.training]),
     )
 

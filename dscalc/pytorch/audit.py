@@ -44,6 +44,7 @@ def audit(
     named: Mapping[str, Any] | None = None,
     input_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     observe: Observe | None = None,
+    nonzero: bool = False,
     unit: Unit = "macs",
     bits: int | None = None,
     **keywords: Any,
@@ -68,6 +69,8 @@ def audit(
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
         input_size: the shape of its input, or a list of shapes, as torchinfo takes them.
         observe: makes an observer of the run, whose result the report carries; see `trace`.
+        nonzero: whether zeros among the weights are counted, for ``row.nonzero``; the model then
+            runs on real tensors.
         unit: of the counts that people read: "macs", or "flops", 2 a MAC.
         bits: of a floating element in what memory is told: 8, 16 or 32; as it is by default.
         **keywords: what its ``forward`` takes by keyword.
@@ -100,7 +103,8 @@ def audit(
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
     words = inputs_in_words(args, kwargs)
-    found, _ = trace_either(model, args, kwargs, rebuild, blocks=blocks, observe=observe, bits=bits)
+    asked: dict[str, Any] = {"observe": observe, "bits": bits, "nonzero": nonzero}
+    found, _ = trace_either(model, args, kwargs, rebuild, blocks=blocks, **asked)
     reasons |= dict.fromkeys(found.functional, "functional")
     scripted = {
         p for p, held in found.held.items() if isinstance(held.module, torch.jit.ScriptModule)
@@ -114,7 +118,8 @@ def audit(
 
         run = training.train(model, args, kwargs, rebuild)
         trained = training.Trained(found, run, verify=verify)
-    rows = list(_make_rows(block, reasons, found, counting, trained))
+    books = _Books(found.held, nonzero=nonzero)
+    rows = list(_make_rows(block, reasons, found, counting, trained, books))
     whole, faults = _total_row(rows, reasons, found, counting)
     notes = list(_notes(rows, found, args, kwargs))
     if trained:
@@ -124,16 +129,22 @@ def audit(
         rows = with_shares(rows)
     named_fields = training_fields if backward else model_fields
     return Report(
-        "model", block, named_fields(block, unit), rows, whole, title=type(model).__name__,
-        inputs=shapes_of(args, kwargs), at=f" at {words}" if words else "",
-        notes=notes, doubts=found.doubts, faults=faults,
+        "model", block, named_fields(block, unit, nonzero=nonzero), rows, whole,
+        title=type(model).__name__, inputs=shapes_of(args, kwargs),
+        at=f" at {words}" if words else "", notes=notes, doubts=found.doubts, faults=faults,
         classes={path: type(module).__name__ for path, (module, _) in found.held.items()},
         unit=unit, extra=found.observed,
     )  # fmt: skip
 
 
 def _tensor(value: Any) -> Any:
-    """A tensor where a shape is given."""
+    """A tensor where a shape is given.
+
+    Raises:
+        DscalcError: it is a nested tensor.
+    """
+    if isinstance(value, torch.Tensor) and value.is_nested:
+        raise DscalcError("nested tensors as inputs are not supported; give one padded tensor")
     return torch.empty(*value, device="meta") if _is_shape(value) else value
 
 
@@ -144,7 +155,8 @@ def _is_shape(value: Any) -> bool:
 class _Books:
     """Who owns each parameter, and which are not yet in a row."""
 
-    def __init__(self, modules: Mapping[str, Held]) -> None:
+    def __init__(self, modules: Mapping[str, Held], *, nonzero: bool) -> None:
+        self._nonzero = _nonzero_of(modules) if nonzero else None
         self.owned: dict[str, list[nn.Parameter]] = {}
         self.plain: dict[str, dict[str, nn.Parameter]] = {}  # a weight and a bias, and no more
         seen: set[int] = set()
@@ -160,6 +172,13 @@ class _Books:
         """Parameters of a module, which the first row that asks for them gets."""
         return self.owned.pop(path, [])
 
+    def nonzero(self, held: list[nn.Parameter], operators: Iterable[Operator] = ()) -> Cost | None:
+        """What parameters and products cost without zeros, if that is asked."""
+        if self._nonzero is None:
+            return None
+        macs = sum(operator.nonzero or 0 for operator in operators)
+        return Cost(macs, sum(self._nonzero[id(parameter)] for parameter in held))
+
     def by_formula(self, first: Operator, params: int) -> int:
         """What the layer should hold, by its sizes, if its weight and bias are all of these."""
         held, conv = self.plain.get(first.path), first.conv
@@ -174,9 +193,9 @@ def _make_rows(
     found: Trace,
     count: _CountCalls | None,
     trained: "Trained | None",
+    books: _Books,
 ) -> Iterator[Row]:
     """A row for each module and kind of operator, then for each other module that holds tensors."""
-    books = _Books(found.held)
     torch_agrees = not found.unknown and found.torch_macs == found.known_to_torch
     by_row = _by_row(found)
     weights = dict(found.memory.weights)
@@ -214,25 +233,26 @@ def _make_rows(
             after if block else None, kept if block else "",
             calls=len({operator.call for operator in operators}), crosscheck=crosscheck,
             unknown=unknown, trainable_params=trainable(held), memory=footprint(path),
+            nonzero=books.nonzero(held, operators),
             training=trained.of(path, kind) if trained else None,
         )  # fmt: skip
     for (path, kind), names in found.unknown_in.items():
         if (path, kind) not in by_row:
             yield _without_macs(
-                path, kind, books.take(path), block, kind, unknown=names, memory=footprint(path),
-                crosscheck="not proved" if count else "skipped",
+                path, kind, books.take(path), block, kind, books, unknown=names,
+                memory=footprint(path), crosscheck="not proved" if count else "skipped",
             )  # fmt: skip
     for path, held in books.owned.items():
         kind, ran = type(found.held[path].module).__name__, path in found.ran
         kept = kind if ran else "did not run"
         yield _without_macs(
-            path, kind, held, block, kept, calls=int(ran), memory=footprint(path),
+            path, kind, held, block, kept, books, calls=int(ran), memory=footprint(path),
             training=trained.of(path, kind) if trained else None,
         )  # fmt: skip
     for path in [path for path in weights if path in found.held]:  # these hold buffers alone
         kind = type(found.held[path].module).__name__
         yield _without_macs(
-            path, kind, [], block, kind, memory=footprint(path),
+            path, kind, [], block, kind, books, memory=footprint(path),
             training=trained.of(path, kind) if trained else None,
         )  # fmt: skip
 
@@ -247,12 +267,18 @@ def _why_kept(path: str, kind: str, reasons: Mapping[str, str]) -> str:
 
 
 def _without_macs(
-    path: str, kind: str, held: list[nn.Parameter], block: Block | None, kept: str, **seen: Any
+    path: str,
+    kind: str,
+    held: list[nn.Parameter],
+    block: Block | None,
+    kept: str,
+    books: _Books,
+    **seen: Any,
 ) -> Row:
     side = Side(Cost(0, _size(held)))
     return Row(
         _row_name(path), kind, Sizes(), side, side if block else None, kept if block else "",
-        trainable_params=trainable(held), **seen,
+        trainable_params=trainable(held), nonzero=books.nonzero(held), **seen,
     )  # fmt: skip
 
 
@@ -376,6 +402,14 @@ def _notes(
         more = f" and {len(found.changes) - 1:,} more" if len(found.changes) > 1 else ""
         yield f"the model changes itself ({found.changes[0]}{more}): its params are those before"
     yield from found.doubts
+    own = {operator.leaf: operator.formula for operator in found.operators if operator.formula}
+    for name, formula in own.items():
+        macs = sum(operator.macs for operator in found.operators if operator.leaf == name)
+        yield f"{macs:,} MACs of {name} are by your formula, {formula}, which nothing proves"
+    unknown = [name for name in found.unknown if not name.startswith("aten::") and "::" in name]
+    if unknown:
+        names = first_few(unknown)
+        yield f"a formula of your own counts: register_flop_formula of torch, for {names}"
     if found.real:
         zeros = any(
             value.is_meta and not value.is_floating_point()
@@ -386,6 +420,20 @@ def _notes(
             f"the model needs values ({found.reason}): it ran on real tensors"
             f"{', whole numbers as 0' if zeros else ''}"
         )
+
+
+def _nonzero_of(modules: Mapping[str, Held]) -> dict[int, int]:
+    """How many elements of each parameter are not zero, by its id.
+
+    Where torch.nn.utils.prune keeps a mask beside it, those that the mask leaves.
+    """
+    counts = {}
+    for module, held in modules.values():
+        for name, parameter in held.items():
+            mask = module._buffers.get(f"{name[:-5]}_mask") if name.endswith("_orig") else None
+            left = parameter if mask is None else parameter * mask
+            counts[id(parameter)] = int(left.count_nonzero())
+    return counts
 
 
 def _size(parameters: Iterable[torch.Tensor]) -> int:

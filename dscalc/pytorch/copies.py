@@ -101,6 +101,11 @@ def copy_of(device: str, model: nn.Module) -> Copy:
     """
     parts = list(named_modules(model))
     for path, module in parts:
+        if type(module).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+            raise DscalcError(
+                f"{printable(path) or 'the model'} is spread over processes "
+                f"({type(module).__name__}); audit its .module, before it is wrapped"
+            )
         home = type(module).__module__
         packed = home.startswith("torch.") and ".quantized" in home
         if packed and not home.endswith(".functional_modules"):  # those stand in float models too
@@ -121,8 +126,10 @@ def copy_of(device: str, model: nn.Module) -> Copy:
             twin = copy.deepcopy(model, memo)
             held = _on_device(twin, device)
     except Exception as error:  # whatever the model's own attributes raise
+        place = _not_copied(parts, tensors)
         raise DscalcError(
-            f"the model cannot be copied, and dscalc runs only a copy ({first_line(error)})"
+            f"the model cannot be copied, and dscalc runs only a copy ({first_line(error)}"
+            f"{place and f': its {place}; set that to None first'})"
         ) from error
     own = {id(module) for _, module in parts}
     for path, (module, _) in held.items():
@@ -139,6 +146,20 @@ def copy_of(device: str, model: nn.Module) -> Copy:
     pairs = [(module, memo.get(id(module))) for _, module in parts]
     alike = [(module, part) for module, part in pairs if type(module) is type(part)]
     return Copy(twin, held, alike, tensors)
+
+
+def _not_copied(parts: list[tuple[str, nn.Module]], tensors: list[tuple[Tensor, Tensor]]) -> str:
+    """The path of an attribute, other than a module or a tensor, that cannot be copied."""
+    known = [module for _, module in parts], [tensor for tensor, _ in tensors]
+    memo = {id(each): each for some in known for each in some}
+    for path, module in parts:
+        for name, value in vars(module).items():
+            if name not in ("_modules", "_parameters", "_buffers"):
+                try:
+                    copy.deepcopy(value, dict(memo))
+                except Exception:
+                    return printable(f"{path}.{name}".lstrip("."))
+    return ""
 
 
 def _twin(device: str, tensor: Tensor) -> Tensor:

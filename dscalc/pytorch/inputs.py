@@ -1,6 +1,7 @@
 """Inputs of a model: from the words of ``--input``, or from the user's own code."""
 
 import copy
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from dscalc.errors import DscalcError
 from dscalc.parse import shape, shape_meant
 from dscalc.pytorch.load import (
+    DTYPES,
     call_users,
     error_in_words,
     load_object,
@@ -23,7 +25,10 @@ from dscalc.pytorch.load import (
     torch_dtype,
     user_code,
 )
-from dscalc.show import did_you_mean, for_who_asks, message_of, quoted, times
+from dscalc.show import did_you_mean, for_who_asks, message_of, printable, quoted, times
+
+_BY_HINT = {"bool": "true", "int": "1", "float": "0.5", "str": "'\"...\"'"}  # of hints
+_SHOWN_VALUES = 4  # values are shown, and of more a shape
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,12 @@ class Inputs:
 def read_inputs(
     words: Sequence[str], batch: int, dtype: str | None = None, device: str = "meta"
 ) -> Inputs:
-    """Make a tensor for each ``--input``.
+    """Make what each ``--input`` says.
 
     Args:
         words: ``[KEYWORD=]SHAPE[:DTYPE]``, such as ``3x224x224``, ``mask=1x32``, ``ids=77:int64``;
-            without a shape, as in ``t=:int64``, one number per sample.
+            without a shape, as in ``t=:int64``, one number per sample. Or ``[KEYWORD]:=JSON``, a
+            value as it is: ``flag:=true``, ``t:=10``; lists are tensors, such as ``sizes:=[100]``.
         batch: the size in front of each shape.
         dtype: of words that name none; float32 by default.
         device: ``meta``, where tensors take no memory, or a device where they have values.
@@ -49,29 +55,61 @@ def read_inputs(
     Raises:
         DscalcError: a word has another form, a keyword is given twice, or torch refuses a size.
     """
-    args: list[Tensor] = []
-    kwargs: dict[str, Tensor] = {}
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
     make = _maker(device)
     for word in words:
-        keyword, equals, rest = word.rpartition("=")
-        sizes, colon, named = rest.partition(":")
-        if equals and not keyword.isidentifier():
+        keyword, is_value, text = word.partition(":=")
+        if not is_value:
+            keyword, is_keyword, text = word.rpartition("=")
+        if (keyword or (not is_value and is_keyword)) and not keyword.isidentifier():
             raise DscalcError(
                 f"the keyword of an --input must be a name such as mask=1x32, got {quoted(word)}"
             )
         if keyword in kwargs:
             raise DscalcError(f"--input {keyword} is given twice, got {quoted(word)}; give it once")
-        try:
-            kind = torch_dtype(named if colon else dtype or "float32")
-        except DscalcError as error:
-            raise DscalcError(f"--input {quoted(word)}: {error}" if colon else str(error)) from None
-        lone = colon and not sizes.strip()  # one number per sample
-        tensor = make((batch, *(() if lone else _shape_of(sizes, word))), kind)
+        made = _value(text, word, dtype) if is_value else _tensor_of(text, word, batch, dtype, make)
         if keyword:
-            kwargs[keyword] = tensor
+            kwargs[keyword] = made
         else:
-            args.append(tensor)
+            args.append(made)
     return Inputs(tuple(args), kwargs)
+
+
+def _tensor_of(
+    text: str, word: str, batch: int, dtype: str | None, make: Callable[..., Tensor]
+) -> Tensor:
+    """The tensor of ``SHAPE[:DTYPE]``."""
+    sizes, colon, named = text.partition(":")
+    try:
+        kind = torch_dtype(named if colon else dtype or "float32")
+    except DscalcError as error:
+        raise DscalcError(f"--input {quoted(word)}: {error}" if colon else str(error)) from None
+    lone = colon and not sizes.strip()  # one number per sample
+    return make((batch, *(() if lone else _shape_of(sizes, word))), kind)
+
+
+def _value(text: str, word: str, dtype: str | None) -> Any:
+    """The value of JSON; of nested lists a tensor, of bool, int64 or float32."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        hint = "write JSON after :=, such as true, 10 or [100]"
+        if text in DTYPES:
+            hint = f"for one number per sample write {word.replace(':=', '=:')}"
+        raise DscalcError(f"the value of --input {quoted(word)} is no JSON; {hint}") from None
+    if not isinstance(value, list | dict):
+        return value
+    try:
+        tensor = torch.tensor(value, device="cpu")
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise DscalcError(
+            f"--input {quoted(word)} gives no tensor ({error_in_words(error)}); give numbers, or "
+            "lists of them of one length, or write a function and name it with --inputs"
+        ) from None
+    precision = torch_dtype(dtype or "float32")
+    floating = tensor.is_floating_point() and precision.is_floating_point
+    return tensor.to(precision) if floating else tensor
 
 
 def inputs_from(target: str) -> Inputs:
@@ -111,20 +149,41 @@ def shapes_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 def inputs_in_words(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """The inputs as ``--input`` names them: 3x224x224; 8 x 3x224x224 of a batch of 8, float16."""
-    named = [("", value) for value in args] + [(f"{name}=", kwargs[name]) for name in kwargs]
-    tensors = [(name, value) for name, value in named if isinstance(value, Tensor)]
-    sizes = {tuple(value.shape[:1]) for _, value in tensors}
+    named = {f"{n}": value for n, value in enumerate(args)} | dict(kwargs)
+    values = {name: _plain_value(value) for name, value in named.items()}
+    tensors = {
+        n: value for n, value in named.items() if isinstance(value, Tensor) and not values[n]
+    }
+    sizes = {tuple(value.shape[:1]) for value in tensors.values()}
     batch = sizes.pop() if len(sizes) == 1 else ()
     words, floats = [], dict[str, None]()
-    for name, value in tensors:
+    for name, value in named.items():
+        keyword = "" if name.isdecimal() else name
+        if plain := values[name]:
+            words.append(f"{keyword}:={plain}")
+        if name not in tensors:
+            continue
         dtype = str(value.dtype).removeprefix("torch.")
         if value.is_floating_point():
             floats[dtype] = None
         shape = times(value.shape[1:] if batch else value.shape)
-        words.append(f"{name}{shape}{'' if value.is_floating_point() else f':{dtype}'}")
+        shape += "" if value.is_floating_point() else f":{dtype}"
+        words.append(f"{keyword}={shape}" if keyword else shape)
     samples = f"{batch[0]:,} x " if batch and batch[0] != 1 else ""
     unusual = [dtype for dtype in floats if dtype != "float32"]
     return ", ".join([samples + ", ".join(words), *unusual]) if words else ""
+
+
+def _plain_value(value: Any) -> str:
+    """A flag, a number, a text or a few whole numbers, as JSON; "" for anything else."""
+    if isinstance(value, Tensor):
+        whole = not (value.is_meta or value.is_floating_point() or value.is_complex())
+        if not whole or value.layout != torch.strided or value.numel() > _SHOWN_VALUES:
+            return ""
+        value = value.tolist()
+    elif not isinstance(value, bool | int | float | str | None):
+        return ""
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
 def materialised(inputs: Inputs, device: str) -> Inputs:
@@ -199,15 +258,19 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
             return f"{asks}: for {quoted(unknown)}, {near}"
         several = Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD
         needed = [each for each in needed if each.kind not in several]
-        words = [
-            "--input CxHxW"
-            if each.kind is Parameter.POSITIONAL_ONLY
-            else f"--input {each.name}=CxHxW"
-            for each in needed
+        words = " ".join(f"--input {_example(each)}" for each in needed) or "no --input"
+        unsaid = [
+            each.name
+            for each in needed[1:]
+            if each.annotation is Parameter.empty and _example(each) == f"{each.name}=CxHxW"
         ]
+        more = f"; if it is a flag or a number, {unsaid[0]}:=true" if unsaid else ""
         names = ", ".join(each.name for each in needed)
         called = f"{names}, each a tensor or a shape such as (1, 3, 224, 224)" if names else "none"
-        return f"{asks}: give {for_who_asks(' '.join(words) or 'no --input', called)}"
+        return f"{asks}: give {for_who_asks(words + more, called)}"
+    if "edge_index" in parameters:
+        as_they_are = "--input adds a batch axis; --inputs MODULE:ATTR gives inputs as they are"
+        return f"{asks}: {for_who_asks(as_they_are, 'check the shapes and dtypes')}"
     given = (*inputs.args, *inputs.kwargs.values())
     if len(needed) == 1 and len(given) == 1 and isinstance(given[0], Tensor):
         # The errors of a tensor that forward reads as a dict or unpacks as a list.
@@ -221,6 +284,18 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
                 "give what forward reads",
             )
     return f"{asks}: check the shapes and dtypes"
+
+
+def _example(parameter: Parameter) -> str:
+    """An ``--input`` for a parameter of ``forward``."""
+    hint = parameter.annotation
+    value = _BY_HINT.get(getattr(hint, "__name__", hint))
+    name = "" if parameter.kind is Parameter.POSITIONAL_ONLY else parameter.name
+    if name == "edge_index":
+        value = "[[0,1],[1,0]]"
+    if value:
+        return f"{name}:={value}"
+    return f"{name}=CxHxW" if name else "CxHxW"
 
 
 def _misfit(model: nn.Module, inputs: Inputs) -> str:
@@ -246,6 +321,8 @@ def _shape_of(text: str, word: str) -> tuple[int, ...]:
             rule += f"; write {quoted(meant)[1:-1]}"
         elif re.fullmatch(r"-?\d+(x-?\d+)*", text.strip()):
             rule += "; each size is at least 1"
+        elif "=" in word and re.fullmatch(r"true|false|null|-?[\d.]+|\[.*\]|\".*\"", text):
+            rule += f"; for a value write {quoted(word.replace('=', ':=', 1))[1:-1]}"
         raise DscalcError(rule) from None
 
 

@@ -11,9 +11,11 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from inspect import Parameter, Signature, signature
+from itertools import takewhile
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
@@ -21,11 +23,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import flop_registry
 
 from dscalc.errors import DscalcError
+from dscalc.inputs.model_file import no_such_file
 from dscalc.show import did_you_mean, first_line, message_of, printable, quoted
 
 USER_ERRORS = (Exception, SystemExit)  # a model's own code can raise these
+_STANDS_IN = "stands in for a package"
+_RELATIVE = re.compile(rb"^[ \t]*from\s+(\.+)", re.M)
 _OWN = Path(__file__).parents[1]
 _TORCH = Path(torch.__file__).parent
 _NOT_THE_USERS = (
@@ -33,7 +39,7 @@ _NOT_THE_USERS = (
     _TORCH,
     *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
-_DTYPES = (
+DTYPES = (
     *("float32", "float64", "float16", "bfloat16", "complex64", "complex128"),
     *("int64", "int32", "int16", "int8", "uint8", "bool"),
 )
@@ -107,33 +113,18 @@ def call_users(
             fit.
     """
     given = arguments or {}
-    if meta:
-        # A trial: its output is shown only if it succeeds, so that nothing is shown twice.
-        torch.set_default_device(None)  # torch loses track of one around torch.device
-        try:
-            with (
-                redirect_stdout(io.StringIO()) as said,
-                warnings.catch_warnings(record=True) as warned,
-                torch.device("meta"),
-            ):
-                try:
-                    made = make(**given)
-                finally:
-                    torch.set_default_device(None)
-        except USER_ERRORS:
-            pass  # the real call reports it, for the device that the user knows
-        else:
-            sys.stdout.write(said.getvalue())
-            shown_once: dict[Any, Any] = {}
-            for warning in warned:
-                if "meta" not in str(warning.message):  # such as about weights that are not copied
-                    warnings.warn_explicit(
-                        warning.message, warning.category, warning.filename, warning.lineno,
-                        registry=shown_once,
-                    )  # fmt: skip
-            return made
+    for operator in _formulas_of.pop(target, ()):
+        flop_registry.pop(operator, None)
+    before = dict(flop_registry)
+    if meta and (made := _made_on_meta(make, given)) is not None:
+        _formulas_of[target] = flop_registry.keys() - before
+        return made
+    flop_registry.clear()
+    flop_registry.update(before)
     try:
-        return make(**given)
+        made = make(**given)
+        _formulas_of[target] = flop_registry.keys() - before
+        return made
     except USER_ERRORS as error:
         inside = error.__traceback__ and error.__traceback__.tb_next
         if isinstance(error, TypeError) and (not inside or misfit(make, (), given)):
@@ -147,17 +138,78 @@ def call_users(
                 f"{signature_text(make)}: {fix}"
             ) from error
         called = f"{target.rpartition(':')[2]}()" if user_line(error) else target
-        raise _failed(called, error) from error
+        hint = ""
+        if given and re.search("'(dict|list|str)' object has no attribute", message_of(error)):
+            hint = f"; JSON gives plain values: {_of_your_own(make, given)}"
+        raise _failed(called, error, hint) from error
+
+
+# What torch's register_flop_formula got from each callable; torch takes an operator only once.
+_formulas_of: dict[str, set[Any]] = {}
+
+
+def _made_on_meta(make: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """Try a callable on the meta device; None if that fails, which a real call then reports.
+
+    What it says is shown only if it succeeds, so that nothing is shown twice.
+    """
+    said = _Lent(io.StringIO())
+    torch.set_default_device(None)  # torch loses track of one around torch.device
+    try:
+        with (
+            redirect_stdout(said),
+            redirect_stderr(said),
+            warnings.catch_warnings(record=True) as warned,
+            _imports_with_values(),
+            torch.device("meta"),
+        ):
+            try:
+                made = make(**given)
+            finally:
+                torch.set_default_device(None)
+    except USER_ERRORS:
+        return None
+    finally:
+        text, said.stream = said.stream.getvalue(), sys.stderr  # something may have kept it
+    sys.stderr.write(text)
+    shown_once: dict[Any, Any] = {}
+    for warning in warned:
+        if "meta" not in str(warning.message):  # such as about weights that are not copied
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno,
+                registry=shown_once,
+            )  # fmt: skip
+    return made
+
+
+@contextmanager
+def _imports_with_values() -> Iterator[None]:
+    """Keep modules off the meta device: they stay imported, and the real call takes their values.
+
+    To import them again would run twice what a process can do only once, such as to register an
+    operator.
+    """
+    loader: Any = SourceFileLoader
+
+    def exec_module(self: Any, module: ModuleType) -> None:
+        with torch._C.DisableTorchFunction():
+            super(SourceFileLoader, self).exec_module(module)
+
+    loader.exec_module = exec_module
+    try:
+        yield
+    finally:
+        del loader.exec_module
 
 
 class _Lent:
     """A stream that nobody can close."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
     def close(self) -> None:
         """Do nothing."""
@@ -197,8 +249,8 @@ def user_code(target: str) -> Iterator[None]:
     """Run the block as a script of the user's would run.
 
     ``sys.argv`` is the file alone. Printed text goes to stderr, which the code cannot close. A
-    warning that names only a line of dscalc is shown with the target instead. Afterwards the
-    working folder is the same as before.
+    warning that names only a line of dscalc is shown with the target instead; one of a package,
+    which the user cannot change, is not shown. Afterwards the working folder is the same as before.
 
     Raises:
         DscalcError: the code raised something other than an `Exception`, an exit or an interrupt.
@@ -214,6 +266,8 @@ def user_code(target: str) -> Iterator[None]:
     ) -> str:
         if Path(filename).is_relative_to(_OWN):
             return f"{target}: {category.__name__}: {message}\n"
+        if not _is_users(filename):
+            return ""
         return format_warning(message, category, filename, lineno, line)
 
     sys.argv = [target.rpartition(":")[0]]
@@ -301,9 +355,9 @@ def torch_dtype(name: str) -> torch.dtype:
         DscalcError: there is no such dtype, or an input cannot have it.
     """
     dtype = getattr(torch, name, None)
-    if isinstance(dtype, torch.dtype) and dtype in {getattr(torch, each) for each in _DTYPES}:
+    if isinstance(dtype, torch.dtype) and dtype in {getattr(torch, each) for each in DTYPES}:
         return dtype
-    hint = did_you_mean(name, _DTYPES, f"give one of {', '.join(_DTYPES)}")
+    hint = did_you_mean(name, DTYPES, f"give one of {', '.join(DTYPES)}")
     raise DscalcError(f"{quoted(name)} is not a dtype for an input; {hint}")
 
 
@@ -346,9 +400,7 @@ def _imported(name: str) -> ModuleType:
     path = Path(name)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        beside = map(str, path.parent.glob("*.py"))
-        hint = did_you_mean(str(path), beside, "check the path", cutoff=0.75)
-        raise DscalcError(f"there is no file {quoted(name)}; {hint}")
+        raise no_such_file(path)
     if not is_file and (name.startswith(".") or {"/", "\\"} & set(name)):
         raise DscalcError(f"there is no module {quoted(name)} here; {_near_modules(name, name)}")
     _first_on_path(Path.cwd())  # as python -m does
@@ -361,7 +413,7 @@ def _imported(name: str) -> ModuleType:
             if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
                 hint = _near_modules(name, error.name)
                 raise DscalcError(f"there is no module {quoted(name)} here; {hint}") from error
-            hint = "; install it, or run dscalc in its folder"
+            hint = _other_version(error) or "; install it, or run dscalc in its folder"
         elif isinstance(error, SystemExit):
             hint = "; put the code that it runs under if __name__ == '__main__':"
         elif "no known parent package" in message_of(error):
@@ -376,16 +428,79 @@ def _imported(name: str) -> ModuleType:
 
 
 def _from_file(file: Path) -> ModuleType:
-    """Import a file as part of its package, if it has one, so that it can import its siblings."""
-    root, parts = file.parent, [] if file.stem == "__init__" else [file.stem]
-    while (root / "__init__.py").is_file() and "." not in root.name:
-        root, parts = root.parent, [root.name, *parts]
-    _first_on_path(root)
-    if root == file.parent or "." in file.stem:
+    """Import a file as part of its package, if it has one, so that it can import its siblings.
+
+    An empty module stands for a package whose own code cannot be imported, and for a folder without
+    ``__init__.py`` that the file imports from.
+    """
+    folders = _packages_around(file)
+    _first_on_path(folders[0].parent if folders else file.parent)
+    if not folders or "." in file.stem:
         return _from_lone_file(file)
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # last: its files are the package's modules
-    return importlib.import_module(".".join(parts))
+    parts = [folder.name.replace(".", "_") for folder in folders]
+    packages = {".".join(parts[:n]): folder for n, folder in enumerate(folders, 1)}
+    for package, folder in packages.items():
+        _forget_another(package, folder)
+        if not (folder / "__init__.py").is_file():
+            _stand_in(package, folder)
+    name = ".".join([*parts, file.stem]).removesuffix(".__init__")
+    failed: dict[str, BaseException] = {}
+    while True:
+        try:
+            module = importlib.import_module(name)
+        except USER_ERRORS as error:
+            unknown = next((package for package in packages if package not in sys.modules), None)
+            if unknown is None or _comes_from(file, error):
+                for package in failed:
+                    sys.modules.pop(package, None)
+                raise next(iter(failed.values()), error) from None
+            failed[unknown] = error
+            _stand_in(unknown, packages[unknown])
+        else:
+            for package, reason in failed.items():
+                sys.stderr.write(
+                    f"note: {package} cannot be imported ({error_in_words(reason)}); {file.name} "
+                    "is loaded without it\n"
+                )
+            return module
+
+
+def _packages_around(file: Path) -> list[Path]:
+    """The folders that a file takes part in as a package, the outermost first."""
+
+    def is_package(folder: Path) -> bool:
+        return (folder / "__init__.py").is_file() and "." not in folder.name
+
+    folders: Sequence[Path] = [*takewhile(is_package, file.parents)]
+    up = max(map(len, _RELATIVE.findall(file.read_bytes())), default=0)
+    if up > len(folders):
+        inside = [folder for folder in file.parents if Path.cwd() in folder.parents]
+        folders = file.parents[: max(up, len(inside))]
+    return [folder for folder in reversed(folders) if folder.name]
+
+
+def _comes_from(file: Path, error: BaseException) -> bool:
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return True
+    return any(frame.f_code.co_filename == str(file) for frame, _ in walk_tb(error.__traceback__))
+
+
+def _stand_in(package: str, folder: Path) -> None:
+    """Have an empty package stand for a folder, if none does already."""
+    spec = ModuleSpec(package, None, origin=_STANDS_IN, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules.setdefault(package, importlib.util.module_from_spec(spec))
+
+
+def _forget_another(package: str, folder: Path) -> None:
+    """Forget what stands for another folder of that name, with the modules in it."""
+    known = sys.modules.get(package)
+    stands_in = known and getattr(known.__spec__, "origin", "") == _STANDS_IN
+    if known and stands_in and str(folder) not in known.__path__:
+        for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+            del sys.modules[name]
 
 
 def _from_lone_file(file: Path) -> ModuleType:
@@ -449,8 +564,20 @@ def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
             f"{where}{doing} needs CUDA{code}, but torch finds none here; build the model on the "
             "CPU: dscalc needs no GPU"
         )
-    hint = hint or ("" if line else "; -v shows where")
+    hint = hint or _other_version(error) or ("" if line else "; -v shows where")
     return DscalcError(f"{where}{doing} failed ({error_in_words(error)}){hint}")
+
+
+def _other_version(error: BaseException) -> str:
+    """A hint if a package is installed, but lacks what is imported from it."""
+    top = (getattr(error, "name", None) or "").partition(".")[0]
+    package = sys.modules.get(top)
+    if not isinstance(error, ImportError) or not package:
+        return ""
+    version = getattr(package, "__version__", "")
+    if not version or _is_users(getattr(package, "__file__", None) or ""):
+        return ""
+    return f"; {top} {printable(version)} is installed, and the code is for another version of it"
 
 
 def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:
@@ -466,4 +593,24 @@ def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:
         and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     ]
     given = ", ".join(f'"{name}": ...' for name in needed or ["width"])
+    objects = [name for name in needed if _takes_object(parameters[name])]
+    if objects:
+        return (
+            f"{objects[0]} seems to be an object, which JSON cannot give; "
+            f"{_of_your_own(make, needed)}"
+        )
     return f"give --kwargs '{{{given}}}', or name a function that calls it"
+
+
+def _of_your_own(make: Callable[..., Any], keywords: Iterable[str]) -> str:
+    name = printable(getattr(make, "__name__", "the model"))
+    given = ", ".join(f"{keyword}=..." for keyword in keywords)
+    return f"name a function of your own that returns {name}({given})"
+
+
+def _takes_object(parameter: Parameter) -> bool:
+    """Whether a parameter is of a class of somebody's own, or is called like a configuration."""
+    hint = parameter.annotation
+    named = re.search(r"conf|cfg|^args$|hparams|^opts?$", parameter.name)
+    plain = hint is Parameter.empty or isinstance(hint, str)
+    return bool(named) if plain else isinstance(hint, type) and hint.__module__ != "builtins"

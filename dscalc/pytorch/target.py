@@ -6,16 +6,19 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from dscalc.errors import CrosscheckError, DscalcError
+from dscalc.inputs.model_file import program_file
 from dscalc.parse import with_x
 from dscalc.pytorch.audit import audit
-from dscalc.pytorch.inputs import Inputs, check_inputs, inputs_from, read_inputs
-from dscalc.pytorch.load import load_model, torch_defaults, user_code
+from dscalc.pytorch.exported import load_program
+from dscalc.pytorch.inputs import Inputs, check_inputs, inputs_from, inputs_in_words, read_inputs
+from dscalc.pytorch.load import error_in_words, load_model, torch_defaults, user_code
 from dscalc.report.report import Report
 
 
@@ -24,7 +27,7 @@ class Target:
 
     Args:
         name: ``MODULE:ATTR``.
-        words: a shape of each input, as in ``--input``.
+        words: each ``--input``.
         made_by: ``MODULE:ATTR`` of the inputs instead; "" for none.
         batch: samples of inputs given as shapes.
         arguments: keywords for a callable that makes the model.
@@ -41,10 +44,10 @@ class Target:
         arguments: dict[str, Any] | None = None,
         dtype: str | None = None,
     ) -> None:
-        self._load = partial(load_model, name, arguments or {}, dtype)
-        self._words, self._batch, self._dtype = words, batch, dtype
-        self._name, self._made_by = name, made_by
+        self._name, self._words, self._made_by, self._batch = name, words, made_by, batch
+        self._arguments, self._dtype = arguments or {}, dtype
         self._model: nn.Module | None = None
+        self._notes: list[str] = []
 
     def audit(self, **options: Any) -> Report:
         """Audit the model; ``options`` are those of `dscalc.pytorch.audit`.
@@ -54,14 +57,8 @@ class Target:
         """
         with torch_defaults():
             if self._model is None:
-                self._inputs = (
-                    inputs_from(self._made_by)
-                    if self._made_by
-                    else read_inputs(self._words, self._batch, self._dtype)
-                )
-                self._model = self._load()
+                self._model, self._inputs = self._begin(options)
                 self._default = torch.get_default_dtype()  # the model may have set it
-                check_inputs(self._model, self._inputs)
             try:
                 return self._audit(self._inputs, **options)
             except CrosscheckError:
@@ -74,7 +71,9 @@ class Target:
 
     def _shapes_that_run(self) -> str:
         """The shapes that were probably meant, as the model runs on them; "" if it does not."""
-        words = [re.fullmatch(r"(.*=|)([0-9x]+)(:.*|)", with_x(word)) for word in self._words]
+        values = [word for word in self._words if ":=" in word]
+        shapes = [with_x(word) for word in self._words if ":=" not in word]
+        words = [re.fullmatch(r"(.*=|)([0-9x]+)(:.*|)", shape) for shape in shapes]
         parts = [word.groups() for word in words if word]
         sizes = [middle.split("x") for _, middle, _ in parts]
         firsts = {first for first, *rest in sizes if rest}
@@ -88,6 +87,7 @@ class Target:
         ):
             shapes = ["x".join(each) for each in others]
             meant = [f"{a}{shape}{z}" for (a, _, z), shape in zip(parts, shapes, strict=True)]
+            meant += values
             with suppress(DscalcError), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 self._audit(read_inputs(meant, batch, self._dtype), verify=False)
                 more = f" --batch {batch}" if batch > 1 else ""
@@ -112,6 +112,21 @@ class Target:
             torch.set_default_dtype(self._default)
             return self._audit(Inputs((other,), self._inputs.kwargs), **options)
 
+    def _begin(self, options: dict[str, Any]) -> tuple[nn.Module, Inputs]:
+        """Load the model, and make its inputs."""
+        inputs = self._given()
+        model = self._load(meta=not options.get("nonzero"))
+        check_inputs(model, inputs)
+        return model, inputs
+
+    def _given(self) -> Inputs:
+        if self._made_by:
+            return inputs_from(self._made_by)
+        return read_inputs(self._words, self._batch, self._dtype)
+
+    def _load(self, *, meta: bool = True) -> nn.Module:
+        return load_model(self._name, self._arguments, self._dtype, meta=meta)
+
     def _audit(self, inputs: Inputs, **options: Any) -> Report:
         assert self._model is not None
         rebuild = partial(self._load, meta=False)
@@ -120,4 +135,58 @@ class Target:
                 self._model, *inputs.args, named=inputs.kwargs, rebuild=rebuild, **options
             )
         given = f", inputs of {self._made_by}" if self._made_by else report.at
-        return replace(report, title=self._name, at=given)
+        notes = [*self._notes, *report.notes]
+        return replace(report, title=self._name, at=given, notes=notes)
+
+
+class ProgramTarget(Target):
+    """An exported program, which brings inputs of its own."""
+
+    def _begin(self, options: dict[str, Any]) -> tuple[nn.Module, Inputs]:
+        name = self._name
+        if options.get("block"):
+            raise DscalcError(
+                f"{name} is an exported program, which cannot be rewritten; for --as give its "
+                "source, such as mymodels.py:Net"
+            )
+        if self._arguments or self._dtype:
+            option = "--kwargs" if self._arguments else "--dtype"
+            raise DscalcError(f"{name} is an exported program and takes no {option}")
+        program = load_program(Path(name))
+        self._notes, self._own = program.notes, program.inputs
+        if self._words or self._made_by:
+            given, own = self._given(), self._own
+            if own and (len(own.args), {*own.kwargs}) != (len(given.args), {*given.kwargs}):
+                raise DscalcError(f"{name} takes {_words_of(own)}, got {_words_of(given)}")
+            return program.model, given
+        if program.inputs is None:
+            raise DscalcError(f"{name} brings no inputs of its own; give --input")
+        if self._batch != 1:
+            raise DscalcError(f"--batch needs --input: {name} brings {_words_of(program.inputs)}")
+        return program.model, program.inputs
+
+    def _audit(self, inputs: Inputs, **options: Any) -> Report:
+        try:
+            return super()._audit(inputs, **options)
+        except DscalcError as error:
+            if not error.__cause__ or inputs is self._own or not self._own:
+                raise
+            why = error_in_words(error.__cause__).partition(". ")[0]
+            raise DscalcError(
+                f"{self._name} was exported with {_words_of(self._own)} and does not run with "
+                f"{_words_of(inputs)} ({why}); drop --input, or export it with dynamic_shapes"
+            ) from error.__cause__
+
+
+def _words_of(inputs: Inputs) -> str:
+    return inputs_in_words(inputs.args, inputs.kwargs) or "no inputs"
+
+
+def target_of(name: str, *args: Any, **options: Any) -> Target:
+    """The target of that name, which is code or the file of an exported program.
+
+    Raises:
+        DscalcError: it is a file of another kind.
+    """
+    path = program_file(name)
+    return ProgramTarget(str(path), *args, **options) if path else Target(name, *args, **options)

@@ -68,6 +68,7 @@ from dscalc.pytorch.walk import (
     holdings,
     named_modules,
     own_parameters,
+    parameters_in,
     tensors_in,
 )
 from dscalc.pytorch.witness import Witness
@@ -93,6 +94,8 @@ class Operator:
         conv: the convolution, or the linear layer: one without axes, with its rows as the batch.
         by_torch: whether torch's FlopCounterMode counts it too.
         weight: the parameter of the model that is multiplied with, where it is one itself.
+        formula: the user's formula that gave the MACs; "" if it is one of dscalc.
+        nonzero: its MACs without those of zeros among the weights; None if nobody asked.
     """
 
     path: str
@@ -105,6 +108,8 @@ class Operator:
     conv: Conv | None
     by_torch: bool
     weight: nn.Parameter | None = field(compare=False, repr=False)
+    formula: str = ""
+    nonzero: int | None = None
 
 
 @dataclass
@@ -210,6 +215,7 @@ def trace_either(
     blocks: Blocks | None = None,
     observe: Observe | None = None,
     bits: int | None = None,
+    nonzero: bool = False,
 ) -> tuple[Trace, nn.Module]:
     """Trace a copy on the meta device; on the CPU where the model needs values.
 
@@ -221,6 +227,7 @@ def trace_either(
         blocks: what to run beside which convolutions of the copy; see `trace`.
         observe: makes an observer of the run; a run that is made again has a new one.
         bits: of a floating element in memory; as it is by default.
+        nonzero: whether zeros among the weights are counted, which needs their values.
 
     Returns:
         The trace, and the copy that ran.
@@ -228,8 +235,9 @@ def trace_either(
     Raises:
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
-    run = partial(trace, blocks=blocks, observe=observe, bits=bits, original=model)
-    return run_either(run, model, args, kwargs, rebuild)
+    run = partial(trace, blocks=blocks, observe=observe, bits=bits, nonzero=nonzero, original=model)
+    why = "to count zeros among the weights" if nonzero else ""
+    return run_either(run, model, args, kwargs, rebuild, needs_values=why)
 
 
 def run_either(
@@ -238,25 +246,30 @@ def run_either(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     rebuild: Callable[[], nn.Module] | None,
+    *,
+    needs_values: str = "",
 ) -> tuple[_Run, nn.Module]:
     """Run a copy on the meta device; on the CPU where the model needs values.
 
     Args:
         run: runs a copy, as `trace` does, and returns a dataclass that has a ``reason``.
         model, args, kwargs, rebuild: as in `trace_either`.
+        needs_values: why it is not run on the meta device at all.
 
     Raises:
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
-    try:
-        return _run_a_copy(run, "meta", model, args, kwargs)
-    except DscalcError as error:
-        if error.__cause__ is None:  # nothing that values would change
-            raise
-        cause = error.__cause__
-    said = first_line(cause).partition(". ")[0]
-    said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
-    reason = f"{named_error(cause, said)}{_at(cause)}"
+    cause, reason = None, needs_values
+    if not needs_values:
+        try:
+            return _run_a_copy(run, "meta", model, args, kwargs)
+        except DscalcError as error:
+            if isinstance(error.__cause__, RecursionError | None):  # values would change nothing
+                raise
+            cause = error.__cause__
+        said = first_line(cause).partition(". ")[0]
+        said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
+        reason = f"{named_error(cause, said)}{_at(cause)}"
     if any(tensor.is_meta for tensor in tensors_in(model)):
         if rebuild is None:
             raise DscalcError(
@@ -301,6 +314,7 @@ def trace(
     observe: Observe | None = None,
     bits: int | None = None,
     original: nn.Module | None = None,
+    nonzero: bool = False,
     made: Copy | None = None,
     lent: bool = False,
 ) -> Trace:
@@ -317,6 +331,7 @@ def trace(
         observe: makes an observer of the run; a run that is made again has a new one.
         bits: of a floating element in memory; as it is by default.
         original: what it is a copy of, which may share storages where the copy does not.
+        nonzero: whether zeros among the weights are counted; not on meta.
         made: the copy, with what it is a copy of.
         lent: whether the original is the copy meanwhile; see `Copy.as_original`.
 
@@ -335,7 +350,8 @@ def trace(
     in_place = blocks(model) if blocks else {}
 
     def make(counter: FlopCounterMode, given: Inputs) -> Watch:
-        watch = Watch(made, in_place, counter, observe() if observe else None, lent=lent)
+        observer = observe() if observe else None
+        watch = Watch(made, in_place, counter, observer, lent=lent, nonzero=nonzero)
         watch.memory = MemoryObserver(model, given, weights, bits)
         watch.witness = Witness(LEAVES)
         return watch
@@ -345,7 +361,7 @@ def trace(
             return run_to_the_end(model, given)
 
     watch, output, with_torch = run_watched(model, inputs, device, make, run)
-    watch.doubts += chain(_unwitnessed(watch.witness, watch.unknown()), watch.escapes())
+    watch.doubts += chain(_unwitnessed(watch.witness, watch.whole()), watch.escapes())
     return Trace(
         watch.operators,
         watch.unknown_in,
@@ -387,6 +403,10 @@ def run_watched(
         counter: Any = FlopCounterMode(display=False)
         # By global totals alone: the tracker of modules that it comes with needs gradients.
         counter.mod_tracker = _OnlyGlobal()
+        # What a user registered proves nothing.
+        counter.flop_registry = {
+            op: f for op, f in flop_registry.items() if not _is_registered_by_user(f)
+        }
         try:
             with _say_why(model, inputs), ExitStack() as stack:
                 given = materialised(inputs, device)
@@ -443,17 +463,21 @@ def _say_why(model: nn.Module, inputs: Inputs) -> Iterator[None]:
         raise _cannot_run(model, inputs, error) from error
 
 
+def _is_registered_by_user(formula: Callable[..., Any]) -> bool:
+    return formula.__module__ != FlopCounterMode.__module__
+
+
 class _OnlyGlobal(nullcontext[None]):
     parents: frozenset[str] = frozenset({"Global"})
 
 
-def _unwitnessed(witness: Witness, unknown: Collection[str]) -> Iterator[str]:
-    """Why products may be missing, but for those of operators that are not known.
+def _unwitnessed(witness: Witness, whole: Collection[str]) -> Iterator[str]:
+    """Why products may be missing, but for those inside the operators that are taken whole.
 
     Raises:
         DscalcError: some are.
     """
-    for place, products in witness.unseen(unknown).items():
+    for place, products in witness.unseen(whole).items():
         number = products.total()
         ran = f"{number:,} {plural('product', number)} ({first_few(sorted(products))}) ran {place}"
         if place == "on an older thread":
@@ -543,6 +567,7 @@ class _Composite(NamedTuple):
     path: str
     weight: nn.Parameter | None
     conv: Conv | None = None
+    factor: Tensor | None = None  # the weight, even if it was computed
 
 
 _TORCHS_DISPATCH = Tensor.__torch_dispatch__  # of tensors that replace no operators
@@ -561,6 +586,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         observer: RunObserver | None,
         *,
         lent: bool,
+        nonzero: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
@@ -593,7 +619,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for path, module in modules.items():
             for parameter in own_parameters(module).values():
                 self._owners.setdefault(id(parameter), (path, parameter))
-        self._lent = lent
+        self._lent, self._nonzero = lent, nonzero
+        self._weights = set(map(_storage_of, parameters_in(made.model) if nonzero else ()))
+        self._fault: DscalcError | None = None  # of a formula of the user's
         self._originals = {id(module): twin for module, twin in made.modules}
         self._twins = {id(tensor): twin for tensor, twin in made.tensors}
         if lent:
@@ -679,7 +707,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise _ReachesOriginal
 
     def settle(self, device: str) -> None:
-        """Raise what the model caught in a run that must be made again."""
+        """Raise what the model caught in a run that must be made again, or is refused."""
+        if self._fault:
+            raise self._fault
         if self._reached:
             raise _ReachesOriginal
         if device == "meta" and self.without_values:
@@ -703,9 +733,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         where = self._running[-1][1].path
         self._left[f"{function} in {printable(where)}" if where else function] = None
 
-    def unknown(self) -> set[str]:
-        """Torch's names of operators that are not known."""
-        return {name.partition(" ")[0] for found in self.unknown_in.values() for name in found}
+    def whole(self) -> set[str]:
+        """Torch's names of operators that count, or are not known, with all that runs in them."""
+        by_formula = {operator.leaf for operator in self.operators if operator.formula}
+        unknown = {name.partition(" ")[0] for found in self.unknown_in.values() for name in found}
+        return by_formula | unknown
 
     def escapes(self) -> Iterator[str]:
         """What may have computed outside of torch."""
@@ -751,6 +783,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _see(self, func: Any, types: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         name, origin = name_of(func), self._origin(tensors)
+        product = name in LEAVES or name.removeprefix("aten::") in KINDS
+        if (types or product) and any(tensor.is_nested for tensor in tensors):
+            raise DscalcError(
+                f"{printable(origin[0]) or 'the model'} runs on a nested tensor, which is not "
+                "supported; give one padded tensor"
+            )
         if name in LEAVES:
             return self._count(func, name, args, kwargs, tensors, origin)
         if not isinstance(func, torch._ops.OpOverload) and name not in KINDS:
@@ -791,9 +829,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             path = running.path
         return path, weight if weight.dim() > 1 else None
 
-    def _composite(self, kind: str, origin: _Origin, conv: Conv | None = None) -> _Composite:
+    def _composite(self, kind: str, origin: _Origin, *more: Any) -> _Composite:
         self._calls += 1
-        return _Composite(kind, self._calls, *origin, conv)
+        return _Composite(kind, self._calls, *origin, *more)
 
     def _not_known(self, name: str, origin: _Origin, kind: str) -> None:
         self.unknown_in[origin[0], kind.removeprefix("aten::")][name] += 1
@@ -805,8 +843,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._whole = False
         kind = KINDS.get(name.removeprefix("aten::"))
         if kind and not self._inside:
-            conv = linear_of(args) if kind == "linear" else None
-            self._inside = self._composite(kind, origin, conv)
+            more = (linear_of(args), args[1]) if kind == "linear" else ()
+            self._inside = self._composite(kind, origin, *more)
             if any(tensor.is_complex() for tensor in tensors):
                 self._not_known(f"{name} on complex numbers", origin, kind)
         if kind == "conv" and len(args) > 4 and isinstance(args[4], str):
@@ -822,9 +860,39 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._inside, self._string_padding, self._whole = before
         if output is NotImplemented:
-            self._not_known(name, origin, name)
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            formula = flop_registry.get(func._overloadpacket)
+            if formula is None or not _is_registered_by_user(formula) or name.startswith("aten::"):
+                self._not_known(name, origin, name)
+            else:
+                self._count_by(formula, name, args, kwargs, origin, output)
         return output
+
+    def _count_by(
+        self, formula: Any, name: str, args: Any, kwargs: Any, origin: _Origin, output: Any
+    ) -> None:
+        """Count an operator by what the user registered with torch's ``register_flop_formula``."""
+        called = getattr(formula, "__name__", "formula")
+        try:
+            flops = formula(*args, **kwargs, out_val=output)
+            macs, odd = divmod(int(flops), 2)
+            why = "" if flops >= 0 and flops == int(flops) and not odd else f"gives {flops:,} FLOPs"
+        except USER_ERRORS as error:
+            why = f"failed ({named_error(error, first_line(error))}{_at(error)})"
+        if why:
+            self._fault = self._fault or DscalcError(
+                f"your formula for {name}, {printable(called)}, {why}; it must give the FLOPs as a "
+                "whole number, 2 a MAC"
+            )
+            return
+        within = self._inside or self._composite(name, origin)
+        elements = sum(tensor.numel() for tensor in tensors_of([output]))
+        self.operators.append(
+            Operator(
+                within.path, within.kind, name, within.call, macs, elements,
+                self._running[-1][1].step, None, False, within.weight, printable(called), macs,
+            )
+        )  # fmt: skip
 
     def _count(
         self, func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], origin: _Origin
@@ -860,11 +928,31 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 whole.numel(),
                 self._running[-1][1].step,
                 conv or within.conv,
-                func._overloadpacket in flop_registry,
+                func._overloadpacket in self._counter.flop_registry,
                 within.weight,
+                nonzero=self._without_zeros(macs, args, within) if self._nonzero else None,
             )
         )
         return output
+
+    def _without_zeros(self, macs: int, args: Any, within: _Composite) -> int:
+        """MACs of the weights that are not zero: each weight is multiplied equally often."""
+        factor = within.factor
+        if within.kind in ("conv", "transposed"):
+            factor = args[1]
+        elif factor is None:
+            weights = [
+                t for t in tensors_of(args) if t.dim() > 1 and _storage_of(t) in self._weights
+            ]
+            factor = weights[-1] if weights else None
+        if factor is None or not factor.numel():
+            return macs
+        with _disable_current_modes():
+            return macs * int(factor.count_nonzero()) // factor.numel()
+
+
+def _storage_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _places(modules: Mapping[str, nn.Module], blocks: Mapping[str, nn.Module]) -> dict[int, _Place]:
@@ -916,6 +1004,8 @@ def _cannot_run(model: nn.Module, inputs: Inputs, error: BaseException) -> Dscal
         advice = "parts of it are scripted: audit the float nn.Module that they were made from"
     elif isinstance(error, SystemExit | GeneratorExit):
         advice = "it ends what calls it; take that out of forward"
+    elif isinstance(error, RecursionError):
+        advice = "it calls itself without end, or too deeply for Python"
     elif "require grad" in message_of(error):
         advice = "models run without gradients here"
     elif "active mode" in message_of(error):  # which names dscalc's own

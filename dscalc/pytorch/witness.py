@@ -70,22 +70,22 @@ class Witness:
         finally:
             threading.Thread.start = start  # type: ignore[method-assign]
 
-    def unseen(self, unknown: Collection[str]) -> dict[Place, Counter[str]]:
+    def unseen(self, whole: Collection[str]) -> dict[Place, Counter[str]]:
         """How often each product ran that no mode saw, by where it did.
 
-        What operators run within that are ``unknown``, by their names, needs no witness. An older
-        thread ran before the run began, and need not belong to it.
+        What runs within operators that are taken ``whole``, by their names, needs no witness. An
+        older thread ran before the run began, and need not belong to it.
         """
         if self._found is None:
             return {}
         spans = defaultdict[int, list[tuple[int, int, str]]](list)
         for event in self._found.events():
-            if (name := event.name()) in self._products or name in unknown:
+            if (name := event.name()) in self._products or name in whole:
                 span = event.start_ns(), -event.duration_ns(), name
                 spans[event.device_resource_id()].append(span)
         unseen = defaultdict[Place, Counter[str]](Counter)
         for thread, events in spans.items():
-            if alone := Counter(_alone(sorted(events), unknown)):
+            if alone := Counter(_alone(sorted(events), whole)):
                 unseen[self._place(thread)] += alone
         return dict(unseen)
 
@@ -95,7 +95,7 @@ class Witness:
         return "on an older thread" if thread in self._older else "on another thread"
 
 
-def _alone(events: list[tuple[int, int, str]], unknown: Collection[str]) -> Iterator[str]:
+def _alone(events: list[tuple[int, int, str]], whole: Collection[str]) -> Iterator[str]:
     """The outermost products of a thread with no event of their own name within them.
 
     Of each event: when it starts, its duration, negative, so that the longer comes first, and name.
@@ -105,7 +105,7 @@ def _alone(events: list[tuple[int, int, str]], unknown: Collection[str]) -> Iter
         if start >= end:
             if not dispatched:
                 yield name
-            end, name, dispatched = start - duration, inner, inner in unknown
+            end, name, dispatched = start - duration, inner, inner in whole
         elif inner == name:
             dispatched = True
     if not dispatched:

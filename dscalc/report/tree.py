@@ -212,7 +212,7 @@ class _Signatures:
 def _look(row: Row) -> Hashable:
     """All that is known of a row but its name, its share, its memory and its training."""
     after = row.rewritten.cost if row.rewritten else None
-    sizes = (row.kind, row.layer, row.calls, row.as_is.cost, row.trainable_params)
+    sizes = (row.kind, row.layer, row.calls, row.as_is.cost, row.trainable_params, row.nonzero)
     return *sizes, after, row.kept, row.block, row.crosscheck, tuple(row.unknown.items())
 
 
