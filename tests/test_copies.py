@@ -14,6 +14,7 @@ from layers import Calling
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode, _len_torch_dispatch_stack
 
 from dscalc.errors import DscalcError
 from dscalc.pytorch import audit, to_separable
@@ -473,3 +474,17 @@ def test_nested_tensors_are_named(layout):
     assert said(nn.Linear(8, 8), nested) == (
         "nested tensors as inputs are not supported; give one padded tensor"
     )
+
+
+def test_no_mode_of_a_model_stays_behind():
+    class Same(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    def forward(net, x):
+        Same().__enter__()
+        return net.one(x)
+
+    before = _len_torch_dispatch_stack()
+    audit(Calling(forward, one=nn.Linear(8, 8)), VECTOR)
+    assert _len_torch_dispatch_stack() == before

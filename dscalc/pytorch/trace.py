@@ -35,7 +35,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (  # type: ignore[attr-defined]
+    TorchDispatchMode,
+    _disable_current_modes,
+    _len_torch_dispatch_stack,
+    _pop_mode,
+)
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -525,11 +530,18 @@ class _Device(DeviceContext):
             raise
 
 
+def _pop_modes(number: int) -> None:
+    """Leave modes that did not leave themselves, as after too deep a recursion."""
+    while _len_torch_dispatch_stack() > number:
+        _pop_mode()
+
+
 @contextmanager
 def _surroundings(device: str, watch: "Watch | None", gradients: bool = False) -> Iterator[None]:
     """What holds around a run; all of it is put back, random states too."""
     mha = torch.backends.mha
     with ExitStack() as stack:
+        stack.callback(_pop_modes, _len_torch_dispatch_stack())
         stack.enter_context(exits_refused())
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)
