@@ -108,17 +108,13 @@ def model(
         _option(
             "--dtype",
             metavar="DTYPE",
-            help="Of the inputs: int64, float32, float64, float16 or bfloat16. A float type also "
+            help="Of the inputs: int64, float32, float64, float16 or bfloat16. A float also "
             "converts the model.",
         ),
     ] = None,
     bits: Annotated[
         Literal["8", "16", "32"] | None,
-        _option(
-            "--bits",
-            metavar="N",
-            help="Bits of a float in all fields of memory: 8, 16 or 32. Default: as it is.",
-        ),
+        _option("--bits", metavar="N", help="Bits of a float in memory: 8, 16 or 32."),
     ] = None,
     as_: Annotated[
         str | None,
