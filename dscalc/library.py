@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from dscalc.core.conv import Conv
-    from dscalc.core.fields import Unit
+    from dscalc.core.fields import Fields, Unit
     from dscalc.core.patterns import Patterns
     from dscalc.core.row import Count, Row
     from dscalc.core.scale import Multiplier
-    from dscalc.inputs.grid import Values
+    from dscalc.inputs.grid import Grid, Values
     from dscalc.parse import Padding, Size
     from dscalc.report.report import Report
 
@@ -78,11 +78,10 @@ def compare(
             block does not exist for this convolution, or ``work`` is asked for several layers.
         CrosscheckError: torch refuses modules of these sizes.
     """
-    from dscalc.core.describe import described, in_words
+    from dscalc.core.describe import described
     from dscalc.core.fields import layer_fields
     from dscalc.core.row import existing, layer_row, total
     from dscalc.inputs.grid import Grid
-    from dscalc.report.report import Report
 
     block = _block(block, standard="what the layer is compared with")
     layers = Grid(
@@ -90,17 +89,11 @@ def compare(
         dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
         width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
-    _refuse_work_of_many(layers.count, work)
-    like = next(iter(layers))
-    report = Report(
-        "compare", block, layer_fields(block, unit), (), unit=unit, count=layers.count, work=work,
-        title=in_words(like, layers.count, block, one_position=layers.one_position),
-        notes=[*_forgotten(like, one_position=layers.one_position)],
-    )  # fmt: skip
+    report = _without_rows("compare", layers, block, layer_fields(block, unit), unit, work)
     if layers.count == 1:
-        row = layer_row(like, block)
+        row = layer_row(layers.first, block)
         report.rows, report.total = [row], total([row])
-        report.notes += _remarks(like, block, padding, one_position=layers.one_position)
+        report.notes += _remarks(layers, block, padding)
     else:
         report.rows = _Rows(lambda: existing(layers, [block], report.left_out))
         report.name = lambda row: described(_layer_of(row), block)
@@ -113,7 +106,7 @@ def blocks(
     kernel_size: "Values",
     input_size: "Values | None" = None,
     *,
-    only: "Iterable[Block | str] | str" = DEFAULTS,
+    only: "Iterable[Block | str] | Block | str" = DEFAULTS,
     stride: "Size" = 1,
     padding: "Padding" = "same",
     dilation: "Size" = 1,
@@ -142,29 +135,22 @@ def blocks(
         DscalcError: as `compare`; or one of ``only`` does not exist for the only layer.
         CrosscheckError: torch refuses modules of these sizes.
     """
-    from dscalc.core.describe import described, in_words
+    from dscalc.core.describe import described
     from dscalc.core.fields import block_fields
     from dscalc.core.row import cheapest_first
     from dscalc.inputs.grid import Grid
-    from dscalc.report.report import Report
 
-    named = [_block(each) for each in ([only] if isinstance(only, str) else only)]
+    named = [_block(each) for each in ([only] if isinstance(only, str | Block) else only)]
     chosen = list(dict.fromkeys([*named, STANDARD]))
     layers = Grid(
         in_channels, out_channels, kernel_size, input_size, dims, stride=stride, padding=padding,
         dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
         width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
-    _refuse_work_of_many(layers.count, work)
-    like = next(iter(layers))
-    report = Report(
-        "blocks", STANDARD, block_fields(STANDARD, unit), (), unit=unit, work=work,
-        count=layers.count * len(chosen),
-        title=in_words(like, layers.count, STANDARD, one_position=layers.one_position),
-        notes=[*_forgotten(like, one_position=layers.one_position)],
-    )  # fmt: skip
+    report = _without_rows("blocks", layers, STANDARD, block_fields(STANDARD, unit), unit, work)
+    report.count = layers.count * len(chosen)
     if layers.count == 1:
-        report.rows = cheapest_first(like, chosen, report.left_out)
+        report.rows = cheapest_first(layers.first, chosen, report.left_out)
         if only is not DEFAULTS and report.left_out:  # a block that is asked for by name must exist
             raise DscalcError(next(iter(report.left_out)))
     else:
@@ -245,7 +231,7 @@ def network(
 def networks(
     sources: "Sequence[str | PathLike[str]]",
     scales: "Sequence[dict[str, Any]]",
-    unit: "Unit" = "macs",
+    unit: "Unit",
 ) -> "Report":
     """The totals of several networks, or of one at several scales, one row each.
 
@@ -258,6 +244,7 @@ def networks(
         DscalcError, FileError: as `network`, once the rows are read.
     """
     from dscalc.core.fields import network_fields
+    from dscalc.core.row import Sizes
     from dscalc.inputs.network_file import load_scaled, source_name
     from dscalc.report.report import Report
     from dscalc.show import times
@@ -273,15 +260,21 @@ def networks(
             every = load_scaled(source, noting)
             notes.extend(f"{source_name(source)}: {note}" for note in said)
             for rows, scale in zip(every, scales, strict=True):
-                whole = _summed(source, rows, scale, unit)
-                yield _as_one_row(whole, source_name(source), scale)
+                report = _summed(source, rows, scale, unit)
+                yield report.whole._replace(
+                    name=source_name(source), kind="network", extra=report,
+                    width_multiplier=scale["width_multiplier"],
+                    layer=Sizes(
+                        input_size=rows[0].layer.input_size, batch_size=scale["batch_size"]
+                    ),
+                )  # fmt: skip
 
     def name(row: "Row") -> str:
         width = f"width {row.width_multiplier}, " if several_widths else ""
         return f"{row.name}, {width}{times(row.layer.input_size)}"
 
     def prove(row: "Row", count: "Count") -> "Row":
-        whole: Row = row.extra.proved(count).total
+        whole: Row = row.extra.proved(count).whole
         return whole._replace(
             name=row.name, kind=row.kind, layer=row.layer, width_multiplier=row.width_multiplier
         )
@@ -290,6 +283,22 @@ def networks(
     return Report(
         "network", block, network_fields(block, unit), _Rows(rows), unit=unit, count=count,
         title=f"{count:,} networks", name=name, prove=prove, notes=notes,
+    )  # fmt: skip
+
+
+def _without_rows(
+    command: str, layers: "Grid", block: Block, fields: "Fields", unit: "Unit", work: bool
+) -> "Report":
+    """The report of one or more layers, before it has rows."""
+    from dscalc.report.report import Report
+
+    if work and layers.count > 1:
+        asked = for_who_asks("--work shows", "work=True shows")
+        sizes = for_who_asks("IC, OC, F and D", "the channels and sizes")
+        raise DscalcError(f"{asked} one layer; give one value for each of {sizes}")
+    return Report(
+        command, block, fields, (), unit=unit, count=layers.count, work=work,
+        title=layers.in_words(block), notes=[*_forgotten(layers)],
     )  # fmt: skip
 
 
@@ -310,18 +319,6 @@ def _summed(source: str, rows: "list[Row]", scale: "dict[str, Any]", unit: "Unit
     return Report(
         "network", block, network_fields(block, unit), rows, total(rows), unit=unit,
         count=len(rows), title=network_title(source, rows, scale), inputs=inputs,
-    )  # fmt: skip
-
-
-def _as_one_row(whole: "Report", name: str, scale: "dict[str, Any]") -> "Row":
-    from dscalc.core.row import Sizes
-
-    [first, *_], row = list(whole.rows), whole.total
-    assert row is not None
-    size, width = first.layer.input_size, scale["width_multiplier"]
-    return row._replace(
-        name=name, kind="network", width_multiplier=width, extra=whole,
-        layer=Sizes(input_size=size, batch_size=scale["batch_size"]),
     )  # fmt: skip
 
 
@@ -350,22 +347,14 @@ def _layer_of(row: "Row") -> "Conv":
     return row.layer
 
 
-def _refuse_work_of_many(count: int, work: bool) -> None:
-    if work and count > 1:
-        asked = for_who_asks("--work shows", "work=True shows")
-        sizes = for_who_asks("IC, OC, F and D", "the channels and sizes")
-        raise DscalcError(f"{asked} one layer; give one value for each of {sizes}")
-
-
-def _remarks(
-    conv: "Conv", block: Block, padding: "Padding", *, one_position: bool
-) -> "Iterator[str]":
-    """Notes on the sizes of a layer."""
+def _remarks(layers: "Grid", block: Block, padding: "Padding") -> "Iterator[str]":
+    """Notes on the sizes of the only layer."""
     from operator import gt
 
     from dscalc.core.describe import beyond_one_position
 
-    if one_position:
+    conv = layers.first
+    if layers.one_position:
         yield beyond_one_position(conv, block, padding)
     elif any(map(gt, conv.kernel_size, [2 * size - 1 for size in conv.input_size])):
         order = "in_channels, out_channels, kernel_size, input_size"
@@ -373,9 +362,10 @@ def _remarks(
         yield f"some taps of the filter read only padding; the order is {order}"
 
 
-def _forgotten(conv: "Conv", *, one_position: bool) -> "Iterator[str]":
+def _forgotten(layers: "Grid") -> "Iterator[str]":
     """A note if F is so large that it was probably meant as D, and OC was forgotten."""
-    if one_position and (large := max(conv.kernel_size)) > _LARGE_KERNEL:
+    conv = layers.first
+    if layers.one_position and (large := max(conv.kernel_size)) > _LARGE_KERNEL:
         ic, oc = conv.in_channels, conv.out_channels
         write = f"if that is D, write IC OC F D, such as {ic} {ic} {oc} {large}"
         call = f"if that is input_size, call compare({ic}, {ic}, {oc}, {large})"

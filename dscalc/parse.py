@@ -110,7 +110,7 @@ def _json_meant(text: str) -> str:
     return f"; write '{meant}'" if meant.startswith("{") else ""
 
 
-def padding(text: str, name: str = "padding") -> Padding:
+def padding(text: str, name: str) -> Padding:
     """``same``, ``valid``, or the zeros at each end of an axis: 1 or 1x2.
 
     Raises:

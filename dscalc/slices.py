@@ -15,7 +15,7 @@ class Slice(NamedTuple):
     Args:
         commands: summary of each command. A command is the function of that name in
             ``FOLDER/command.py``, beside its ``EXAMPLES`` and ``FIELDS``.
-        options_of: commands that get its options, from ``options`` in ``FOLDER/option.py``.
+        options_of: commands that get its options, ``OPTIONS`` in ``FOLDER/option.py``.
         numbers: names that an assertion may use if the option of that name is given.
         calls: Python functions in ``FOLDER/call.py``, which ``dscalc`` exports.
         examples: command lines for the help of other commands, by command; "" is ``dscalc``.
@@ -35,7 +35,7 @@ SLICES = {
         examples={"": "dscalc bench 512 512 3 14"},
     ),
     "peers": Slice(options_of=("compare", "network", "model"), calls=("explain", "counters")),
-    "cite": Slice(options_of=("compare", "network", "model"), calls=("cite",)),
+    "citation": Slice(options_of=("compare", "network", "model"), calls=("cite",)),
     "baseline": Slice(
         options_of=("network", "model"),
         numbers=("baseline",),
@@ -61,7 +61,7 @@ def options(command: str) -> Iterator[type[Any]]:
     """The options that slices add to a command, one dataclass each."""
     for folder, slice_ in SLICES.items():
         if command in slice_.options_of:
-            yield import_module(f"dscalc.{folder}.option").options(command)
+            yield import_module(f"dscalc.{folder}.option").OPTIONS
 
 
 def examples(command: str) -> str:

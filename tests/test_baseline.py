@@ -331,7 +331,7 @@ def test_what_the_baseline_does_not_know_is_an_error(files, run):
     unknown = network("a.csv", block=Block.parse("separable")).total._replace(unknown={"an fft": 1})
     baseline = Baseline("main.json", [], unknown)
     with pytest.raises(DscalcError, match="macs_difference is not known"):
-        field_of_total("macs_difference", baseline, str)
+        field_of_total("macs_difference", baseline, str, "macs")
 
 
 def test_nothing_changed_has_a_total_all_the_same(files, run):

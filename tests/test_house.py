@@ -31,7 +31,7 @@ def test_a_file_name_stands_once_but_for_the_roles_of_slices():
 
 
 ROLES = {  # names of one meaning in several modules: a part that its kin have too
-    *("EXAMPLES", "FIELDS", "options", "draw", "sheet"),
+    *("EXAMPLES", "FIELDS", "OPTIONS", "draw", "sheet"),
     *("compare", "blocks", "network"),  # a command, and the call that it is of
     "__all__",
 }
@@ -118,7 +118,7 @@ print(json.dumps(found))
 OPTIONS = {
     "bench": (),
     "peers": ("--explain", "--peers"),
-    "cite": ("--cite",),
+    "citation": ("--cite",),
     "baseline": ("--baseline",),
 }
 

@@ -800,6 +800,8 @@ ALONE = {  # more columns, and the first row: what is said of it
     "from\nconv,3,8,3,,": "the first row needs an input_size, or give ",
     "from\nconv,3,8,3,9,norm2\nnorm,,,,,": "from names 'norm2', which must come before this row",
     "from\nconv,3,bad,3,9,\nconv,64,8,3,,": f"out_channels {WHOLE} 'bad'",
+    "from\nconvv,3,8,3,9,\nconv,,8,3,,input": "unknown kind 'convv'; did you mean conv?",
+    "from\nconv,,8,3,9,\nconv,,8,3,,input": "the first row needs in_channels",
     "from\nlinear,784,10,,28,": LINEAR_FIRST,
     "expansion\nconv,3,8,3,9,2": "conv needs either out_channels or expansion",
     "padding\nconv,3,8,3,9,full": f"padding {PADDING} 'full'",

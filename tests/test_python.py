@@ -1,5 +1,6 @@
 """What somebody meets who asks from Python and not from a shell."""
 
+import json
 import re
 
 import pandas
@@ -9,7 +10,9 @@ from torch import nn
 
 import dscalc
 from dscalc.cli import main
+from dscalc.core.blocks import SEPARABLE
 from dscalc.pytorch import audit
+from dscalc.slices import SLICES
 
 NET = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 6 * 6, 10))
 MACS, PARAMS = 8 * 27 * 36 + 2880, 8 * 27 + 8 + 2890  # by hand
@@ -77,6 +80,27 @@ def test_a_frame_keeps_counts_whole():
     assert huge.standard_macs[0] == 9 * 2**62 * 224**2  # past 64 bits as Python's own
 
 
+def test_a_function_of_a_slice_stays_what_it_is():
+    """Also once its folder is imported, which must not take its place."""
+    for name in [name for slice_ in SLICES.values() for name in slice_.calls]:
+        first, again = getattr(dscalc, name), getattr(dscalc, name)
+        assert again is first
+        assert callable(first)
+
+
+def test_data_of_other_counters_are_those_of_the_json():
+    report = dscalc.network("vgg16")
+    explained = dscalc.explain(report, 15_470_264_320)
+    for found, key in ((explained, "explain"), (dscalc.counters(report), "peers")):
+        assert key in found.to_dict()
+        assert found.to_dict() == json.loads("".join(found.json()))
+
+
+def test_one_block_is_a_list_of_one():
+    [one, several] = (dscalc.blocks(8, 8, 3, 9, only=only) for only in (SEPARABLE, [SEPARABLE]))
+    assert list(one) == list(several)
+
+
 def test_a_report_draws_itself(tmp_path):
     pytest.importorskip("matplotlib")
     dscalc.compare(64, [32, 64], 3, [14, 28]).plot(tmp_path / "grid.png")
@@ -92,12 +116,19 @@ MISTAKES = [
     (lambda: dscalc.compare(3, [8, 16], 3, 5, work=True), "work=True shows one layer; give one"),
     (lambda: dscalc.compare(3, 8, [(3, 3, 3)], "5x5", dims=2), "3 axes, but the layer has 2"),
     (lambda: dscalc.compare(3, 8, "3x3x3", 5, dims=2), "; dims=3 makes it 3-D"),
+    (lambda: dscalc.compare(4, 8, 3, 5, groups=0), "groups must be at least 1, got 0"),
+    (lambda: dscalc.compare(4, 8, 3, 5, unit="ops"), "unit must be macs or flops, got 'ops'"),
+    (lambda: dscalc.network("vgg16", dims=0), "dims must be at least 1, got 0"),
     (lambda: dscalc.network([]), "source must have a value, got an empty list"),
+    (lambda: dscalc.benchmark(4, 8, 3, 5, blocks=[]), "blocks must have a value, got an empty"),
     (
         lambda: dscalc.network("vgg16", only="conv*"),
         "only and exclude choose what is replaced; giv",
     ),
     (lambda: dscalc.explain(dscalc.network("vgg16"), "3 Q"), "an unknown unit 'Q', got '3 Q'"),
+    (lambda: dscalc.cite(dscalc.network(["vgg16", "unet"])), "no total of 2 networks; give the"),
+    (lambda: dscalc.counters(dscalc.network(["vgg16", "unet"])), "there is no total of 2 networks"),
+    (lambda: dscalc.explain(dscalc.compare(4, [8, 9], 3, 5), 9), "there is no total of 2 layers"),
     (lambda: dscalc.network("vgg16").plot("net.jpg"), "plot needs a file that ends in .png, .svg"),
 ]
 

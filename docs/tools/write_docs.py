@@ -250,7 +250,11 @@ def known(command: str) -> Fields:
 
 
 def _vocabulary(command: str, block: Any) -> Fields:
-    return training_fields(block, nonzero=True) if command == "model" else fields(command, block)
+    return (
+        training_fields(block, "macs", nonzero=True)
+        if command == "model"
+        else fields(command, block)
+    )
 
 
 def _fields(shell: Shell) -> Iterator[str]:

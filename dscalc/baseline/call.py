@@ -1,6 +1,5 @@
 """Compare a report with an earlier one from Python."""
 
-from dataclasses import fields
 from os import PathLike, fspath
 
 from dscalc.baseline.changes import changes
@@ -21,6 +20,5 @@ def changes_since(report: Report, baseline: "Baseline | str | PathLike[str]") ->
     """
     if not isinstance(baseline, Baseline):
         baseline = read_baseline(fspath(baseline), report.command, report.block)
-    own = {each.name: getattr(report, each.name) for each in fields(Report)}
-    own["rows"] = list(report.rows)
-    return Compared(**own, baseline=baseline, changes=changes(baseline.rows, own["rows"]))
+    rows = list(report.rows)
+    return report.as_a(Compared, rows=rows, baseline=baseline, changes=changes(baseline.rows, rows))

@@ -2,9 +2,10 @@
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from dscalc.core.row import Row
+from dscalc.core.row import Row, Sizes
 
 ChangeKind = Literal["added", "removed", "dearer", "cheaper", "renamed", "same"]
 Noun = Literal["macs", "params"]
@@ -57,11 +58,9 @@ def changes(before: Sequence[Row], after: Sequence[Row]) -> list[Change]:
     a network gets wider, a layer can have the old sizes of the next.
     """
     named = sorted(str(row.name) for row in before) == sorted(str(row.name) for row in after)
-    keys = (
-        (_all_keys, _name_and_kind_key, _name_key)
-        if named
-        else (_all_keys, _look_key, _name_and_kind_key, _name_key)
-    )
+    keys = [_name_and_look, _look, attrgetter("name", "kind"), attrgetter("name")]
+    if named:
+        keys.remove(_look)
     pairs: dict[int, int] = {}  # place in after -> place in before
     left = dict(enumerate(before))
     for key in keys:
@@ -87,22 +86,8 @@ def _change(before: Row, after: Row) -> Change:
     return found._replace(kind="renamed") if found.renamed else found
 
 
-def _all_keys(row: Row) -> Hashable:
-    return row.name, _look_key(row)
-
-
-def _name_and_kind_key(row: Row) -> Hashable:
-    return row.name, row.kind
-
-
-def _name_key(row: Row) -> Hashable:
-    return row.name
-
-
-def _look_key(row: Row) -> Hashable:
-    layer = row.layer
-    sizes = (
-        *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.input_size),
-        *(layer.output_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias),
-    )
-    return row.kind, sizes, row.as_is.cost.macs, row.as_is.cost.params
+_LOOK = (
+    *("kind", "as_is.cost.macs", "as_is.cost.params"),
+    *(f"layer.{name}" for name in Sizes._fields if name != "batch_size"),
+)
+_look, _name_and_look = attrgetter(*_LOOK), attrgetter("name", *_LOOK)

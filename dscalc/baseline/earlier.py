@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from dscalc.core.blocks import Block, Step
 from dscalc.core.cost import Cost, sum_costs
-from dscalc.core.fields import UNITS, Unit, count_names, proof_name
+from dscalc.core.fields import UNITS, Unit, count_names, field_name
 from dscalc.core.peaks import Footprint, Memory, Moment
 from dscalc.core.row import Crosscheck, Row, Side, Sizes, Training, with_shares
 from dscalc.core.row import total as together
@@ -85,8 +85,7 @@ def read_baseline(
 
 
 def _baseline(file: str, report: Report) -> Baseline:
-    assert report.total is not None
-    return Baseline(printable(file), list(report.rows), report.total)
+    return Baseline(printable(file), list(report.rows), report.whole)
 
 
 def _as_a_network(file: str, other: Callable[[str], Report]) -> Report:
@@ -154,7 +153,7 @@ def _rows_and_total(
     whole, rows = report.get("total"), report.get("rows")
     if not isinstance(whole, dict) or not isinstance(rows, list):
         raise DscalcError("has no total: it holds several networks or models")
-    unit: Unit = "flops" if count_names("", "flops")[0] in whole else "macs"
+    unit: Unit = "flops" if "flops" in whole else "macs"
     total = _Written(whole, "the total", command, block, unit).row()
     read = [
         _Written(row, f"row {number}", command, block, unit).row()
@@ -187,11 +186,9 @@ class _Written:
         Raises:
             DscalcError: a count is missing, or a value cannot be one that dscalc wrote.
         """
-        macs = count_names("", self._unit)[0]
-        unknown = self._command == "model" and self._values.get(macs, 0) is None
-        if not unknown and self._count(macs) is None:
-            raise self._wrong(macs)
-        torch_macs = self._count(proof_name("torch", "", self._unit), self._scale)
+        unknown = self._command == "model" and self._values.get(self._unit, 0) is None
+        if not unknown and self._count(self._unit) is None:
+            raise self._wrong(self._unit)
         return Row(
             self._word("name"),
             self._word("kind"),
@@ -205,7 +202,7 @@ class _Written:
             unknown=self._unknown() if unknown else {},
             trainable_params=self._count("trainable_params"),
             memory=self._memory(),
-            torch_macs=torch_macs,
+            torch_macs=self._count(field_name("torch", self._unit), self._scale),
             training=self._training(),
         )
 
@@ -214,8 +211,8 @@ class _Written:
         if cost is None:
             raise self._wrong(count_names(name, self._unit)[1])
         steps = [Step(step, None, part) for step in step_names if (part := self._cost(step))]
-        macs = self._count(proof_name("fvcore", name, self._unit), self._scale)
-        params = self._count(proof_name("torch", name, "params"))
+        macs = self._count(field_name("fvcore", name, self._unit), self._scale)
+        params = self._count(field_name("torch", name, "params"))
         counted = None if macs is None or params is None else {"": Cost(macs, params)}
         return Side(cost, tuple(steps), counted)
 

@@ -75,6 +75,4 @@ class Since(Question):
         return changes_since(report, self._earlier)
 
 
-def options(command: str) -> type[Question]:
-    """The class of options of a command."""
-    return Since
+OPTIONS = Since

@@ -19,7 +19,6 @@ from dscalc.core.fields import (
     Unit,
     alone,
     attributes,
-    count_names,
     group,
 )
 from dscalc.core.row import Row
@@ -78,10 +77,8 @@ def change_fields(unit: Unit) -> Fields:
     """The fields of a change."""
     return Fields(
         alone(
-            Field(
-                "change", "", str, "added, removed, dearer, cheaper, renamed or same",
-                attrgetter("kind"),
-            )
+            "change", "", str, "added, removed, dearer, cheaper, renamed or same",
+            attrgetter("kind"),
         ),
         attributes(
             "row.",
@@ -89,10 +86,8 @@ def change_fields(unit: Unit) -> Fields:
             ("kind", str, "its kind now, or before if it was removed"),
         ),
         alone(
-            Field(
-                "baseline_name", "", str, "its name in the baseline; none if it was added",
-                lambda change: change.before and change.before.name,
-            )
+            "baseline_name", "", str, "its name in the baseline; none if it was added",
+            lambda change: change.before and change.before.name,
         ),
         *(_count_group(noun, unit) for noun in NOUNS),
     )  # fmt: skip
@@ -118,7 +113,7 @@ def _count_group(noun: Noun, unit: Unit) -> Group:
 
 
 def field_of_total(
-    name: str, baseline: Baseline, find: Callable[[str], Field], unit: Unit = "macs"
+    name: str, baseline: Baseline, find: Callable[[str], Field], unit: Unit
 ) -> Field:
     """The field called ``name`` of a total, or of its change since a baseline.
 
@@ -126,7 +121,7 @@ def field_of_total(
         DscalcError: as ``find``; or the baseline does not know the field.
     """
     known = {field.name: field for field in change_fields(unit) if field.is_number}
-    if name not in known or name in count_names("", unit):
+    if name not in known or name in (unit, "params"):
         return find(name)
     found = known[name]
     if found.read(Change("same", baseline.total, baseline.total)) is None:
@@ -140,8 +135,7 @@ def field_of_total(
 def _changed(report: Compared) -> Sheet:
     """The sheet: the total before and after, and the dearest changes."""
     label, scale = UNITS[report.unit]
-    baseline, whole = report.baseline, report.total
-    assert whole is not None
+    baseline, whole = report.baseline, report.whole
     total = Change("same", baseline.total, whole)
     found = [change for change in report.changes if change.kind != "same"]
     costly = sorted(filter(_has_cost, found), key=_dearest_first)

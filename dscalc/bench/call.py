@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
+from dscalc.bench.measurement import Device, Dtype
 from dscalc.bench.view import Benchmark, fields
-from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
+from dscalc.core.blocks import REPLACEMENTS, SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
-from dscalc.core.describe import described, in_words
+from dscalc.core.describe import described
 from dscalc.core.fields import Unit
 from dscalc.core.row import Row, existing, layer_row
 from dscalc.errors import DscalcError
@@ -21,8 +22,8 @@ def benchmark(
     input_size: Values | None = None,
     *,
     blocks: Iterable[Block | str] | Block | str = SEPARABLE,
-    device: Literal["cpu", "cuda", "mps"] = "cpu",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     threads: int | None = None,
     channels_last: bool = False,
     compile: bool = False,  # noqa: A002  # torch's name
@@ -64,7 +65,6 @@ def benchmark(
     settings = Settings(device, dtype, threads, channels_last, compile, min_run_time, backward)
     layers = Grid(in_channels, out_channels, kernel_size, input_size, **options)
     block = STANDARD if len(chosen) > 1 else chosen[0]
-    like = next(iter(layers))
 
     def name(row: Row) -> str:
         assert isinstance(row.layer, Conv)
@@ -73,8 +73,7 @@ def benchmark(
 
     report = Benchmark(
         "bench", block, fields(block, unit), (), unit=unit, name=name,
-        count=layers.count * len(chosen),
-        title=in_words(like, layers.count, block, one_position=layers.one_position),
+        count=layers.count * len(chosen), title=layers.in_words(block),
     )  # fmt: skip
     strict = strict and layers.count == 1
     report.rows = _Measured(_measured(report, layers, chosen, settings, refuse, strict=strict))
@@ -83,11 +82,12 @@ def benchmark(
 
 def _chosen(blocks: Iterable[Block | str] | Block | str) -> list[Block]:
     if blocks == "all":
-        blocks = [name for name in DEFAULTS if name != str(STANDARD)]
+        blocks = REPLACEMENTS
     each = [blocks] if isinstance(blocks, str | Block) else blocks
-    return list(
-        dict.fromkeys(Block.parse(str(one)) if isinstance(one, str) else one for one in each)
-    )
+    found = [Block.parse(one) if isinstance(one, str) else one for one in each]
+    if not found:
+        raise DscalcError("blocks must have a value, got an empty list")
+    return list(dict.fromkeys(found))
 
 
 def _measured(

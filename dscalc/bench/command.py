@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from dscalc import parse
 from dscalc.bench import view
+from dscalc.bench.measurement import Device, Dtype
 from dscalc.commands.answer import Answer
 from dscalc.commands.asked import Asked
 from dscalc.commands.options import (
@@ -19,7 +20,7 @@ from dscalc.commands.options import (
     as_option,
 )
 from dscalc.commands.proof import torch_needed
-from dscalc.core.blocks import DEFAULTS, STANDARD, Block
+from dscalc.core.blocks import REPLACEMENTS, STANDARD, Block
 from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Grid
 
@@ -51,9 +52,8 @@ class SeveralBlocksOptions(BlockOptions):
         Raises:
             DscalcError: there is no such block, or options contradict each other.
         """
-        every = [name for name in DEFAULTS if name != str(STANDARD)]
         parts = self.as_.split(",")
-        names = [name for part in parts for name in (every if part == "all" else [part])]
+        names = [name for part in parts for name in (REPLACEMENTS if part == "all" else [part])]
         return list(dict.fromkeys(replace(self, as_=name).block() for name in names))
 
 
@@ -64,12 +64,9 @@ def bench(
     scale: ScaleOptions,
     output: OutputOptions,
     ctx: typer.Context,
-    device: Annotated[
-        Literal["cpu", "cuda", "mps"], _measure("--device", help="Device to run on.")
-    ] = "cpu",
+    device: Annotated[Device, _measure("--device", help="Device to run on.")] = "cpu",
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        _measure("--dtype", metavar="DTYPE", help="float32, bfloat16 or float16."),
+        Dtype, _measure("--dtype", metavar="DTYPE", help="float32, bfloat16 or float16.")
     ] = "float32",
     threads: Annotated[
         str | None,

@@ -7,7 +7,10 @@ from typing import Literal, NamedTuple
 
 from dscalc.core.cost import Cost
 from dscalc.core.roofline import least_bytes
+from dscalc.show import plural
 
+Device = Literal["cpu", "cuda", "mps"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 SpeedVerdict = Literal["faster", "slower", "not decided"]
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -180,6 +183,12 @@ class Environment(NamedTuple):
     channels_last: bool
     compile: bool
     backward: bool = False
+
+    @property
+    def machine(self) -> str:
+        """The device, the threads of a CPU, and the dtype."""
+        threads = f", {self.threads} {plural('thread', self.threads)}"
+        return f"{self.device_name}{threads if self.device == 'cpu' else ''}, {self.dtype}"
 
 
 class Measurement(NamedTuple):

@@ -99,6 +99,4 @@ def _figure(report: Report) -> Figure:
 def _where(row: Row) -> str:
     """The machine and settings of a row's times."""
     here = measurement(row).environment
-    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
-    passes = ", forward and backward" if here.backward else ""
-    return f"{here.device_name}{threads}, {here.dtype}{passes}"
+    return f"{here.machine}{', forward and backward' if here.backward else ''}"

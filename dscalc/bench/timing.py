@@ -10,7 +10,7 @@ from math import inf, prod
 from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ from torch.nn import functional
 from dscalc.bench.measurement import (
     BYTES_PER_ELEMENT,
     LOOKS,
+    Device,
+    Dtype,
     Environment,
     Limits,
     Measurement,
@@ -39,9 +41,6 @@ try:
     import resource
 except ImportError:  # Windows does not count page faults like this
     resource = None  # type: ignore[assignment]
-
-Device = Literal["cpu", "cuda", "mps"]
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 _DEVICES: dict[str, Callable[[], bool]] = {
     "cpu": lambda: True,

@@ -1,22 +1,32 @@
 """The fields, tables and sentences of a benchmark."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from dscalc.bench.measurement import NOISY, Measurement, Speedup, Time
+from dscalc.bench.measurement import NOISY, Measurement, Speedup
 from dscalc.core.blocks import STANDARD, Block
-from dscalc.core.fields import Fields, Group, Unit, attributes, compared, group
+from dscalc.core.fields import (
+    Fields,
+    Group,
+    Unit,
+    alone,
+    attributes,
+    compared,
+    field_name,
+    group,
+)
 from dscalc.core.roofline import intensity, least_bytes
 from dscalc.core.row import Row
 from dscalc.report.layer_tables import parts
 from dscalc.report.report import Report
 from dscalc.report.sentences import factor, short
 from dscalc.report.sheet import Column, Counts, Sheet, name, varying
-from dscalc.show import amount, for_who_asks, plural
+from dscalc.show import amount, for_who_asks
 
 _NEAR_A_LIMIT = 2  # times the least time; up to here the limit explains the time
 
@@ -65,39 +75,38 @@ def fields(block: Block, unit: Unit = "macs") -> Fields:
 
 def _times(block: str, steps: Sequence[str]) -> Iterator[Group]:
     """Fields: the times of the layer, each step and the block; the rates of layer and block."""
-    of: Mapping[str, Callable[[Measurement], Time]] = {
-        "standard": lambda found: found.as_is,
-        **{step: lambda found, step=step: found.steps[step] for step in steps},  # type: ignore[misc]
-        block: lambda found: found.rewritten,
-    }
-    for spelled, time_of in of.items():
-        what, begin = spelled or "the block", f"{spelled}_" if spelled else ""
+    yield _time("standard", "as_is")
+    yield from map(_time, steps)
+    yield _time(block, "rewritten")
+    for part, side in (("standard", "as_is"), (block, "rewritten")):
+        doc, field = f"achieved by {part or 'the block'}", field_name(part, "gflops_per_s")
+        yield alone(field, "GFLOP/s", float, doc, partial(_rate, side), undecided=_undecided_row)
 
-        def read(row: Row, time_of: Callable[[Measurement], Time] = time_of) -> tuple[Any, ...]:
-            return tuple(time_of(measurement(row)))
 
-        faults = "minor page faults per run, near 0 with a warm allocator, of"
-        times = group(
-            read,
-            (f"{begin}time_us", "us", float, f"median time of {what}"),
-            (f"{begin}time_iqr_us", "us", float, f"interquartile range of the times of {what}"),
-            (f"{begin}page_faults", "faults", float, f"{faults} {what}"),
-        )
-        yield times._replace(
-            fields=tuple(
-                field._replace(undecided=_undecided_row if field.unit == "us" else None)
-                for field in times.fields
-            )
-        )
-    for spelled, side in (("standard", "as_is"), (block, "rewritten")):
+def _time(part: str, side: str = "") -> Group:
+    """Fields: the time of a side, or of the step of that name."""
+    what = part or "the block"
 
-        def rate(row: Row, spelled: str = spelled, side: str = side) -> tuple[float]:
-            found, cost = measurement(row), getattr(row, side).cost
-            return (found.gflops_per_s(of[spelled](found), cost),)
+    def read(row: Row) -> tuple[Any, ...]:
+        found = measurement(row)
+        return tuple(getattr(found, side) if side else found.steps[part])
 
-        field = f"{spelled}_gflops_per_s" if spelled else "gflops_per_s"
-        doc = f"achieved by {spelled or 'the block'}"
-        yield group(rate, (field, "GFLOP/s", float, doc), undecided=_undecided_row)
+    named = partial(field_name, part)
+    faults = "minor page faults per run, near 0 with a warm allocator, of"
+    times = group(
+        read,
+        (named("time_us"), "us", float, f"median time of {what}"),
+        (named("time_iqr_us"), "us", float, f"interquartile range of the times of {what}"),
+        (named("page_faults"), "faults", float, f"{faults} {what}"),
+    )
+    median, spread, page_faults = times.fields
+    decided = [each._replace(undecided=_undecided_row) for each in (median, spread)]
+    return times._replace(fields=(*decided, page_faults))
+
+
+def _rate(side: str, row: Row) -> float:
+    found = measurement(row)
+    return found.gflops_per_s(getattr(found, side), getattr(row, side).cost)
 
 
 def _decided(block: str) -> Iterator[Group]:
@@ -116,20 +125,16 @@ def _decided(block: str) -> Iterator[Group]:
         undecided=_undecided_row,
     )
     doc = f"{what} is faster, slower, or not decided"
-    yield attributes("extra.speedup.", ("verdict", str, doc))
+    yield alone("verdict", "", str, doc, attrgetter("extra.speedup.verdict"))
     doc = "greatest speed-up that MACs and bytes allow here: time of standard / least time"
-    yield group(
-        lambda row: (measurement(row).most_speedup(row.replacement.cost),),
-        ("speedup_limit", "ratio", float, doc),
-        undecided=_undecided_row,
-    )
+    yield alone("speedup_limit", "ratio", float, doc, _most_speedup, undecided=_undecided_row)
     yield group(
         lambda row: tuple(measurement(row).limits),
         ("peak_gflops_per_s", "GFLOP/s", float, "rate of a matrix product here"),
         ("bandwidth_gb_per_s", "GB/s", float, "rate of copying memory here"),
     )
-    noisy = "whether an interquartile range is over 10% of its median"
-    yield attributes("extra.", ("noisy", bool, noisy))
+    doc = "whether an interquartile range is over 10% of its median"
+    yield alone("noisy", "", bool, doc, attrgetter("extra.noisy"))
     yield attributes(
         "extra.environment.",
         ("device", str, "type of device that it ran on"),
@@ -141,6 +146,10 @@ def _decided(block: str) -> Iterator[Group]:
         ("compile", bool, "whether torch.compile compiled it"),
         ("backward", bool, "whether a run is forward and backward together"),
     )
+
+
+def _most_speedup(row: Row) -> float:
+    return measurement(row).most_speedup(row.replacement.cost)
 
 
 def _longer() -> str:
@@ -174,10 +183,11 @@ def _one_layer(report: Report, row: Row) -> Sheet:
         Column("least bytes", lambda each: f"{least_bytes(each[0].cost, element):,}", rank=2),
         Column("FLOP/byte", lambda each: f"{float(intensity(each[0].cost, element)):,.1f}", rank=1),
     ]
-    notes = [*measurement_sentences(row), *_measured_on(row)]
-    notes.append(
-        "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each"
-    )
+    notes = [
+        *measurement_sentences(row),
+        _measured_on(row),
+        "GFLOP/s at 2 FLOPs per MAC; least bytes: inputs, weights and outputs moved once each",
+    ]
     return Sheet.of(row.name or "", columns, timed, notes, whole)
 
 
@@ -191,9 +201,6 @@ def _several(report: Report, rows: Sequence[Row]) -> Sheet:
 
     def as_is(row: Row) -> str:
         return f"{measurement(row).as_is.time_us:,.1f}"
-
-    def most(row: Row) -> str:
-        return factor(Fraction(measurement(row).most_speedup(row.replacement.cost)))
 
     columns = [
         *([name("block")] if several else []),
@@ -218,13 +225,12 @@ def _several(report: Report, rows: Sequence[Row]) -> Sheet:
         ),
         Column(
             "at most",
-            most,
+            lambda row: factor(Fraction(_most_speedup(row))),
             rank=2,
             legend="at most: the greatest speed-up that MACs and bytes allow on this machine",
         ),
     ]
-    notes = [*report.remarks, *_measured_on(first)]
-    sheet = Sheet.of(title, columns, rows, notes)
+    sheet = Sheet.of(title, columns, rows, [*report.remarks, _measured_on(first)])
     if layers:
         return sheet
     alone = ["standard", *(column.cell(first) for column in sizes), as_is(first)]
@@ -235,17 +241,16 @@ def _several(report: Report, rows: Sequence[Row]) -> Sheet:
 # ---- Sentences. ----
 
 
-def _measured_on(row: Row) -> list[str]:
+def _measured_on(row: Row) -> str:
     here = measurement(row).environment
     layout = ", channels last" if here.channels_last else ""
     compiled = ", compiled" if here.compile else ""
-    threads = f", {here.threads} {plural('thread', here.threads)}" if here.device == "cpu" else ""
     passes = "forward and backward together" if here.backward else "forward"
-    return [
-        f"median and interquartile range (IQR) of {passes} on {here.device_name}{threads}, "
-        f"{here.dtype}{layout}{compiled}, torch {here.torch_version}; the factor is the median of "
-        "paired turns, with the 99% interval of the sign test",
-    ]
+    return (
+        f"median and interquartile range (IQR) of {passes} on {here.machine}{layout}{compiled}, "
+        f"torch {here.torch_version}; the factor is the median of paired turns, with the 99% "
+        "interval of the sign test"
+    )
 
 
 def measurement_sentences(row: Row) -> Iterator[str]:

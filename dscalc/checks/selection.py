@@ -28,11 +28,11 @@ class Selection:
 
     def __init__(
         self,
-        where: Sequence[Assertion] = (),
-        key: Field | None = None,
+        where: Sequence[Assertion],
+        key: Field | None,
         *,
-        reverse: bool = False,
-        top: int | None = None,
+        reverse: bool,
+        top: int | None,
     ) -> None:
         self._where, self._key, self._reverse = where, key, reverse
         self._top = None if top is None else min(top, sys.maxsize)  # as Python counts at most
@@ -73,14 +73,9 @@ class Selection:
         return not failed
 
     @property
-    def leaves_out(self) -> bool:
-        """Whether there are conditions."""
-        return bool(self._where)
-
-    @property
     def none_left(self) -> bool:
         """Whether there are conditions, and no row so far satisfies them all."""
-        return self.leaves_out and not self._kept
+        return bool(self._where) and not self._kept
 
     def sentence(self) -> str:
         """The selection in words."""

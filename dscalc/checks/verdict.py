@@ -84,11 +84,11 @@ class Verdict:
 
     def __init__(
         self,
-        assertions: Sequence[Assertion] = (),
-        numbers: Numbers = {},  # noqa: B006  # never changed
+        assertions: Sequence[Assertion],
+        numbers: Numbers,
         *,
         write: Callable[[str], object],
-        quiet: bool = False,
+        quiet: bool,
     ) -> None:
         """Check nothing yet.
 

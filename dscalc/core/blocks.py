@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dscalc import parse, show
 from dscalc.core.conv import Conv
 from dscalc.core.cost import Cost, made
+from dscalc.core.kinds import convolution_kind
 from dscalc.errors import DscalcError
 
 Steps = Mapping[str, Conv]
@@ -259,6 +260,7 @@ DEFAULTS = [  # with the numbers that a block needs: grouped:8
     ":".join([name, *(str(number.usual) for number in kind.numbers if number.needed)])
     for name, kind in BLOCKS.items()
 ]
+REPLACEMENTS = DEFAULTS[1:]  # all but standard
 
 
 def block_meant(word: str) -> str:
@@ -458,10 +460,8 @@ SEPARABLE = Block("separable", (1,))
 
 def why_kept(conv: Conv, block: Block) -> str:
     """Why the block does not replace a convolution; "" if it does."""
-    if conv.groups > 1:
-        return "depthwise" if conv.groups == conv.in_channels else "grouped"
-    if prod(conv.kernel_size) == 1:
-        return "pointwise"
+    if (kind := convolution_kind(conv)) != "conv":
+        return kind
     try:
         steps = block.steps(conv)
     except DscalcError as error:

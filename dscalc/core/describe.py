@@ -16,23 +16,16 @@ def described(conv: Conv, block: Block, *, one_position: bool = False) -> str:
     words = [
         f"{conv.in_channels} -> {conv.out_channels} channels",
         f"{times(conv.kernel_size)} kernel{spanning}",
-        "one output position" if one_position else f"{times(conv.input_size)} map",
-        *([] if one_position else [f"padding {_padding(conv)}"]),
+        *([] if one_position else [f"{times(conv.input_size)} map"]),
     ]
-    return ", ".join([*words, *unusual_options(conv, block)])
+    return ", ".join([*words, *in_common(conv, block, one_position=one_position)])
 
 
-def in_words(conv: Conv, count: int, block: Block, *, one_position: bool = False) -> str:
-    """A layer in words, or, if ``count`` is above 1, what a grid of layers like ``conv`` shares."""
-    if count == 1:
-        return described(conv, block, one_position=one_position)
-    return f"{count:,} {', '.join(['layers', *in_common(conv, block, one_position=one_position)])}"
-
-
-def in_common(conv: Conv, block: Block, *, one_position: bool = False) -> list[str]:
+def in_common(conv: Conv, block: Block, *, one_position: bool) -> list[str]:
     """What all layers of a grid share: the padding, and options that differ from their defaults."""
-    padding = "one output position" if one_position else f"padding {_padding(conv)}"
-    return [padding, *unusual_options(conv, block)]
+    padding = conv.padding if isinstance(conv.padding, str) else _short_size(conv.padding)
+    at = "one output position" if one_position else f"padding {padding}"
+    return [at, *_unusual_options(conv, block)]
 
 
 def beyond_one_position(conv: Conv, block: Block, padding: Padding) -> str:
@@ -49,7 +42,7 @@ def beyond_one_position(conv: Conv, block: Block, padding: Padding) -> str:
     return f"for one output position: {known} do not depend on D"
 
 
-def unusual_options(conv: Conv, block: Block) -> list[str]:
+def _unusual_options(conv: Conv, block: Block) -> list[str]:
     """Options that differ from their defaults, except padding."""
     words = []
     if max(conv.stride, default=1) > 1:
@@ -64,10 +57,6 @@ def unusual_options(conv: Conv, block: Block) -> list[str]:
     if conv.batch_size > 1:
         words.append(f"batch of {conv.batch_size}")
     return words
-
-
-def _padding(conv: Conv) -> str:
-    return conv.padding if isinstance(conv.padding, str) else _short_size(conv.padding)
 
 
 def _short_size(size: tuple[int, ...]) -> str:

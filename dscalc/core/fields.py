@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import gcd
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
@@ -21,7 +21,16 @@ from dscalc.show import did_you_mean, quoted
 
 Unit = Literal["macs", "flops"]
 Value = int | str | bool | float | Fraction | tuple[int, ...] | list[Any] | dict[str, int] | None
-UNITS = {"macs": ("MACs", 1), "flops": ("FLOPs", 2)}  # 1 MAC = 2 FLOPs
+
+
+class _Units(dict[str, tuple[str, int]]):
+    """The name of each unit, and how many of it a MAC is; another unit is an error."""
+
+    def __missing__(self, unit: object) -> NoReturn:
+        raise DscalcError(f"unit must be macs or flops, got {unit!r}")
+
+
+UNITS = _Units(macs=("MACs", 1), flops=("FLOPs", 2))  # 1 MAC = 2 FLOPs
 _OTHER: dict[Unit, Unit] = {"macs": "flops", "flops": "macs"}
 
 
@@ -116,11 +125,14 @@ def group(
     return Group(tuple(Field(*field, one(at), **more) for at, field in enumerate(fields)), read)
 
 
-def alone(field: Field) -> Group:
+def alone(
+    name: str, unit: str, type_: type, doc: str, read: Callable[[Any], Any], **more: Any
+) -> Group:
     """A group of one field."""
-    if field.type is Fraction:
-        return Group((field,), lambda row: (_as_float(field.read(row)),))
-    return Group((field,), lambda row: (field.read(row),))
+    field = Field(name, unit, type_, doc, read, **more)
+    if type_ is Fraction:
+        return Group((field,), lambda row: (_as_float(read(row)),))
+    return Group((field,), lambda row: (read(row),))
 
 
 def _as_float(value: Any) -> Any:
@@ -128,10 +140,8 @@ def _as_float(value: Any) -> Any:
 
 
 def attributes(path: str, *fields: tuple[str, type, str]) -> Group:
-    """Fields given as name, type and meaning: the attributes of these names at a path of a row."""
+    """Several fields, given as name, type and meaning: attributes at a path of a row."""
     named = [Field(name, "", type_, doc, attrgetter(path + name)) for name, type_, doc in fields]
-    if len(named) == 1:
-        return alone(named[0])
     read = attrgetter(*(path + name for name, *_ in fields))
     if all(field.type is not Fraction for field in named):
         return Group(tuple(named), read)
@@ -181,7 +191,7 @@ def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "m
 
 
 @lru_cache
-def layer_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+def layer_fields(block: Block | None, unit: Unit) -> Fields:
     """Fields of a standard convolution beside the block that replaces it."""
     assert block is not None
     return Fields(
@@ -191,40 +201,38 @@ def layer_fields(block: Block | None, unit: Unit = "macs") -> Fields:
 
 
 @lru_cache
-def block_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+def block_fields(block: Block | None, unit: Unit) -> Fields:
     """Fields of a block that replaces the standard convolution, one per row."""
     return Fields(
         _IDENTITY,
         _LAYER,
         counts("", "the block", "rewritten", unit),
         _RATIOS,
-        alone(Field("closed_form", "", str, "the first ratio in symbols, if short", closed_form)),
+        alone("closed_form", "", str, "the first ratio in symbols, if short", closed_form),
         alone(
-            Field(
-                "steps", "", list, "its steps in order, each with its sizes and cost",
-                lambda row: _steps_in_full(row, unit),
-            )
+            "steps", "", list, "its steps in order, each with its sizes and cost",
+            lambda row: _steps_in_full(row, unit),
         ),
         *_proof({"": "rewritten"}, unit),
     )  # fmt: skip
 
 
 @lru_cache
-def network_fields(block: Block | None, unit: Unit = "macs") -> Fields:
+def network_fields(block: Block | None, unit: Unit) -> Fields:
     """Fields of a layer of a network, and of its replacement if there is one; or of a network."""
-    width = ("width_multiplier", Fraction, "width multiplier of a whole network")
+    width = "width_multiplier"
     return Fields(
         _IDENTITY,
         *([_KEPT] if block else ()),
         _LAYER,
-        attributes("", width),
+        alone(width, "", Fraction, "width multiplier of a whole network", attrgetter(width)),
         *_as_it_is(unit),
         *_instead(block, unit),
     )
 
 
 @lru_cache
-def model_fields(block: Block | None, unit: Unit = "macs", *, nonzero: bool = False) -> Fields:
+def model_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -> Fields:
     """Fields of the operators of a kind in a module, and of their replacement; or of a model.
 
     ``nonzero`` adds those without zeros among the weights, which are counted if asked for.
@@ -235,28 +243,27 @@ def model_fields(block: Block | None, unit: Unit = "macs", *, nonzero: bool = Fa
         return None if row.torch_macs is None else row.torch_macs * scale
 
     doc = f"{label} as torch's FlopCounterMode counts them; of the total"
+    torch = field_name("torch", unit)
     return Fields(
         _IDENTITY,
         *([_KEPT] if block else ()),
         _LAYER,
-        attributes("", ("calls", int, "number of calls in a forward pass")),
+        alone("calls", "", int, "number of calls in a forward pass", attrgetter("calls")),
         *map(_if_known, _as_it_is(unit)),
         alone(
-            Field(
-                "trainable_params", "params", int, "params that require a gradient",
-                attrgetter("trainable_params"),
-            )
+            "trainable_params", "params", int, "params that require a gradient",
+            attrgetter("trainable_params"),
         ),
         *_MEMORY,
         *([_if_known(_nonzero(unit))] if nonzero else ()),
         *_known_part(unit),
         *map(_if_known, _instead(block, unit)),
-        alone(Field(proof_name("torch", "", unit), label, int, doc, torch_macs, torch_macs)),
+        alone(torch, label, int, doc, torch_macs, formula=torch_macs),
     )  # fmt: skip
 
 
 @lru_cache
-def training_fields(block: Block | None, unit: Unit = "macs", *, nonzero: bool = False) -> Fields:
+def training_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -> Fields:
     """Those of `model_fields`, and of a step of training."""
     label, scale = UNITS[unit]
 
@@ -279,11 +286,9 @@ def training_fields(block: Block | None, unit: Unit = "macs", *, nonzero: bool =
             undecided=undecided,
         ),
         alone(
-            Field(
-                "saved_bytes", "bytes", int, doc,
-                lambda row: row.training and row.training.saved_bytes,
-                undecided=lambda row: "" if row.training else undecided(row),
-            )
+            "saved_bytes", "bytes", int, doc,
+            lambda row: row.training and row.training.saved_bytes,
+            undecided=lambda row: "" if row.training else undecided(row),
         ),
     )  # fmt: skip
     return model_fields(block, unit, nonzero=nonzero).followed_by(*own)
@@ -308,7 +313,7 @@ def _as_it_is(unit: Unit) -> Iterator[Group]:
     """Fields of the costs of a row as it is."""
     yield counts("", "the row", "as_is", unit)
     doc = "MACs of the row / of the total"
-    yield alone(Field("share", "ratio", Fraction, doc, attrgetter("share")))
+    yield alone("share", "ratio", Fraction, doc, attrgetter("share"))
 
 
 def _nonzero(unit: Unit) -> Group:
@@ -338,18 +343,10 @@ def _instead(block: Block | None, unit: Unit) -> Iterator[Group]:
 def _known_part(unit: Unit) -> Iterator[Group]:
     """What is known of a count of which a part is not, and which operators are not."""
     label, scale = UNITS[unit]
-    yield alone(
-        Field(
-            f"known_{unit}", label, int, f"{label} of the operators that have a formula",
-            lambda row: row.as_is.cost.macs * scale,
-        )
-    )  # fmt: skip
-    yield alone(
-        Field(
-            "unknown", "", dict, "calls of each operator without a formula",
-            lambda row: dict(row.unknown) or None,
-        )
-    )  # fmt: skip
+    doc = f"{label} of the operators that have a formula"
+    yield alone(f"known_{unit}", label, int, doc, lambda row: row.as_is.cost.macs * scale)
+    doc = "calls of each operator without a formula"
+    yield alone("unknown", "", dict, doc, lambda row: dict(row.unknown) or None)
 
 
 def _steps_and_ratios(block: Block, unit: Unit) -> Iterator[Group]:
@@ -358,10 +355,8 @@ def _steps_and_ratios(block: Block, unit: Unit) -> Iterator[Group]:
         yield _steps(block, unit)
     yield _RATIOS
     yield alone(
-        Field(
-            f"saved_{unit}", label, int, "as it is - rewritten",
-            lambda row: (row.as_is.cost.macs - row.replacement.cost.macs) * scale,
-        )
+        f"saved_{unit}", label, int, "as it is - rewritten",
+        lambda row: (row.as_is.cost.macs - row.replacement.cost.macs) * scale,
     )  # fmt: skip
 
 
@@ -408,7 +403,9 @@ _IDENTITY = attributes(
     ("name", str, "name of the row"),
     ("kind", str, "what it is: conv, depthwise, linear, attention, ..., total"),
 )
-_KEPT = attributes("", ("kept", str, "why it is not rewritten; empty if it is, or of a module"))
+_KEPT = alone(
+    "kept", "", str, "why it is not rewritten; empty if it is, or of a module", attrgetter("kept")
+)
 _LAYER = attributes(
     "layer.",
     ("in_channels", int, "channels of the input"),
@@ -434,10 +431,8 @@ def _read_peak(row: Row) -> tuple[int | str | None, ...]:
 
 _MEMORY = (
     alone(
-        Field(
-            "weight_bytes", "bytes", int, "its parameters and buffers, each storage once",
-            lambda row: row.memory and row.memory.weight_bytes,
-        )
+        "weight_bytes", "bytes", int, "its parameters and buffers, each storage once",
+        lambda row: row.memory and row.memory.weight_bytes,
     ),
     group(
         _read_peak,
@@ -449,14 +444,17 @@ _MEMORY = (
 )  # fmt: skip
 
 
+def field_name(*parts: str) -> str:
+    """The name of a field from its parts, of which some may be empty: counter, side or step, noun.
+
+    The side "" is all that a row has.
+    """
+    return "_".join(filter(None, parts))
+
+
 def count_names(name: str, unit: Unit) -> list[str]:
     """The field names of the MACs, params and activations of a side or a step."""
-    return [f"{name}_{noun}" if name else noun for noun in (unit, "params", "activations")]
-
-
-def proof_name(counter: str, name: str, noun: str) -> str:
-    """The field name of a counter's count of a side."""
-    return "_".join(filter(None, (counter, name, noun)))
+    return [field_name(name, noun) for noun in (unit, "params", "activations")]
 
 
 def counts(name: str, what: str, side: str, unit: Unit) -> Group:
@@ -490,11 +488,10 @@ def _traffic(name: str, side: str, element: Callable[[Row], int]) -> Group:
         cost = cost_of(row)
         return _ratio(2 * cost.macs, least_bytes(cost, element(row)))
 
-    bytes_, per_byte = (f"{name}_{noun}" if name else noun for noun in ("bytes", "intensity"))
     doc = "least bytes moved: inputs, parameters and outputs, once each"
-    moved = Field(bytes_, "bytes", int, doc, lambda row: read(row)[0])
-    doc = "FLOPs per byte of these"
-    return Group((moved, Field(per_byte, "FLOP/byte", Fraction, doc, intensity)), read)
+    moved = Field(field_name(name, "bytes"), "bytes", int, doc, lambda row: read(row)[0])
+    doc, ratio = "FLOPs per byte of these", field_name(name, "intensity")
+    return Group((moved, Field(ratio, "FLOP/byte", Fraction, doc, intensity)), read)
 
 
 def _steps(block: Block, unit: Unit) -> Group:
@@ -568,8 +565,7 @@ def _read_ratios(row: Row) -> tuple[Any, ...]:
 _RATIOS = Group(
     (
         Field(
-            "mac_ratio", "ratio", Fraction, "MACs, rewritten / as it is",
-            lambda row: _ratio(row.replacement.cost.macs, row.as_is.cost.macs),
+            "mac_ratio", "ratio", Fraction, "MACs, rewritten / as it is", attrgetter("mac_ratio")
         ),
         Field("mac_ratio_exact", "", str, "the same ratio as an exact fraction", _exact_ratio),
         Field(
@@ -578,7 +574,7 @@ _RATIOS = Group(
         ),
         Field(
             "param_ratio", "ratio", Fraction, "params, rewritten / as it is",
-            lambda row: _ratio(row.replacement.cost.params, row.as_is.cost.params),
+            attrgetter("param_ratio"),
         ),
     ),
     _read_ratios,
@@ -596,7 +592,7 @@ def _proof(sides: Mapping[str, str], unit: Unit) -> Iterator[Group]:
         for name, side in sides.items():
             doc = f"{unit_} as {counter} counts them"
             read = _read_counted(side, noun, by), _by_formula(side, noun, by)
-            fields.append(Field(proof_name(counter, name, spelled), unit_, int, doc, *read))
+            fields.append(Field(field_name(counter, name, spelled), unit_, int, doc, *read))
     doc = "exact: fvcore and torch count what the formulas give; mismatch; not proved; or skipped"
     crosscheck = Field(
         "crosscheck", "", str, doc, attrgetter("crosscheck"), formula=lambda row: "exact"

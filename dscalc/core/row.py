@@ -273,9 +273,7 @@ def module(path: str, kind: str, rows: Sequence[Row]) -> Row:
     return total(rows)._replace(name=path, kind=kind, share=share, crosscheck=check, memory=memory)
 
 
-def rewriting(
-    rows: Sequence[Row], only: Patterns | None, exclude: Patterns | None = None
-) -> list[Row]:
+def rewriting(rows: Sequence[Row], only: Patterns | None, exclude: Patterns | None) -> list[Row]:
     """The rows of a network; those that the globs do not choose are not rewritten.
 
     Raises:

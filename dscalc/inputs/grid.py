@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, product
 from math import prod
 from typing import Any
 
 from dscalc import parse
+from dscalc.core.blocks import Block
 from dscalc.core.conv import Conv, output_sizes, pads, per_axis, whole_number
+from dscalc.core.describe import described, in_common
 from dscalc.core.scale import Multiplier, exact_multiplier, scaled_channels, scaled_size
 from dscalc.errors import DscalcError
 from dscalc.parse import Size
@@ -155,12 +158,13 @@ class Grid:
             raise DscalcError(f"a grid has at most {_LARGEST_GRID:,} layers, got {self.count:,}")
         self._width = exact_multiplier("width_multiplier", width_multiplier)
         self._resolution = exact_multiplier("resolution_multiplier", resolution_multiplier)
+        self._groups = whole_number("groups", options.get("groups", 1))
         self._options = options
         self._check()
 
     def __iter__(self) -> Iterator[Conv]:
         ic, oc, f, d = self.axes
-        groups = self._options.get("groups", 1)
+        groups = self._groups
         like = self._layer(groups, groups, f.ends[0], self._on_map(d.ends[0]))
         few = f.count * d.count <= _FEW  # then compute them once
         kept = list(self._sizes(like)) if few else None
@@ -175,6 +179,18 @@ class Grid:
                         padding=like.padding, dilation=like.dilation, groups=groups,
                         bias=like.bias, batch_size=like.batch_size, output_size=output_size,
                     )  # fmt: skip
+
+    @cached_property
+    def first(self) -> Conv:
+        """The first layer."""
+        return next(iter(self))
+
+    def in_words(self, block: Block) -> str:
+        """The only layer in words, or what all layers share."""
+        if self.count == 1:
+            return described(self.first, block, one_position=self.one_position)
+        shared = in_common(self.first, block, one_position=self.one_position)
+        return ", ".join([f"{self.count:,} layers", *shared])
 
     def _layer(
         self, in_channels: int, out_channels: int, kernel: tuple[int, ...], size: tuple[int, ...]
@@ -207,7 +223,7 @@ class Grid:
         Groups are tried on all combinations of channels, unless there are many.
         """
         ic, oc, f, d = self.axes
-        groups = self._options.get("groups", 1)
+        groups = self._groups
         largest = tuple(max(lengths) for lengths in zip(*f.ends, strict=True))
         smallest = tuple(min(lengths) for lengths in zip(*d.ends, strict=True))
         try:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from dscalc import parse, show
 from dscalc.core.blocks import BLOCKS, STANDARD, Block, Norm, Step, why_kept, with_norms
-from dscalc.core.conv import Conv, per_axis
+from dscalc.core.conv import Conv, per_axis, whole_number
 from dscalc.core.cost import NOTHING
 from dscalc.core.kinds import convolution_kind
 from dscalc.core.patterns import Patterns
@@ -192,6 +192,7 @@ def _scaled_rows(
     note: Callable[[str], object] = lambda _: None,
 ) -> list[Row]:
     own = entries[0].input_size if entries else None
+    dims = whole_number("dims", dims)
     as_written = _Scale(input_size if own is None else None, dims, batch_size, bias)
     anew: list[str] = []
     rows = _connected(entries, as_written, block, problems, anew, check=True)
@@ -206,8 +207,8 @@ def _scaled_rows(
         rows = _connected(entries, scale, block, problems, anew, check=False)
         problems.raise_any()
     if anew:
-        names = ", ".join([*anew[:3], *(["..."] if len(anew) > 3 else [])])
         rows_start = "rows start" if len(anew) > 1 else "row starts"
+        names = show.first_few(anew)
         note(f"{len(anew):,} {rows_start} anew, on another in_channels and input_size: {names}")
     return rewriting(rows, only, exclude)
 
@@ -357,7 +358,7 @@ def _connected(
     that start anew.
     """
     rows: list[Row] = []
-    outputs: dict[str, _Map | None] = {}
+    outputs: dict[str, _Map | None] = {"input": None}
     before: _Map | None = None
     for entry in entries:
         try:

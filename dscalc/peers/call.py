@@ -1,7 +1,6 @@
 """Numbers of other counters, from Python."""
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from dscalc.core.conv import Conv
@@ -14,18 +13,19 @@ from dscalc.peers.view import Counters, Explained
 from dscalc.report.report import Report
 
 
-def explain(report: Report, number: str) -> Explained:
+def explain(report: Report, number: str | int) -> Explained:
     """Find the counters that give a number from elsewhere.
 
     Args:
         report: of one layer, a network or a model; that of a model must come from `audit` with
             ``observe=dscalc.peers.observer.CallObserver``.
-        number: as written: ``"4133742592"``, ``"4.13 GMac"`` or ``"97.8 MB"``.
+        number: as written: ``4133742592``, ``"4.13 GMac"`` or ``"97.8 MB"``.
 
     Raises:
-        DscalcError: ``number`` is not a number, or the MACs are not known.
+        DscalcError: ``number`` is not a number, the report has no total, or its MACs are not
+            known.
     """
-    return explained(report, number, ())
+    return explained(report, str(number), ())
 
 
 def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) -> Explained:
@@ -35,7 +35,7 @@ def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) 
         for size, other in sized
     )
     found = find_explanation(read_number(number, "the number"), _sources(report), report.unit, more)
-    return Explained(**_own(report), found=found)
+    return report.as_a(Explained, found=found, notes=[])
 
 
 def counters(report: Report) -> Counters:
@@ -45,25 +45,20 @@ def counters(report: Report) -> Counters:
         report: of a network; or from `audit` with ``observe=dscalc.peers.observer.CallObserver``.
 
     Raises:
-        DscalcError: the MACs are not known.
+        DscalcError: the report has no total, or its MACs are not known.
     """
-    return Counters(**_own(report), quantities=_sources(report)[0].quantities)
-
-
-def _own(report: Report) -> dict[str, Any]:
-    return {each.name: getattr(report, each.name) for each in fields(Report)} | {"notes": []}
+    return report.as_a(Counters, quantities=_sources(report)[0].quantities, notes=[])
 
 
 def _sources(report: Report) -> list[Source]:
     """The sources that a number may count, the report as a whole first."""
-    rows, total = list(report.rows), report.total
+    rows, whole = list(report.rows), report.whole
     if report.command == "compare":
         return _parts(rows[0])
-    if total and total.unknown:
-        raise DscalcError(f"the MACs are not known: {total.no_formula}")
-    params = total.as_is.cost.params if total else 0
+    if whole.unknown:
+        raise DscalcError(f"the MACs are not known: {whole.no_formula}")
     not_run = sum(row.as_is.cost.params for row in rows if row.calls == 0)
-    sources = [Source("", _quantities(report), params, not_run=not_run)]
+    sources = [Source("", _quantities(report), whole.as_is.cost.params, not_run=not_run)]
     if report.command == "network" and any(row.rewritten not in (None, row.as_is) for row in rows):
         rewritten = [row._replace(as_is=row.replacement) for row in rows]
         what = f"the network rewritten as {report.block}"

@@ -85,6 +85,4 @@ def _at_other_sizes(asked: "Asked") -> Iterator[tuple[int, Report]]:
             continue
 
 
-def options(command: str) -> type[Question]:
-    """The class of options of a command."""
-    return Peers
+OPTIONS = Peers

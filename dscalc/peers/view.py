@@ -24,7 +24,18 @@ _ASK = "ask how it was counted: input size, classes, fused norms, where the stri
 
 
 @dataclass(eq=False, repr=False)
-class Explained(Report):
+class _OwnData(Report):
+    """A report whose JSON is `to_dict`, and no rows."""
+
+    def json(self) -> Iterator[str]:
+        """The JSON as text."""
+        from json import dumps
+
+        yield f"{dumps(self.to_dict(), indent=2)}\n"
+
+
+@dataclass(eq=False, repr=False)
+class Explained(_OwnData):
     """The explanation of a number, in place of a report.
 
     Args:
@@ -42,13 +53,13 @@ class Explained(Report):
         """The explanation as a sheet for people."""
         return _explained_sheet(self, self.found)
 
-    def json(self) -> Iterator[str]:
-        """The explanation as JSON."""
-        yield from _dumped(self.head() | explained_data(self.found))
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the explanation."""
+        return self.head() | _explained_data(self.found)
 
 
 @dataclass(eq=False, repr=False)
-class Counters(Report):
+class Counters(_OwnData):
     """The count of each counter, in place of a report.
 
     Args:
@@ -61,16 +72,9 @@ class Counters(Report):
         """The counts as a sheet for people."""
         return _peers(self, self.quantities)
 
-    def json(self) -> Iterator[str]:
-        """The counts as JSON."""
-        yield from _dumped(self.head() | peers_data(self.quantities))
-
-
-def _dumped(data: dict[str, Any]) -> Iterator[str]:
-    from json import dumps
-
-    yield dumps(data, indent=2)
-    yield "\n"
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the counts."""
+        return self.head() | peers_data(self.quantities)
 
 
 def _explained_sheet(report: Report, found: Explanation) -> Sheet:
@@ -206,12 +210,12 @@ def _unexplained(report: Report, found: Explanation) -> Iterator[str]:
     for group in elsewhere[:_MOST_SHOWN]:
         said = _explanation_sentence([each.candidate for each in group], brief=True)
         yield f"perhaps {said}; its digits cannot prove it"
-    params = report.total.as_is.cost.params if report.total else 0
+    params = report.whole.as_is.cost.params
     yield f"{_ASK}; the number of params ({params:,} here) settles most of these"
     yield from _hints(report)
 
 
-def explained_data(found: Explanation) -> dict[str, Any]:
+def _explained_data(found: Explanation) -> dict[str, Any]:
     """The explanation as plain data."""
     number = found.number
     return {

@@ -2,23 +2,25 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dscalc._version import __version__
 from dscalc.checks.verdict import Check, row_name
 from dscalc.core.blocks import Block
 from dscalc.core.fields import Field, Fields, Unit
 from dscalc.core.row import Count, Row, proved, total
+from dscalc.errors import DscalcError
 from dscalc.show import plural
 
 if TYPE_CHECKING:  # machine formats need no sheet
     from dscalc.report.sheet import Sheet
 
+Kind = TypeVar("Kind", bound="Report")
 SCHEMA = "dscalc/3"
 _MOST_REASONS = 20  # of what is left out, so that a large grid does not flood the terminal
 CONVENTION = {
@@ -104,6 +106,23 @@ class Report:
     def adds_up(self) -> bool:
         """Whether what is asked of it is asked of the total; one layer has one for its JSON."""
         return self.total is not None and self.command in ("network", "model")
+
+    @property
+    def whole(self) -> Row:
+        """The total.
+
+        Raises:
+            DscalcError: there is none: the rows are alternatives.
+        """
+        if self.total is None:
+            raise DscalcError(
+                f"there is no total of {self.title}; give the report of one layer, network or model"
+            )
+        return self.total
+
+    def as_a(self, kind: type[Kind], **more: Any) -> Kind:
+        """The same as another kind of report, with ``more`` that this kind says."""
+        return kind(**{each.name: getattr(self, each.name) for each in fields(Report)} | more)
 
     def proved(self, count: Count) -> "Report":
         """The report with what is counted of each row, and of all."""

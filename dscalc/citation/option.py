@@ -41,11 +41,9 @@ class Cite(Question):
 
     def answer(self, report: Report, asked: "Asked") -> Report:
         """The sentence."""
-        from dscalc.cite.call import as_citation
+        from dscalc.citation.call import Citation
 
-        return as_citation(report)
+        return report.as_a(Citation)
 
 
-def options(command: str) -> type[Question]:
-    """The class of options of a command."""
-    return Cite
+OPTIONS = Cite
