@@ -19,7 +19,8 @@ from dscalc.pytorch.inputs import (
     materialised,
     read_inputs,
 )
-from dscalc.pytorch.load import load_model, user_line
+from dscalc.pytorch.load import load_model
+from dscalc.pytorch.user_errors import user_line
 from dscalc.show import command_line
 
 NETS = """

@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
 from dscalc.peers.quantities import of_conv
-from dscalc.pytorch.trace import Operator
+from dscalc.pytorch.traced import Operator
 
 Found = Iterator[tuple[str, int]]
 

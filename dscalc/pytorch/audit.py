@@ -21,13 +21,14 @@ from dscalc.pytorch.copies import trainable
 from dscalc.pytorch.crosscheck import count
 from dscalc.pytorch.inputs import inputs_in_words, shapes_of
 from dscalc.pytorch.rewrite import reasons_to_keep, replacement, replacements
-from dscalc.pytorch.trace import Observe, Operator, Trace, trace_either
+from dscalc.pytorch.trace import Observe, trace_either
+from dscalc.pytorch.traced import Operator, Trace
 from dscalc.pytorch.walk import Held
 from dscalc.report.report import Report
 from dscalc.show import first_few, plural, printable
 
 if TYPE_CHECKING:
-    from dscalc.pytorch.training import Trained
+    from dscalc.pytorch.trained import Trained
 
 _CountCalls = Callable[[tuple[Step, ...]], Counted]
 
@@ -114,10 +115,11 @@ def audit(
     counting = cache(count) if verify else None
     trained = None
     if backward:
-        from dscalc.pytorch import training  # which few runs need
+        from dscalc.pytorch.trained import Trained  # which few runs need
+        from dscalc.pytorch.training import train
 
-        run = training.train(model, args, kwargs, rebuild)
-        trained = training.Trained(found, run, verify=verify)
+        run = train(model, args, kwargs, rebuild)
+        trained = Trained(found, run, verify=verify)
     books = _Books(found.held, nonzero=nonzero)
     rows = list(_make_rows(block, reasons, found, counting, trained, books))
     whole, faults = _total_row(rows, reasons, found, counting)

@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Copying
-from dscalc.pytorch.load import USER_ERRORS
+from dscalc.pytorch.user_errors import USER_ERRORS
 from dscalc.pytorch.walk import Held, holdings, named_modules, tensors_in
 from dscalc.show import first_line, printable
 

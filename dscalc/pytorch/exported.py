@@ -21,7 +21,7 @@ from torch import nn
 
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Inputs
-from dscalc.pytorch.load import error_in_words
+from dscalc.pytorch.user_errors import error_in_words
 from dscalc.show import quoted
 
 

@@ -17,7 +17,6 @@ from dscalc.parse import shape, shape_meant
 from dscalc.pytorch.load import (
     DTYPES,
     call_users,
-    error_in_words,
     load_object,
     misfit,
     parameters_of,
@@ -25,6 +24,7 @@ from dscalc.pytorch.load import (
     torch_dtype,
     user_code,
 )
+from dscalc.pytorch.user_errors import error_in_words
 from dscalc.show import did_you_mean, for_who_asks, message_of, printable, quoted, times
 
 _BY_HINT = {"bool": "true", "int": "1", "float": "0.5", "str": "'\"...\"'"}  # of hints

@@ -1,44 +1,35 @@
 """``MODULE:ATTR`` -> a torch model. Loading runs the user's code; errors name the user's lines."""
 
-import importlib
-import importlib.util
 import io
-import linecache
 import os
-import pkgutil
 import random
 import re
 import sys
-import sysconfig
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import SourceFileLoader
 from inspect import Parameter, Signature, signature
-from itertools import takewhile
 from pathlib import Path
-from traceback import walk_tb
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import flop_registry
 
 from dscalc.errors import DscalcError
-from dscalc.inputs.model_file import no_such_file
+from dscalc.pytorch.importing import imported
+from dscalc.pytorch.user_errors import (
+    OWN,
+    USER_ERRORS,
+    failure_of,
+    is_users,
+    named_error,
+    user_line,
+)
 from dscalc.show import did_you_mean, first_line, message_of, printable, quoted
 
-USER_ERRORS = (Exception, SystemExit)  # a model's own code can raise these
-_STANDS_IN = "stands in for a package"
-_RELATIVE = re.compile(rb"^[ \t]*from\s+(\.+)", re.M)
-_OWN = Path(__file__).parents[1]
-_TORCH = Path(torch.__file__).parent
-_NOT_THE_USERS = (
-    _OWN,
-    _TORCH,
-    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-)
 DTYPES = (
     *("float32", "float64", "float16", "bfloat16", "complex64", "complex128"),
     *("int64", "int32", "int16", "int8", "uint8", "bool"),
@@ -91,7 +82,7 @@ def load_object(target: str, what: str, example: str) -> Any:
         raise DscalcError(
             f"{what} must be MODULE:ATTR, such as mymodels.py:{example}, got {quoted(target)}"
         )
-    found: Any = _imported(name)
+    found: Any = imported(name)
     for attribute in attributes.split("."):
         try:
             found = getattr(found, attribute)
@@ -99,7 +90,7 @@ def load_object(target: str, what: str, example: str) -> Any:
             hint = did_you_mean(attribute, dir(found), "check the spelling")
             raise DscalcError(f"{name} has no attribute {quoted(attribute)}; {hint}") from error
         except USER_ERRORS as error:  # a module may compute its attributes
-            raise _failed(f"reading {target}", error) from error
+            raise failure_of(f"reading {target}", error) from error
     return found
 
 
@@ -141,7 +132,7 @@ def call_users(
         hint = ""
         if given and re.search("'(dict|list|str)' object has no attribute", message_of(error)):
             hint = f"; JSON gives plain values: {_of_your_own(make, given)}"
-        raise _failed(called, error, hint) from error
+        raise failure_of(called, error, hint) from error
 
 
 # What torch's register_flop_formula got from each callable; torch takes an operator only once.
@@ -264,9 +255,9 @@ def user_code(target: str) -> Iterator[None]:
         lineno: int,
         line: str | None = None,
     ) -> str:
-        if Path(filename).is_relative_to(_OWN):
+        if Path(filename).is_relative_to(OWN):
             return f"{target}: {category.__name__}: {message}\n"
-        if not _is_users(filename):
+        if not is_users(filename):
             return ""
         return format_warning(message, category, filename, lineno, line)
 
@@ -300,52 +291,6 @@ def torch_defaults() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         torch.set_default_device(None)
-
-
-class Line(NamedTuple):
-    """A line of code: its file, relative to the working folder if it is inside, and its text."""
-
-    file: str
-    number: int
-    text: str
-
-
-def user_line(error: BaseException, *, packages: bool = False) -> Line | None:
-    """The innermost line of the user's own files in an error's traceback; None if there is none.
-
-    If ``packages``, a line of another package may stand for it, but none of torch or dscalc.
-    """
-    frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        frames.append((error.filename, error.lineno or 1))  # the file never ran
-    found = [frame for frame in frames if _is_users(frame[0])]
-    if packages and not found:
-        theirs = [frame for frame in frames if not frame[0].startswith("<")]
-        found = [(f, n) for f, n in theirs if not any(map(Path(f).is_relative_to, (_OWN, _TORCH)))]
-    if not found:
-        return None
-    file, number = found[-1]
-    path = Path(file).resolve()
-    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    text = linecache.getline(file, number).strip()
-    return Line(printable(str(near)), number, printable(text))
-
-
-def error_in_words(error: BaseException) -> str:
-    """An error on one line; if it has no message, such as an assertion, the user's line."""
-    message = first_line(error.msg if isinstance(error, SyntaxError) else error)
-    line = user_line(error)
-    if not message and line and not line.text.startswith("raise"):
-        message = line.text
-    if isinstance(error, ModuleNotFoundError):
-        return message
-    return named_error(error, message)
-
-
-def named_error(error: BaseException, message: str) -> str:
-    """An error's class and what it says."""
-    kind = printable(type(error).__name__)
-    return f"{kind}: {message}" if message else kind
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -394,190 +339,6 @@ def misfit(function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[st
     except ValueError:  # written in C
         pass
     return ""
-
-
-def _imported(name: str) -> ModuleType:
-    path = Path(name)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise no_such_file(path)
-    if not is_file and (name.startswith(".") or {"/", "\\"} & set(name)):
-        raise DscalcError(f"there is no module {quoted(name)} here; {_near_modules(name, name)}")
-    _first_on_path(Path.cwd())  # as python -m does
-    importlib.invalidate_caches()
-    try:
-        module = _from_file(path.absolute()) if is_file else importlib.import_module(name)
-    except USER_ERRORS as error:
-        hint = ""
-        if isinstance(error, ModuleNotFoundError):
-            if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
-                hint = _near_modules(name, error.name)
-                raise DscalcError(f"there is no module {quoted(name)} here; {hint}") from error
-            hint = _other_version(error) or "; install it, or run dscalc in its folder"
-        elif isinstance(error, SystemExit):
-            hint = "; put the code that it runs under if __name__ == '__main__':"
-        elif "no known parent package" in message_of(error):
-            hint = "; add an empty __init__.py beside it to make the folder a package"
-        raise _failed(f"importing {name}", error, hint) from error
-    if is_file and not (module.__file__ and path.samefile(module.__file__)):
-        raise DscalcError(
-            f"{name} is {module.__name__}, but another module of that name is already "
-            f"imported ({module.__file__}); rename its package"
-        )
-    return module
-
-
-def _from_file(file: Path) -> ModuleType:
-    """Import a file as part of its package, if it has one, so that it can import its siblings.
-
-    An empty module stands for a package whose own code cannot be imported, and for a folder without
-    ``__init__.py`` that the file imports from.
-    """
-    folders = _packages_around(file)
-    _first_on_path(folders[0].parent if folders else file.parent)
-    if not folders or "." in file.stem:
-        return _from_lone_file(file)
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # last: its files are the package's modules
-    parts = [folder.name.replace(".", "_") for folder in folders]
-    packages = {".".join(parts[:n]): folder for n, folder in enumerate(folders, 1)}
-    for package, folder in packages.items():
-        _forget_another(package, folder)
-        if not (folder / "__init__.py").is_file():
-            _stand_in(package, folder)
-    name = ".".join([*parts, file.stem]).removesuffix(".__init__")
-    failed: dict[str, BaseException] = {}
-    while True:
-        try:
-            module = importlib.import_module(name)
-        except USER_ERRORS as error:
-            unknown = next((package for package in packages if package not in sys.modules), None)
-            if unknown is None or _comes_from(file, error):
-                for package in failed:
-                    sys.modules.pop(package, None)
-                raise next(iter(failed.values()), error) from None
-            failed[unknown] = error
-            _stand_in(unknown, packages[unknown])
-        else:
-            for package, reason in failed.items():
-                sys.stderr.write(
-                    f"note: {package} cannot be imported ({error_in_words(reason)}); {file.name} "
-                    "is loaded without it\n"
-                )
-            return module
-
-
-def _packages_around(file: Path) -> list[Path]:
-    """The folders that a file takes part in as a package, the outermost first."""
-
-    def is_package(folder: Path) -> bool:
-        return (folder / "__init__.py").is_file() and "." not in folder.name
-
-    folders: Sequence[Path] = [*takewhile(is_package, file.parents)]
-    up = max(map(len, _RELATIVE.findall(file.read_bytes())), default=0)
-    if up > len(folders):
-        inside = [folder for folder in file.parents if Path.cwd() in folder.parents]
-        folders = file.parents[: max(up, len(inside))]
-    return [folder for folder in reversed(folders) if folder.name]
-
-
-def _comes_from(file: Path, error: BaseException) -> bool:
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return True
-    return any(frame.f_code.co_filename == str(file) for frame, _ in walk_tb(error.__traceback__))
-
-
-def _stand_in(package: str, folder: Path) -> None:
-    """Have an empty package stand for a folder, if none does already."""
-    spec = ModuleSpec(package, None, origin=_STANDS_IN, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
-    sys.modules.setdefault(package, importlib.util.module_from_spec(spec))
-
-
-def _forget_another(package: str, folder: Path) -> None:
-    """Forget what stands for another folder of that name, with the modules in it."""
-    known = sys.modules.get(package)
-    stands_in = known and getattr(known.__spec__, "origin", "") == _STANDS_IN
-    if known and stands_in and str(folder) not in known.__path__:
-        for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
-            del sys.modules[name]
-
-
-def _from_lone_file(file: Path) -> ModuleType:
-    known = sys.modules.get(file.stem)
-    place = getattr(known, "__file__", None)
-    if known and place == str(file):
-        return known
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    if not known or _is_users(place or ""):  # torch needs the standard random.py
-        sys.modules[file.stem] = module  # as import does: code may look itself up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        if sys.modules.get(file.stem) is module:
-            del sys.modules[file.stem]
-        raise
-    return module
-
-
-def _first_on_path(folder: Path) -> None:
-    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
-
-
-def _near_modules(name: str, missing: str) -> str:
-    if Path(f"{name}.py").is_file():
-        return f"did you mean the file {name}.py?"
-    parent = missing.rpartition(".")[0]
-    places = getattr(sys.modules.get(parent), "__path__", []) if parent else None
-    beside = [
-        f"{parent}.{module.name}" if parent else module.name
-        for module in pkgutil.iter_modules(places)
-    ]
-    otherwise = "install it, or give a file with its ending, such as mymodels.py:Net"
-    return did_you_mean(missing, beside, otherwise, cutoff=0.75)
-
-
-def _is_users(file: str) -> bool:
-    if not file or file.startswith("<"):
-        return False
-    path = Path(file).absolute()
-    return not any(map(path.is_relative_to, _NOT_THE_USERS)) and not (
-        {"site-packages", "dist-packages"} & set(path.parts)
-    )
-
-
-def _failed(doing: str, error: BaseException, hint: str = "") -> DscalcError:
-    """The error to raise ``from`` the user's; cuts the user's traceback to the user's code."""
-    line = user_line(error)
-    trace = error.__traceback__
-    while trace and not _is_users(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    if trace:
-        error.__traceback__ = trace
-    where = f"{line.file}:{line.number}: " if line else ""
-    if re.search("CUDA|NVIDIA", message_of(error)) and not torch.cuda.is_available():
-        code = f" in {quoted(line.text)}" if line else ""
-        return DscalcError(
-            f"{where}{doing} needs CUDA{code}, but torch finds none here; build the model on the "
-            "CPU: dscalc needs no GPU"
-        )
-    hint = hint or _other_version(error) or ("" if line else "; -v shows where")
-    return DscalcError(f"{where}{doing} failed ({error_in_words(error)}){hint}")
-
-
-def _other_version(error: BaseException) -> str:
-    """A hint if a package is installed, but lacks what is imported from it."""
-    top = (getattr(error, "name", None) or "").partition(".")[0]
-    package = sys.modules.get(top)
-    if not isinstance(error, ImportError) or not package:
-        return ""
-    version = getattr(package, "__version__", "")
-    if not version or _is_users(getattr(package, "__file__", None) or ""):
-        return ""
-    return f"; {top} {printable(version)} is installed, and the code is for another version of it"
 
 
 def _kwargs_needed(make: Callable[..., Any], arguments: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from dscalc.parse import with_x
 from dscalc.pytorch.audit import audit
 from dscalc.pytorch.exported import load_program
 from dscalc.pytorch.inputs import Inputs, check_inputs, inputs_from, inputs_in_words, read_inputs
-from dscalc.pytorch.load import error_in_words, load_model, torch_defaults, user_code
+from dscalc.pytorch.load import load_model, torch_defaults, user_code
+from dscalc.pytorch.user_errors import error_in_words
 from dscalc.report.report import Report
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from dscalc.core.row import Crosscheck, Training
 from dscalc.errors import DscalcError
 from dscalc.pytorch.copies import Copy, seeded
 from dscalc.pytorch.inputs import Inputs
-from dscalc.pytorch.load import USER_ERRORS
 from dscalc.pytorch.operators import (
     LEAVES,
     added_product_macs,
@@ -36,16 +34,12 @@ from dscalc.pytorch.operators import (
     summed_products_macs,
 )
 from dscalc.pytorch.storages import tensors_within
-from dscalc.pytorch.trace import (
-    Operator,
-    Trace,
-    Watch,
-    run_either,
-    run_to_the_end,
-    run_watched,
-)
+from dscalc.pytorch.trace import run_either, run_to_the_end, run_watched
+from dscalc.pytorch.traced import Operator
+from dscalc.pytorch.user_errors import USER_ERRORS
 from dscalc.pytorch.walk import named_modules, parameters_in, tensors_in
-from dscalc.show import first_few, first_line, printable
+from dscalc.pytorch.watch import Watch
+from dscalc.show import first_line
 
 _CONVOLUTION_BACKWARD = "aten::convolution_backward"
 _BY_VECTOR = {"mv", "dot", "vdot", "addmv", "addmv_"}
@@ -60,7 +54,7 @@ _FACTORS = {  # which arguments are multiplied, by the formula
 
 
 @dataclass(eq=False)
-class _Product:
+class Product:
     """A product of the forward pass.
 
     Attributes:
@@ -82,9 +76,6 @@ class _Product:
     def macs(self) -> int:
         """Its MACs in the forward pass."""
         return self.operator.macs
-
-
-_Each = TypeVar("_Each", Operator, _Product)
 
 
 class _Saved(NamedTuple):
@@ -111,8 +102,8 @@ class TrainingRun:
         reason: why real tensors ran, if they did.
     """
 
-    products: list[_Product]
-    again: list[_Product]
+    products: list[Product]
+    again: list[Product]
     elsewhere: int
     mixed: set[str]
     saved: list[_Saved]
@@ -125,7 +116,7 @@ class TrainingRun:
     @property
     def forward_macs(self) -> int:
         """MACs of the forward pass."""
-        return _macs_of(self.products)
+        return macs_of(self.products)
 
     @property
     def backward_macs(self) -> int:
@@ -235,12 +226,12 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
 
     def __init__(self, made: Copy, counter: FlopCounterMode, *, lent: bool) -> None:
         super().__init__(made, {}, counter, None, lent=lent)
-        self._products: list[_Product] = []
-        self._again: list[_Product] = []
+        self._products: list[Product] = []
+        self._again: list[Product] = []
         self._elsewhere = self._excess = self._known_to_torch = 0
         self._mixed: set[str] = set()
-        self._at_node: dict[int, _Product] = {}  # by its number
-        self._in_node: defaultdict[int, list[_Product]] = defaultdict(list)  # run without gradients
+        self._at_node: dict[int, Product] = {}  # by its number
+        self._in_node: defaultdict[int, list[Product]] = defaultdict(list)  # run without gradients
         self._backward = False
         self._whole = False  # memory is not followed
         self._weights = {tensor.untyped_storage()._cdata for tensor in tensors_in(made.model)}
@@ -314,7 +305,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
             if self._differentiates:
                 self._book(operator.macs, by_torch=operator.by_torch)
                 continue
-            product = _Product(operator, _factors_with_gradients(name, args))
+            product = Product(operator, _factors_with_gradients(name, args))
             (self._again if self._backward else self._products).append(product)
             self._known_to_torch += operator.macs * operator.by_torch
             node = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
@@ -336,7 +327,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         self._book((of_input + of_weight) * macs, by_torch=func._overloadpacket in flop_registry)
         return func(*args, **kwargs)
 
-    def _products_of(self, node: Any) -> list[_Product]:
+    def _products_of(self, node: Any) -> list[Product]:
         """The products of the forward pass to which a node of the graph belongs."""
         number = -1 if node is None else node._sequence_nr()
         one = self._at_node.get(number)
@@ -352,6 +343,11 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         else:
             self._elsewhere += macs
             self._mixed |= paths
+
+
+def macs_of(each: Iterable[Operator | Product]) -> int:
+    """Their MACs in the forward pass."""
+    return sum(one.macs for one in each)
 
 
 def _factors_with_gradients(name: str, args: Any) -> int | None:
@@ -375,156 +371,3 @@ def torch_counts_all_groups() -> bool:
         out_val=(None, weight, None),
     )  # fmt: skip
     return counted > 2 * weight.numel()
-
-
-# ---- What it costs each row, and whether it is proved. ----
-
-
-class Trained:
-    """What a step of training costs each row of a model, and the whole.
-
-    Args:
-        found: the forward pass in evaluation mode, of which the rows are.
-        run: the step.
-        verify: whether to compare the backward pass with its two counters.
-
-    Attributes:
-        whole: what it costs the model.
-        notes: what the reader must know of it, a sentence each.
-        faults: what differs from torch's counter, a sentence each.
-    """
-
-    def __init__(self, found: Trace, run: TrainingRun, *, verify: bool) -> None:
-        self._evaluated = _by_module(found.operators)
-        ran = _by_module(run.products)
-        self._null = {
-            path
-            for path in {**self._evaluated, **ran}
-            if _macs_of(self._evaluated.get(path, ())) != _macs_of(ran.get(path, ()))
-        }
-        self._backward: Counter[tuple[str, str]] = Counter()
-        for products in (ran, _by_module(run.again)):
-            for path, here in products.items():
-                self._assign(path, here)
-        self._saved = _saved_by_row(found, run)
-        self.faults = list(_faults(run)) if verify else []
-        doubts = list(_doubts(found, run)) if verify and not self.faults else []
-        proof: Crosscheck = "mismatch" if self.faults else "exact"
-        if doubts or not verify:
-            proof = "not proved" if verify else "skipped"
-        self.whole = Training(run.forward_macs, run.backward_macs, run.saved_bytes, proof)
-        self.notes = [*_notes_of_step(found, run, sorted(self._null)), *doubts]
-        self._null |= run.mixed
-
-    def _assign(self, path: str, products: list[_Product]) -> None:
-        """Give backward MACs to rows, of which evaluation mode alone knows the kinds."""
-        like = self._evaluated.get(path, [])
-        kinds = [operator.kind for operator in like]
-        if len({*kinds}) == 1:
-            kinds = kinds[:1] * len(products)
-        elif [operator.macs for operator in like] != [product.macs for product in products]:
-            self._null.add(path)
-            return
-        for kind, product in zip(kinds, products, strict=True):
-            self._backward[path, kind] += product.backward
-
-    def of(self, path: str, kind: str) -> Training:
-        """Of the row of a kind of operator in a module, or of a module without operators.
-
-        What a module saves belongs to the first of its rows.
-        """
-        like = self._evaluated.get(path, [])
-        saved = self._saved[path] if not like or like[0].kind == kind else 0
-        if path in self._null:
-            return Training(saved_bytes=saved)
-        macs = _macs_of(operator for operator in like if operator.kind == kind)
-        return Training(macs, self._backward[path, kind], saved)
-
-
-def _by_module(each: Iterable[_Each]) -> dict[str, list[_Each]]:
-    found: dict[str, list[_Each]] = {}
-    for one in each:
-        found.setdefault(one.path, []).append(one)
-    return found
-
-
-def _macs_of(each: Iterable[Operator | _Product]) -> int:
-    return sum(one.macs for one in each)
-
-
-def _saved_by_row(found: Trace, run: TrainingRun) -> Counter[str]:
-    """Bytes by the path of the first module that saves them and has a row."""
-    rows = {path for path, (_, own) in found.held.items() if own}
-    rows |= {operator.path for operator in found.operators}
-    saved: Counter[str] = Counter()
-    for storage, paths in run.saved:
-        path = next((path for path in paths if path in rows), None)
-        if path is not None:
-            saved[path] += storage.nbytes()
-    return saved
-
-
-def _faults(run: TrainingRun) -> Iterator[str]:
-    """How torch's counter differs."""
-    if run.torch_macs not in (None, run.known_to_torch) and not run.doubts:
-        yield (
-            f"torch's FlopCounterMode gives {run.torch_macs:,} MACs for a step of training, but "
-            f"the formulas give {run.known_to_torch:,}"
-        )
-
-
-def _doubts(found: Trace, run: TrainingRun) -> Iterator[str]:
-    """Why nothing proves the backward pass."""
-    if run.forward_macs < _macs_of(found.operators):
-        yield "the step is not proved: its forward pass has fewer MACs than that in evaluation mode"
-    if run.torch_macs is None:
-        yield "the backward pass is not proved: torch's FlopCounterMode cannot count it"
-    yield from run.doubts
-    if run.elsewhere:
-        yield (
-            f"the backward pass is not proved: {run.elsewhere:,} MACs that autograd runs belong to "
-            "no module alone"
-        )
-    again = _by_module(run.again)
-    differ = []
-    for path, products in {**again, **_by_module(run.products)}.items():
-        # Under a checkpoint that is reentrant, gradients are off until all runs again.
-        needed = _by_factors(products)
-        if needed == 0:
-            needed = _by_factors(again.get(path, []))
-        ran = sum(product.backward for product in (*products, *again.get(path, ())))
-        if needed != ran:
-            differ.append((printable(path) or "the model", needed, ran))
-    if differ:
-        path, needed, ran = differ[0]
-        more = f"; {len(differ) - 1:,} more" if len(differ) > 1 else ""
-        why = "a result is detached, rounded or not returned"
-        if needed is None or ran > needed:
-            why = "it has a backward pass of its own"
-        by_factors = "no number" if needed is None else f"{needed:,}"
-        yield (
-            f"the backward pass is not proved: autograd runs {ran:,} MACs in {path}, whose factors "
-            f"that need a gradient give {by_factors} ({why}){more}"
-        )
-
-
-def _by_factors(products: Iterable[_Product]) -> int | None:
-    """Each factor that needs a gradient costs a product once more; None if that is not known."""
-    each = [None if p.factors is None else p.factors * p.macs for p in products]
-    return None if None in each else sum(filter(None, each))
-
-
-def _notes_of_step(found: Trace, run: TrainingRun, differ: list[str]) -> Iterator[str]:
-    """What the reader must know of a step of training."""
-    now, before = run.forward_macs, _macs_of(found.operators)
-    if differ:
-        where = first_few([printable(path) or "the model" for path in differ])
-        unlike = f": {now:,} MACs forward, {before:,} in evaluation mode" if now != before else ""
-        yield f"training mode runs otherwise in {where}{unlike}"
-    if run.again:
-        macs = _macs_of(run.again)
-        yield f"{macs:,} MACs run once more in the backward pass (checkpointing), and do not count"
-    if any(operator.kind == "attention" for operator in found.operators):
-        yield "attention is trained as its plain products: a fused kernel saves fewer bytes"
-    if run.reason and not found.real:
-        yield f"training needs values ({run.reason}): it ran on real tensors"

@@ -17,6 +17,9 @@ from typing import Any, Literal
 from torch._C._profiler import _ExperimentalConfig
 from torch.autograd import profiler
 
+from dscalc.errors import DscalcError
+from dscalc.show import first_few, plural
+
 Place = Literal["with torch's dispatch switched off", "on another thread", "on an older thread"]
 
 
@@ -93,6 +96,29 @@ class Witness:
         if thread == threading.get_native_id():
             return "with torch's dispatch switched off"
         return "on an older thread" if thread in self._older else "on another thread"
+
+
+def unwitnessed(witness: Witness, whole: Collection[str]) -> Iterator[str]:
+    """Why products may be missing, but for those inside the operators that are taken whole.
+
+    Raises:
+        DscalcError: some are.
+    """
+    for place, products in witness.unseen(whole).items():
+        number = products.total()
+        ran = f"{number:,} {plural('product', number)} ({first_few(sorted(products))}) ran {place}"
+        if place == "on an older thread":
+            yield f"{ran} than this run's: if the model started it, the total lacks what it ran"
+            continue
+        fix = "have forward run all products on its own thread"
+        if place != "on another thread":
+            fix = "have forward run all products with it on, and not from a __torch_dispatch__"
+        raise DscalcError(f"{ran}, which dscalc cannot see; {fix}")
+    if witness.is_blind:
+        yield (
+            "products on threads that the run started would not be seen by this torch, or another "
+            "profiler was on: nothing proves that none is missing"
+        )
 
 
 def _alone(events: list[tuple[int, int, str]], whole: Collection[str]) -> Iterator[str]:
