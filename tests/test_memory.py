@@ -28,6 +28,7 @@ from dscalc.pytorch.storages import tensors_within, weights_of
 from dscalc.pytorch.trace import trace, trace_either
 
 MAP = (1, 4, 16, 16)  # 4,096 bytes
+OLD = torch.__version__.startswith("2.4.")
 
 
 def conv(c_in=4, c_out=4, **options):
@@ -263,6 +264,8 @@ MODELS = {
 @pytest.mark.parametrize(("build", "shapes"), [(b, s) for b, *s in MODELS.values()], ids=MODELS)
 def test_torch_allocates_what_is_held_after_each_operator(build, shapes):
     """To the byte, and by the same operators; values or none make no difference."""
+    if OLD and any(isinstance(part, nn.MultiheadAttention) for part in build().modules()):
+        pytest.skip("its attention copies more on a CPU than on the meta device")
     torch.manual_seed(0)
     model = build().eval()
     found = weighed(model, *shapes)
@@ -411,6 +414,7 @@ def test_what_a_model_holds_does_not_count_and_what_it_makes_does():
     assert found.peak_bytes == 3 * 4096 + 64 == max(held for _, held in allocated(model, MAP))
 
 
+@pytest.mark.skipif(OLD, reason="an index is several operators there")
 def test_lists_become_tensors_that_count():
     model = Calling(lambda m, x: x[:, [0, 2]] + x[:, torch.as_tensor([1, 3])])
     kept = [("index", 4096 + 2048 + 16), ("index", 4096 + 2 * 2048 + 16), ("add", 4096 + 3 * 2048)]
@@ -642,7 +646,7 @@ def test_autocast_around_is_seen_and_off_is_off():
     assert fit(Calling(not_cast, conv=conv()), MAP).peak_bytes == 2 * 4096
 
 
-@pytest.mark.skipif(not hasattr(torch, "cond"), reason="no such operator")
+@pytest.mark.skipif(OLD, reason="such operators are hidden there")
 def test_higher_order_operators_are_not_known():
     model = Calling(lambda m, x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,)))
     assert weighed(model, MAP).unknown == "cond is a higher-order operator"

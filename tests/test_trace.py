@@ -622,6 +622,7 @@ def test_another_operator_on_such_a_tensor_is_not_known():
     assert (dict(found.unknown), found.macs) == ({"aten::relu on Product": 1}, None)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="torch cannot make it there")
 def test_a_tensor_with_its_own_functions_is_seen_as_what_it_calls():
     model = nn.Sequential(nn.Linear(8, 8))
     model[0].weight = nn.Parameter(torch.ones(8, 8).as_subclass(Renamed))

@@ -14,7 +14,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Copying
@@ -163,7 +163,7 @@ def _not_copied(parts: list[tuple[str, nn.Module]], tensors: list[tuple[Tensor, 
 
 
 def _twin(device: str, tensor: Tensor) -> Tensor:
-    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+    if is_lazy(tensor):
         empty: Any = type(tensor)  # the stub of a buffer has the arguments of another class
         with torch.inference_mode():  # where it gets its shape
             twin: Tensor = empty(requires_grad=False, device=device, dtype=tensor.dtype)

@@ -377,7 +377,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._inside, self._string_padding, self._whole = before
         if output is NotImplemented:
             output = func(*args, **kwargs)
-            formula = flop_registry.get(func._overloadpacket)
+            # torch 2.4 registers the overload.
+            formula = flop_registry.get(func._overloadpacket, flop_registry.get(func))
             if formula is None or not is_registered_by_user(formula) or name.startswith("aten::"):
                 self._not_known(name, origin, name)
             else:
