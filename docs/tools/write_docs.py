@@ -47,7 +47,7 @@ from dscalc.commands.options import usual_block
 from dscalc.core.blocks import SEPARABLE
 from dscalc.core.fields import Field, Fields, training_fields
 from dscalc.inputs.network_file import _ALWAYS, _COLUMNS
-from dscalc.peers.conventions import TABLE
+from dscalc.peers.conventions import ELSEWHERE, FLOAT32, OLDER, OPENMMLAB, TABLE, Convention
 from dscalc.pytorch import audit
 from dscalc.report.report import SCHEMA
 
@@ -236,7 +236,11 @@ def _help(shell: Shell) -> Iterator[str]:
 
 
 def _networks(shell: Shell) -> Iterator[str]:
-    yield from ("```text", *shell.dscalc(["network", "--list"]).splitlines(), "```")
+    yield from ("| name | network | source |", "|:--|:--|:--|")
+    for line in shell.dscalc(["network", "--list"]).splitlines():
+        name, title = line.split(maxsplit=1)
+        network, _, source = title.partition(": ")
+        yield f"| `{name}` | {network} | {source} |"
 
 
 # Fields
@@ -276,8 +280,13 @@ def _fields(shell: Shell) -> Iterator[str]:
         yield from ("", f"## Fields of {command}", "", *_rows(plain))
         if asked:
             yield from ("", f"With `--as separable`, `{command}` also has:", "", *_rows(asked))
-        if step:
-            yield from ("", "With `--backward`, `model` also has:", "", *_rows(step))
+        nonzero = [field for field in step if field.name.startswith("nonzero_")]
+        for if_it, added in (
+            ("Where an option names one of them", nonzero),
+            ("With `--backward`", [field for field in step if field not in nonzero]),
+        ):
+            if added:
+                yield from ("", f"{if_it}, `model` also has:", "", *_rows(added))
     yield from ("", "## Fields of a change", "", *_rows(change_fields("macs")))
     yield from ("", "## Fields of check", "", *_rows(known("check")))
 
@@ -426,19 +435,46 @@ def _columns(shell: Shell) -> Iterator[str]:
 # Counters
 
 
+PRODUCTS = {
+    "conv": "convolutions",
+    "transposed": "transposed convolutions",
+    "linear": "linear layers",
+    "matmul": "matrix products",
+    "attention": "attention",
+}
+
+
 def _conventions(shell: Shell) -> Iterator[str]:
-    """What each counter of the table adds up, in words."""
-    yield "| counter | products | besides | source |"
-    yield "|:--|:--|:--|:--|"
-    for entry in TABLE:
-        products = ", ".join(term.words for term in entry.products)
-        if entry.per_mac > 1:
-            products = f"{entry.per_mac} for each MAC of {products}"
-        besides = ", ".join(term.words for term in entry.besides)
-        owner, repository, *_ = entry.source.split(",")[0].split("/")
-        link = f"[{repository}](https://github.com/{owner}/{repository})"
-        name = entry.name if entry.assumes in entry.name else f"{entry.name}, {entry.assumes}"
-        yield f"| {name} | {products} | {besides} | {link} |"
+    """What each counter of the table adds up: the usual ones, older ones, those of elsewhere."""
+    older = {entry.name for entry in TABLE if entry.assumes in (OLDER, FLOAT32)}
+    elsewhere = {entry.name for entry in TABLE if entry.assumes in (ELSEWHERE, OPENMMLAB)}
+    for heading, chosen in (
+        ("Counters of today", {entry.name for entry in TABLE} - older - elsewhere),
+        ("Older ones", older),
+        ("Of other frameworks, and of OpenMMLab's models", elsewhere),
+    ):
+        yield from ("", f"### {heading}", "")
+        yield f"| counter | {' | '.join(PRODUCTS)} | besides |"
+        yield "|:--|:-:|:-:|:-:|:-:|:-:|:--|"
+        yield from (_convention(entry) for entry in TABLE if entry.name in chosen)
+
+
+def _convention(entry: Convention) -> str:
+    """The row of a counter: how often it counts each product, and what besides."""
+    words = [term.words for term in entry.products]
+
+    def times(kind: str) -> str:
+        if f"{kind} at output positions" in words:
+            return "out"
+        again = f"{kind} a second time" in words
+        return str(entry.per_mac * (1 + again)) if kind in words else ""
+
+    products = " | ".join(map(times, PRODUCTS.values()))
+    besides = [word for word in words if word == "recurrent layers"]
+    besides += [term.words for term in entry.besides]
+    owner, repository, *_ = entry.source.split(",")[0].split("/")
+    link = f"[{entry.name}](https://github.com/{owner}/{repository})"
+    return f"| {link} | {products} | {'; '.join(besides)} |"
 
 
 # Published tables

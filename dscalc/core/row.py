@@ -67,12 +67,12 @@ def side(steps: tuple[Step, ...]) -> Side:
 
 
 class Training(NamedTuple):
-    """What a step of training costs; None is not known.
+    """What a step of training costs; what is not known is None.
 
     Args:
         forward_macs: MACs of the forward pass in training mode.
         backward_macs: MACs of the backward pass.
-        saved_bytes: bytes that are saved for it.
+        saved_bytes: bytes that the forward pass saves for the backward pass.
         crosscheck: whether both counters of the backward pass of a whole model agree.
     """
 
@@ -90,25 +90,25 @@ class Training(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What something is, what it costs, and what was counted; and the same of its replacement.
+    """What a layer, block, module or model is, costs and was counted as; and its replacement.
 
     Args:
         name: name of the layer, block or model.
         kind: what it is: conv, depthwise, linear, pool, a block, an operator, a module, or total.
         layer: the convolution that it is or stands for, or its shape.
         as_is: how it is built.
-        rewritten: how it is built instead, the same if it is kept; None if nothing replaces it.
+        rewritten: how it is built instead; the same as `as_is` if it is kept, None without a block.
         kept: why it is not rewritten.
         block: what it is rewritten as.
-        calls: number of calls in a forward pass of a model; 0 of a module that did not run.
+        calls: number of calls in a forward pass of a model; 0 if the module did not run.
         share: its MACs / those of the total.
         crosscheck: whether every count equals its formula; not proved if no counter can say.
         unknown: calls of each operator without a formula; the counts leave them out.
         trainable_params: those of its params that require a gradient, of a model.
-        memory: what it takes of that of a model's run, as it is.
-        nonzero: its costs without those of zeros among the weights, of a model; None if unasked.
+        memory: the bytes that it takes in a model's run, as it is.
+        nonzero: of a model, its cost without zeros among the weights; None if not asked for.
         torch_macs: MACs as torch's FlopCounterMode counts them, of a whole model.
-        training: what a step of training costs, of a model, if that is asked.
+        training: of a model, what a step of training costs; None if not asked for.
         width_multiplier: width multiplier of a whole network.
         extra: data of a slice, or the report of a row that is a whole network or model.
     """

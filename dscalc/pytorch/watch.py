@@ -2,7 +2,7 @@
 
 In inference mode composite operators (linear, attention, lstm, einsum) arrive whole: the mode notes
 what they are and takes them apart, down to the few products of `operators.LEAVES`. Every other
-operator is known to hold no MACs, or is named.
+operator is listed as one without MACs, or is named.
 """
 
 import threading

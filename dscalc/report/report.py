@@ -43,13 +43,13 @@ class Report:
 
     Args:
         command: the command that makes such rows.
-        block: what they are rewritten as; None where nothing is.
+        block: what they are rewritten as; None if nothing is rewritten.
         fields: what each row says.
-        rows: in order; an iterable that makes them one at a time where they are many.
-        total: of all rows; None where they are alternatives.
+        rows: in order; of a large grid an iterable, which makes them one at a time.
+        total: of all rows; None if they are alternatives, which do not add up.
         checks: what became of each assertion.
         title: what the rows are, for people.
-        inputs: what they were counted on, such as 1x3x224x224; "" where the rows say so.
+        inputs: what they were counted on, such as 1x3x224x224; "" if each row has its own.
         at: the same after the title, in words.
         notes: what else people should know, one sentence each.
         doubts: those of the notes that say why the total is not proved.
@@ -60,14 +60,14 @@ class Report:
         selected: how the rows were chosen, in words; "" if they are all that there are.
         classes: of what class the module at each path is.
         parts: the rows of a model before they were summed by ``--depth``; a table is made of these.
-        depth: how many parts of module paths rows are summed by: None if people shall see as many
-            as are read at a glance, and 0 for all.
-        asked: the fields that a command line names, which people see in any case.
+        depth: how many parts of module paths a table sums rows by: None for a table of at most
+            30 lines, 0 for all rows.
+        asked: the fields that a command line names; a table always shows them.
         work: whether people read the arithmetic of each step.
         name: what a row is called in a sentence.
-        prove: a row with what is counted of it.
+        prove: adds to a row what fvcore and torch count.
         progress: gets how much of a next row is done, while slow rows are made.
-        extra: what a slice knows besides, which nothing else reads.
+        extra: data of a slice, which nothing else reads.
     """
 
     command: str
