@@ -3,7 +3,9 @@
 import copy
 import pickle
 import random
+import time
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
@@ -1012,3 +1014,34 @@ def test_inputs_are_tensors_shapes_or_any_nest_by_place_or_keyword():
     nest = {"mask": torch.zeros(1, 1, 8, 8)}
     report = as_separable(model, IMAGE, named={"block": nest}, scale=2.0)
     assert cost(report)[0][0] == 4 * 4 * 9 * 36
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [(nn.Identity, "Identity"), (len, "len"), ("Net", "str")],
+)
+def test_what_is_no_module_is_refused(model, got):
+    with pytest.raises(DscalcError) as info:
+        audit(model, (1, 8))
+    said = f"audit takes an nn.Module, made by a call such as Net(), got {got}"
+    assert str(info.value) == said
+
+
+_INSIDE: list[int] = []
+_MOST: list[int] = []
+
+
+class Slow(nn.Linear):
+    def forward(self, x):
+        _INSIDE.append(1)
+        _MOST.append(len(_INSIDE))
+        time.sleep(0.05)
+        _INSIDE.pop()
+        return super().forward(x)
+
+
+def test_audits_of_several_threads_wait_for_each_other():
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: audit(Slow(8, 4), (1, 8)), range(4)))
+    assert [report.macs for report in reports] == [32] * 4
+    assert max(_MOST) == 1

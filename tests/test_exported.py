@@ -118,6 +118,15 @@ def test_a_program_has_the_rows_of_its_model_and_brings_its_inputs(name):
     assert report.total.crosscheck == "exact"
 
 
+def test_a_program_tells_the_memory_of_its_model():
+    model = Tower().eval()
+    report = target_of(exported(model, (IMAGE,))).audit(bits=8)
+    memory, expected = report.total.memory, audit(model, IMAGE, bits=8).total.memory
+    fields = ("weight_bytes", "peak_bytes", "least_peak_bytes")
+    assert [getattr(memory, f) for f in fields] == [getattr(expected, f) for f in fields]
+    assert memory.peak_bytes
+
+
 def test_inputs_may_differ_where_the_program_is_dynamic():
     size = 4 * torch.export.Dim("size", min=2, max=99)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3)).eval()
@@ -170,6 +179,12 @@ def test_a_program_exported_in_training_mode_says_so():
 def test_what_a_program_does_not_take_is_one_line(words, options, audited, said):
     file = exported(nn.Conv2d(3, 4, 3).eval(), (IMAGE,))
     assert said in reason(file, words, audited=audited, **options)
+
+
+def test_a_program_is_one_model(run):
+    file = exported(nn.Conv2d(3, 4, 3).eval(), (IMAGE,))
+    said = f"error: {file} is an exported program, which is one model; drop :Net\n"
+    assert run("model", f"{file}:Net")[::2] == (2, said)
 
 
 def test_a_file_that_is_no_program_of_this_torch_is_one_line(here):

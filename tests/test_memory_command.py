@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from test_plot import words
+from torch import nn
 
 from dscalc.pytorch import audit
 
@@ -162,7 +163,7 @@ def test_each_row_is_refused_where_peaks_are_not_known_but_one_that_did_not_run_
 
 def test_bits_in_python():
     with pytest.raises(ValueError, match="bits of a floating element are 8, 16 or 32, got 3"):
-        audit(None, bits=3)
+        audit(nn.Identity(), bits=3)
 
 
 def test_weights_are_known_where_peaks_are_not(model):

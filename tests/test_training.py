@@ -647,27 +647,27 @@ class NoGradients(nn.Linear):
 REFUSED = {
     "frozen": (
         nn.Linear(8, 8).requires_grad_(False),
-        "no parameter requires a gradient, so there is no backward pass; drop --backward",
+        "no parameter requires a gradient, so there is no backward pass; drop backward=True",
     ),
     "detached": (
         NoGradients(8, 8),
         "no output requires a gradient in training mode, so there is no backward pass; "
-        "drop --backward",
+        "drop backward=True",
     ),
     "one value": (
         nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)),
         "1 (BatchNorm1d) sees one value per channel in training mode, which has no variance; give "
-        "--batch 2 or more",
+        "2 samples or more",
     ),
     "autograd.grad": (
         Differentiating(),
         "the model differentiates within its forward, so that its backward pass is not one of "
-        "products alone; drop --backward",
+        "products alone; drop backward=True",
     ),
     "lazy": (
         nn.LazyLinear(4),
         "the model has lazy parameters, which have no shape before its first run; run it once in a "
-        "function of your own, or drop --backward",
+        "function of your own, or drop backward=True",
     ),
 }
 
@@ -687,8 +687,27 @@ def test_a_model_that_wants_targets_says_so():
     said = str(info.value)
     assert said.startswith("in training mode WantsTargets cannot run on these inputs (ValueError: ")
     assert "targets should not be none when in training mode, at tests/test_training.py:" in said
-    assert said.endswith("; or drop --backward")
+    assert said.endswith("; or drop backward=True")
     assert "\n" not in said
+
+
+def test_bits_are_those_of_what_is_saved_too():
+    # The second layer saves its input, four floats; the embedding three indices of int64.
+    floats = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    for bits, each in ((None, 4), (32, 4), (16, 2), (8, 1)):
+        report = audit(floats, (1, 2), backward=True, bits=bits)
+        assert report.total.training.saved_bytes == (2 + 4) * each
+        assert [row.training.saved_bytes for row in report.rows] == [2 * each, 4 * each]
+    ids = torch.zeros(1, 3, dtype=torch.int64)
+    report = audit(nn.Embedding(5, 2), ids, backward=True, bits=8)
+    assert report.total.training.saved_bytes == 3 * 8
+
+
+def test_a_step_is_the_same_in_inference_mode():
+    outside = step_of(nn.Linear(8, 4), (1, 8))
+    with torch.inference_mode():
+        assert step_of(nn.Linear(8, 4), (1, 8)) == outside
+        assert torch.is_inference_mode_enabled()
 
 
 # ---- On the command line. ----

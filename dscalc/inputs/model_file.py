@@ -41,6 +41,9 @@ def program_file(target: str) -> Path | None:
         raise no_such_file(path)
     if holds := holds or _held_by(path):
         raise DscalcError(f"{name} holds {holds}")
+    if name != target:
+        rest = printable(target[len(name) :])
+        raise DscalcError(f"{name} is an exported program, which is one model; drop {rest}")
     return path
 
 

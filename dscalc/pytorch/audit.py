@@ -1,7 +1,9 @@
 """A model -> rows: every operator, as it is and rewritten, summed by module; and the proof."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,8 +33,17 @@ if TYPE_CHECKING:
     from dscalc.pytorch.trained import Trained
 
 _CountCalls = Callable[[tuple[Step, ...]], Counted]
+_RUNNING = RLock()
 
 
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait for other threads, as a run is watched by hooks of the process; leave inference mode."""
+    with _RUNNING, torch.inference_mode(mode=False):
+        yield
+
+
+@_one_at_a_time()
 def audit(
     model: nn.Module,
     *inputs: Any,
@@ -77,11 +88,14 @@ def audit(
         **keywords: what its ``forward`` takes by keyword.
 
     Raises:
-        DscalcError: the model cannot be copied or run on these inputs, or a glob matches nothing
-            or comes without a block; with ``backward``, nothing requires a gradient, or the model
-            cannot be trained on these inputs alone.
+        DscalcError: it is no module, or cannot be copied or run on these inputs; a glob matches
+            nothing or comes without a block; with ``backward``, nothing requires a gradient, or
+            the model cannot be trained on these inputs alone.
         CrosscheckError: fvcore cannot count one of its layers.
     """
+    if not isinstance(model, nn.Module):
+        got = getattr(model, "__name__", type(model).__name__)
+        raise DscalcError(f"audit takes an nn.Module, made by a call such as Net(), got {got}")
     if isinstance(block, str):
         block = Block.parse(block, standard="what the model already has")
     if block is None and (only or exclude):
@@ -118,7 +132,7 @@ def audit(
         from dscalc.pytorch.trained import Trained  # which few runs need
         from dscalc.pytorch.training import train
 
-        run = train(model, args, kwargs, rebuild)
+        run = train(model, args, kwargs, rebuild, bits=bits)
         trained = Trained(found, run, verify=verify)
     books = _Books(found.held, nonzero=nonzero)
     rows = list(_make_rows(block, reasons, found, counting, trained, books))

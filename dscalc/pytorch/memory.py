@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dscalc.core.peaks import Memory, Moment
 from dscalc.pytorch.operators import name_of, tensors_of, writes_over
@@ -53,7 +54,9 @@ class MemoryObserver:
         # Of living storages, by address: the number, None if it does not count; the true size; and
         # what tells its end, or keeps it from that, because an address is used again.
         self._alive: dict[int, tuple[int | None, int, Any]] = {}
-        self._own = {id(tensor): tensor for tensor in tensors_within(model)}
+        # A graph that was exported holds fakes, which say what it was exported with, and never run.
+        held = (each for each in tensors_within(model) if not isinstance(each, FakeTensor))
+        self._own = {id(tensor): tensor for tensor in held}
         for tensor in self._own.values():
             self._number(tensor, "the model")
         for tensor in tensors_within(inputs):

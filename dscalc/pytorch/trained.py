@@ -85,10 +85,10 @@ def _saved_by_row(found: Trace, run: TrainingRun) -> Counter[str]:
     rows = {path for path, (_, own) in found.held.items() if own}
     rows |= {operator.path for operator in found.operators}
     saved: Counter[str] = Counter()
-    for storage, paths in run.saved:
+    for _, size, paths in run.saved:
         path = next((path for path in paths if path in rows), None)
         if path is not None:
-            saved[path] += storage.nbytes()
+            saved[path] += size
     return saved
 
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -33,13 +33,13 @@ from dscalc.pytorch.operators import (
     product_macs,
     summed_products_macs,
 )
-from dscalc.pytorch.storages import tensors_within
+from dscalc.pytorch.storages import in_bits, tensors_within
 from dscalc.pytorch.trace import run_either, run_to_the_end, run_watched
 from dscalc.pytorch.traced import Operator
 from dscalc.pytorch.user_errors import USER_ERRORS
 from dscalc.pytorch.walk import named_modules, parameters_in, tensors_in
 from dscalc.pytorch.watch import Watch
-from dscalc.show import first_line
+from dscalc.show import first_line, for_who_asks
 
 _CONVOLUTION_BACKWARD = "aten::convolution_backward"
 _BY_VECTOR = {"mv", "dot", "vdot", "addmv", "addmv_"}
@@ -81,7 +81,8 @@ class Product:
 class _Saved(NamedTuple):
     """A storage that is saved for backward, its bytes, and the paths of the modules that do so."""
 
-    storage: torch.UntypedStorage
+    storage: torch.UntypedStorage  # held, so that no other has its address
+    size: int
     paths: list[str]
 
 
@@ -127,7 +128,7 @@ class TrainingRun:
     @property
     def saved_bytes(self) -> int:
         """Bytes that are saved for backward."""
-        return sum(one.storage.nbytes() for one in self.saved)
+        return sum(one.size for one in self.saved)
 
 
 def train(
@@ -135,8 +136,14 @@ def train(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     rebuild: Any = None,
+    *,
+    bits: int | None = None,
 ) -> TrainingRun:
     """Run a step of training of a copy of a model; see `run_either`.
+
+    Args:
+        model, args, kwargs, rebuild: as there.
+        bits: of a floating element in what is saved; as it is by default.
 
     Raises:
         DscalcError: nothing requires a gradient, or the model cannot be trained on these inputs
@@ -144,15 +151,15 @@ def train(
     """
     if not any(parameter.requires_grad for parameter in parameters_in(model)):
         raise DscalcError(
-            "no parameter requires a gradient, so there is no backward pass; drop --backward"
+            f"no parameter requires a gradient, so there is no backward pass; {_drop_it()}"
         )
     if any(map(is_lazy, tensors_in(model))):
         raise DscalcError(
             "the model has lazy parameters, which have no shape before its first run; run it once "
-            "in a function of your own, or drop --backward"
+            f"in a function of your own, or {_drop_it()}"
         )
     try:
-        run, _ = run_either(_train_copy, model, args, kwargs, rebuild)
+        run, _ = run_either(partial(_train_copy, bits=bits), model, args, kwargs, rebuild)
     except DscalcError as error:
         cause = error.__cause__
         said = first_line(cause) if cause else ""
@@ -160,16 +167,20 @@ def train(
             what = str(error).partition(" cannot run")[0]
             raise DscalcError(
                 f"{what} sees one value per channel in training mode, which has no variance; give "
-                "--batch 2 or more"
+                + for_who_asks("--batch 2 or more", "2 samples or more")
             ) from cause
         if not cause:
             raise
-        raise DscalcError(f"in training mode {error}; or drop --backward") from cause
+        raise DscalcError(f"in training mode {error}; or {_drop_it()}") from cause
     if run.unknown:
         raise DscalcError(
-            f"in training mode there is no formula for {', '.join(run.unknown)}; drop --backward"
+            f"in training mode there is no formula for {', '.join(run.unknown)}; {_drop_it()}"
         )
     return run
+
+
+def _drop_it() -> str:
+    return for_who_asks("drop --backward", "drop backward=True")
 
 
 def _train_copy(
@@ -180,6 +191,7 @@ def _train_copy(
     *,
     made: Copy,
     lent: bool = False,
+    bits: int | None = None,
 ) -> TrainingRun:
     """Run a step of training of a copy, as `trace` runs a forward pass."""
     for parameter in parameters_in(model):
@@ -192,7 +204,7 @@ def _train_copy(
     recurrent = any(isinstance(module, nn.RNNBase) for _, module in named_modules(model))
 
     def make(counter: FlopCounterMode, given: Inputs) -> _TrainingWatch:
-        return _TrainingWatch(made, counter, lent=lent)
+        return _TrainingWatch(made, counter, lent=lent, bits=bits)
 
     def run(watch: _TrainingWatch, given: Inputs) -> None:
         with ExitStack() as stack:
@@ -224,8 +236,11 @@ def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
 class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
     """Sees every operator of a step of training."""
 
-    def __init__(self, made: Copy, counter: FlopCounterMode, *, lent: bool) -> None:
+    def __init__(
+        self, made: Copy, counter: FlopCounterMode, *, lent: bool, bits: int | None
+    ) -> None:
         super().__init__(made, {}, counter, None, lent=lent)
+        self._bits = bits
         self._products: list[Product] = []
         self._again: list[Product] = []
         self._elsewhere = self._excess = self._known_to_torch = 0
@@ -245,7 +260,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         if not results:
             raise DscalcError(
                 "no output requires a gradient in training mode, so there is no backward pass; "
-                "drop --backward"
+                f"{_drop_it()}"
             )
         self._backward = True
         ends = list(results.values())
@@ -264,7 +279,8 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
     def _save(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._weights:
-            saved = self._saved.setdefault(storage._cdata, _Saved(storage, []))
+            size = in_bits(storage.nbytes(), tensor.dtype, self._bits)
+            saved = self._saved.setdefault(storage._cdata, _Saved(storage, size, []))
             saved.paths.append(self._running[-1][1].path)
         return tensor
 
@@ -279,7 +295,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         if not self._backward and node is not None:
             raise DscalcError(
                 "the model differentiates within its forward, so that its backward pass is not "
-                "one of products alone; drop --backward"
+                f"one of products alone; {_drop_it()}"
             )
         if not self._differentiates:
             return super()._see(func, types, args, kwargs, tensors)
