@@ -320,6 +320,25 @@ def test_every_question_about_such_a_model_is_refused(asked, tmp_path, monkeypat
     )
 
 
+OUTSIDE_NET = """
+import torch
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(8, 8)
+    def forward(self, x):
+        return torch.from_numpy(super().forward(x).numpy())
+"""
+
+
+@pytest.mark.parametrize("quiet", ["", " -q"])
+def test_a_value_alone_says_on_stderr_why_it_may_be_too_low(quiet, tmp_path, monkeypatch, run):
+    (tmp_path / "outside.py").write_text(OUTSIDE_NET)
+    monkeypatch.chdir(tmp_path)
+    command = f"model outside.py:Net --input 8 --get macs{quiet}"
+    said = "note: values leave torch (numpy): what is computed of them there is not counted\n"
+    assert run(command) == (0, "64\n", "" if quiet else said)
+
+
 def test_the_witness_prints_nothing(tmp_path):
     (tmp_path / "one.py").write_text("import torch\nnet = torch.nn.Linear(8, 8)\n")
     command = [sys.executable, "-m", "dscalc", "model", "one.py:net", "--input", "8"]

@@ -109,6 +109,9 @@ class Answer:
         assert report.total is not None
         if reason := self._not_known(report.total):
             raise DscalcError(reason)
+        if asked.get:  # which writes no notes of its own
+            for doubt in report.doubts:
+                verdict.note(f"note: {doubt}")
         verdict.check(report.total, lambda _: "", each=False)
         report = replace(report, rows=list(report.rows))
         if selection := asked.selection:
