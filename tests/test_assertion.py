@@ -112,8 +112,8 @@ def test_a_condition_needs_a_number(number):
         ("mac_rato", "compare", SEPARABLE, "did you mean mac_ratio"),
         ("seperable_macs", "compare", SEPARABLE, "did you mean separable_macs"),
         ("nonsense", "compare", SEPARABLE, "-f json shows every field"),
-        ("standard_macs", "model", SEPARABLE, "did you mean saved_macs?"),  # not a block there
-        ("standard_macs", "model", None, "did you mean "),
+        ("standard_macs", "model", SEPARABLE, "did you mean macs?"),  # not a block there
+        ("standard_macs", "model", None, "did you mean macs?"),
     ],
 )
 def test_an_unknown_field_is_refused_with_what_may_be_meant(name, command, block, hint):

@@ -181,7 +181,9 @@ def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "m
     if (word := name.lstrip("-").lower()) in vocabulary(block, other).names:
         raise DscalcError(f"unknown field {quoted(name)}; did you mean {word} with --unit {other}?")
     within = [each for names in (known, rewritten) for each in names if word in each][:3]
-    within = [word] if word in known else list(dict.fromkeys(within))
+    meant = word.removeprefix("standard_")  # what 0.2.0 called some of them
+    exact = [each for each in (word, meant) if each in known]
+    within = exact[:1] or list(dict.fromkeys(within))
     hint = f"did you mean {' or '.join(within)}?" if word and within else ""
     hint = hint or did_you_mean(word, rewritten, "-f json shows every field")
     raise DscalcError(f"unknown field {quoted(name)}; {hint}")
