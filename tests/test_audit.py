@@ -31,7 +31,7 @@ from dscalc.core.row import summed_by_path
 from dscalc.errors import DscalcError
 from dscalc.pytorch import audit, operators, to_separable
 from dscalc.pytorch import trace as tracing
-from dscalc.pytorch.copies import copied_to
+from dscalc.pytorch.copies import copy_of
 from dscalc.pytorch.modules import BlockModule
 
 as_separable = partial(audit, block="separable")
@@ -191,8 +191,8 @@ SMALL = ("unet", "detector", "net1d", "string padding", "tied weights")
 @pytest.mark.parametrize("published", SMALL, indirect=True)
 def test_the_rows_on_real_tensors_are_those_on_meta(published, monkeypatch):
     def real(model, args, kwargs, rebuild=None, **asked):
-        twin = copied_to("cpu", model)
-        return tracing.trace(twin, args, kwargs, "cpu", **asked), twin
+        made = copy_of("cpu", model)
+        return tracing.trace(made, args, kwargs, "cpu", **asked), made.model
 
     monkeypatch.setattr(AUDIT, "trace_either", real)
     report = as_separable(published.model, published.features)

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _len_torch_dispatch_
 
 from dscalc.errors import DscalcError
 from dscalc.pytorch import audit, to_separable
-from dscalc.pytorch.copies import copied_to
+from dscalc.pytorch.copies import copy_of
 
 IMAGE = torch.zeros(1, 3, 16, 16)
 VECTOR = torch.zeros(2, 8)
@@ -405,7 +405,7 @@ def test_a_layer_whose_weight_is_read_can_be_replaced():
 
 
 def test_the_copy_of_a_scripted_module_is_on_its_device():
-    twin = copied_to("meta", nn.Sequential(torch.jit.script(Plain())))
+    twin = copy_of("meta", nn.Sequential(torch.jit.script(Plain()))).model
     assert {tensor.device.type for tensor in twin.state_dict().values()} == {"meta"}
 
 

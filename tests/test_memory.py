@@ -22,7 +22,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from dscalc.core.peaks import Footprint
-from dscalc.pytorch.copies import copied_to
+from dscalc.pytorch.copies import copy_of
 from dscalc.pytorch.operators import POINTWISE, writes_over
 from dscalc.pytorch.storages import tensors_within, weights_of
 from dscalc.pytorch.trace import trace, trace_either
@@ -269,7 +269,7 @@ def test_torch_allocates_what_is_held_after_each_operator(build, shapes):
     torch.manual_seed(0)
     model = build().eval()
     found = weighed(model, *shapes)
-    real = trace(copied_to("cpu", model), tuple(torch.full(s, 0.5) for s in shapes), {}, "cpu")
+    real = trace(copy_of("cpu", model), tuple(torch.full(s, 0.5) for s in shapes), {}, "cpu")
     assert real.memory.moments == found.moments
     assert curve(found) == allocated(model, *shapes)
     assert found.unknown == ""
@@ -384,7 +384,7 @@ def test_any_program_takes_what_the_definition_says(steps):
     sums = Sums()
     outputs = interpreted(steps, [(0, LENGTH)], sums.apply)
     model = Calling(lambda m, x: interpreted(steps, [x], computed))
-    found = trace(model.eval(), (torch.empty(LENGTH, device="meta"),), {}).memory
+    found = trace(copy_of("meta", model), (torch.empty(LENGTH, device="meta"),), {}).memory
     assert [moment.held for moment in found.moments] == sums.held
     assert [moment.planned for moment in found.moments] == list(sums.planned(outputs))
 
@@ -506,7 +506,7 @@ def test_bits_are_the_size_of_a_floating_element(bits, size):
 
 
 def test_what_runs_beside_a_convolution_takes_nothing():
-    twin = copied_to("meta", nn.Sequential(conv(), nn.ReLU(), conv()))
+    twin = copy_of("meta", nn.Sequential(conv(), nn.ReLU(), conv()))
     image = torch.empty(MAP, device="meta")
     block = nn.Sequential(conv(4, 64), conv(64, 4)).to("meta")
     beside = trace(twin, (image,), {}, blocks=lambda _: {"0": block}).memory
@@ -546,10 +546,11 @@ def test_where_the_peak_is():
 FIRST = """
 import torch
 from torch import nn
+from dscalc.pytorch.copies import copy_of
 from dscalc.pytorch.trace import trace
 with torch.device("meta"):
     model, image = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(4))), torch.empty(1, 3, 8, 8)
-first, second = (trace(model.eval(), (image,), {}).memory for _ in range(2))
+first, second = (trace(copy_of("meta", model), (image,), {}).memory for _ in range(2))
 assert first == second, first.moments
 """
 

@@ -21,7 +21,7 @@ from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
 from dscalc.peers.observer import CallObserver
-from dscalc.pytorch.copies import copied_to
+from dscalc.pytorch.copies import copy_of
 from dscalc.pytorch.operators import LEAVES, NO_MACS, has_no_macs
 from dscalc.pytorch.trace import trace, trace_either
 
@@ -213,7 +213,7 @@ def test_counts_what_runs(model, inputs, macs, expected):
     assert not found.unknown
     # A checkpoint asks torch 2.4 for torch.meta.
     assert not found.real or "module 'torch' has no attribute 'meta'" in found.reason
-    real = trace(copied_to("cpu", model), tuple(inputs), {}, "cpu")
+    real = trace(copy_of("cpu", model), tuple(inputs), {}, "cpu")
     assert (real.operators, real.torch_macs) == (found.operators, found.torch_macs)
 
 
@@ -341,12 +341,12 @@ def test_tells_the_weight_and_what_ran():
 
 
 def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
-    twin = copied_to("meta", nn.Sequential(conv(), nn.ReLU(), conv(4, 4, 1, padding=0)))
+    made = copy_of("meta", nn.Sequential(conv(), nn.ReLU(), conv(4, 4, 1, padding=0)))
     block = nn.Sequential()
     block.add_module("depthwise", nn.Conv2d(3, 3, 3, padding=1, groups=3, device="meta"))
     block.add_module("pointwise", nn.Conv2d(3, 4, 1, device="meta"))
-    found = trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block}, observe=CallObserver)
-    plain = trace(twin, (IMAGE,), {}, observe=CallObserver)
+    found = trace(made, (IMAGE,), {}, blocks=lambda _: {"0": block}, observe=CallObserver)
+    plain = trace(made, (IMAGE,), {}, observe=CallObserver)
     ran = found.blocks["0"]
     assert [(op.path, op.kind, op.step, op.macs) for op in ran.operators] == [
         ("0", "conv", "depthwise", 64 * 27),
@@ -355,13 +355,13 @@ def test_a_block_runs_beside_its_convolution_and_changes_nothing_else():
     assert (ran.torch_macs, ran.instead_of) == (64 * (27 + 12), MACS_3_4)
     assert [op.macs for op in found.operators] == [op.macs for op in plain.operators]
     assert (found.torch_macs, found.observed) == (plain.torch_macs, plain.observed)
-    assert "forward" not in vars(twin[0])
+    assert "forward" not in vars(made.model[0])
 
 
 def test_a_block_that_gives_another_shape_is_refused():
-    twin, block = copied_to("meta", nn.Sequential(conv())), nn.Conv2d(3, 4, 3, device="meta")
+    made, block = copy_of("meta", nn.Sequential(conv())), nn.Conv2d(3, 4, 3, device="meta")
     with pytest.raises(DscalcError, match="AssertionError"):
-        trace(twin, (IMAGE,), {}, blocks=lambda _: {"0": block})
+        trace(made, (IMAGE,), {}, blocks=lambda _: {"0": block})
 
 
 @dataclass
@@ -394,7 +394,7 @@ def test_what_a_model_holds_is_copied_wherever_it_is():
     model.one, model.two = nn.Linear(2, 2), nn.Linear(2, 2)
     model.two.weight = model.one.weight
     assert seen(model, IMAGE).macs == 3 * 8 * 64
-    twin = copied_to("meta", model)
+    twin = copy_of("meta", model).model
     assert twin.two.weight is twin.one.weight
     assert not any(p.requires_grad for p in twin.parameters())
     assert held.nest["a"][0].device.type == "cpu"

@@ -838,3 +838,20 @@ def test_the_state_of_optimizers_in_bytes_a_trainable_param(make, state):
     held = [tensor for tensor in held if tensor.dim()]
     params = sum(p.numel() for p in layer.parameters())
     assert sum(t.untyped_storage().nbytes() for t in held) == state * params
+
+
+class Sealed(nn.Linear):
+    """What sets an attribute of it fails, its own ``train()`` too."""
+
+    def __setattr__(self, name, value):
+        if "sealed" in vars(self):
+            raise AttributeError("it is sealed")
+        super().__setattr__(name, value)
+
+
+def test_training_mode_is_set_whatever_the_model_overrides():
+    model = Sealed(8, 8)
+    vars(model)["sealed"] = True
+    report = audit(model, (1, 8), backward=True)
+    assert report.total.training[:3] == (64, 64, 32)
+    assert report.total.training.crosscheck == "exact"

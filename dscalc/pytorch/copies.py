@@ -27,12 +27,14 @@ class Copy(NamedTuple):
     """A copy of a model.
 
     Attributes:
+        original: what it is a copy of.
         model: the copy, in evaluation mode.
         held: what its modules held before its own ``eval()`` ran.
         modules: each module of the original, with its copy.
         tensors: each parameter and buffer of the original, with its copy.
     """
 
+    original: nn.Module
     model: nn.Module
     held: dict[str, Held]
     modules: list[tuple[nn.Module, nn.Module]]
@@ -81,20 +83,11 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def copied_to(device: str, model: nn.Module) -> nn.Module:
+def copy_of(device: str, model: nn.Module) -> Copy:
     """Copy a model in evaluation mode; to meta, where its tensors have no values, or to the CPU.
 
     Tied parameters stay tied, parameters have no gradients, a compiled module becomes the one that
     it was made from, and one that spreads over GPUs does not.
-
-    Raises:
-        DscalcError: the model cannot be copied, or has quantised modules.
-    """
-    return copy_of(device, model).model
-
-
-def copy_of(device: str, model: nn.Module) -> Copy:
-    """`copied_to`, with what each part is a copy of.
 
     Raises:
         DscalcError: the model cannot be copied, or has quantised modules.
@@ -140,12 +133,17 @@ def copy_of(device: str, model: nn.Module) -> Copy:
             )
     with seeded(), suppress(*USER_ERRORS):  # the model's own eval() may merge weights, and may fail
         twin.eval()
-    for _, module in named_modules(twin):  # whatever its own eval() did
-        put = setattr if isinstance(module, torch.jit.ScriptModule) else object.__setattr__
-        put(module, "training", False)
+    set_training(twin, False)
     pairs = [(module, memo.get(id(module))) for _, module in parts]
     alike = [(module, part) for module, part in pairs if type(module) is type(part)]
-    return Copy(twin, held, alike, tensors)
+    return Copy(model, twin, held, alike, tensors)
+
+
+def set_training(model: nn.Module, training: bool) -> None:
+    """Set the flag of each module, whatever its own ``train`` or ``eval`` does."""
+    for _, module in named_modules(model):
+        put = setattr if isinstance(module, torch.jit.ScriptModule) else object.__setattr__
+        put(module, "training", training)
 
 
 def _not_copied(parts: list[tuple[str, nn.Module]], tensors: list[tuple[Tensor, Tensor]]) -> str:

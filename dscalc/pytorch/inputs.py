@@ -233,12 +233,9 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     Raises:
         DscalcError: an input is missing, there is one too many, or a keyword is unknown.
     """
-    misfit = _misfit(model, inputs)
-    if misfit:
+    if why := _misfit(model, inputs):
         name = type(model).__name__
-        raise DscalcError(
-            f"{name} cannot run on these inputs ({misfit}); {input_hint(model, inputs)}"
-        )
+        raise DscalcError(f"{name} cannot run on these inputs ({why}); {input_hint(model, inputs)}")
 
 
 def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = None) -> str:

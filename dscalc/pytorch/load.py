@@ -12,7 +12,7 @@ from importlib.machinery import SourceFileLoader
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from dscalc.pytorch.importing import imported
 from dscalc.pytorch.user_errors import (
     OWN,
     USER_ERRORS,
+    exits_refused,
     failure_of,
     is_users,
     named_error,
@@ -204,35 +205,6 @@ class _Lent:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-@contextmanager
-def exits_refused() -> Iterator[None]:
-    """Refuse ``os._exit`` in this process, which would end it without an answer.
-
-    Raises:
-        DscalcError: it was called, whether or not the code went on.
-    """
-    calls: list[SystemExit] = []
-    home, end = os.getpid(), os._exit
-
-    def refuse(status: int) -> NoReturn:
-        if os._exit is not refuse or os.getpid() != home:  # code that kept it, or a fork
-            end(status)
-        calls.append(SystemExit(f"os._exit({status})"))
-        raise calls[-1]
-
-    os._exit = refuse
-    try:
-        yield
-    finally:
-        os._exit = end
-        if calls:
-            line = user_line(calls[0], packages=True)
-            where = f", at {line.file}:{line.number}," if line else ""
-            raise DscalcError(
-                f"{calls[0]}{where} would end dscalc without an answer; raise an error instead"
-            ) from None
 
 
 @contextmanager

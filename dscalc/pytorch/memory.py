@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from dscalc.core.peaks import Memory, Moment
 from dscalc.pytorch.operators import name_of, tensors_of, writes_over
-from dscalc.pytorch.storages import in_bits, is_wrapper, tensors_within
+from dscalc.pytorch.storages import in_bits, replaces_operators, tensors_within
 from dscalc.pytorch.walk import named_modules
 
 
@@ -141,7 +141,7 @@ class MemoryObserver:
             new: if the storage is seen for the first time, it counts; not if it is NumPy's.
             alone: if so, the tensor is all that is ever read of it.
         """
-        wrapper = is_wrapper(tensor)
+        wrapper = replaces_operators(type(tensor))
         if wrapper or tensor.layout is not torch.strided or tensor.is_nested:
             kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
             self._not_known(f"{name} has a {type(tensor).__name__ if wrapper else kind} tensor")

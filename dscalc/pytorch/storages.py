@@ -20,6 +20,9 @@ _PARTS = {  # of sparse tensors
 }
 
 
+_TORCHS_DISPATCH = Tensor.__torch_dispatch__
+
+
 def weights_of(model: nn.Module, bits: int | None = None) -> dict[str, int]:
     """Bytes of parameters and buffers by the path of their module, each storage once.
 
@@ -63,9 +66,9 @@ def tensors_within(holder: Any) -> list[Tensor]:
     return found
 
 
-def is_wrapper(tensor: Tensor) -> bool:
-    """Whether its class runs operators in a way of its own, on tensors inside of it."""
-    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+def replaces_operators(kind: type[Tensor]) -> bool:
+    """Whether tensors of a class run operators in a way of their own, on tensors inside of them."""
+    return kind.__torch_dispatch__ is not _TORCHS_DISPATCH
 
 
 def _plain_tensors(tensor: Tensor) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _len_torch_dispatch_stack, _pop_mode  # type: ignore[attr-defined]
 
 from dscalc.pytorch.copies import seeded
-from dscalc.pytorch.load import exits_refused
+from dscalc.pytorch.user_errors import exits_refused
 from dscalc.pytorch.watch import Watch
 from dscalc.show import message_of
 

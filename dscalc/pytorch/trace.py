@@ -67,7 +67,7 @@ def trace_either(
     Raises:
         DscalcError: the model cannot be copied, or cannot run on these inputs.
     """
-    run = partial(trace, blocks=blocks, observe=observe, bits=bits, nonzero=nonzero, original=model)
+    run = partial(trace, blocks=blocks, observe=observe, bits=bits, nonzero=nonzero)
     why = "to count zeros among the weights" if nonzero else ""
     return run_either(run, model, args, kwargs, rebuild, needs_values=why)
 
@@ -125,15 +125,15 @@ def _run_a_copy(
     made = copy_of(device, model)
     if not made.reaches_original:
         with suppress(ReachesOriginal):
-            return run(made.model, args, kwargs, device, made=made), made.model
+            return run(made, args, kwargs, device), made.model
         made = copy_of(device, model)  # the run may have changed the first
     with made.as_original():
-        found = run(made.model, args, kwargs, device, made=made, lent=True)
+        found = run(made, args, kwargs, device, lent=True)
     return found, made.model
 
 
 def trace(
-    model: nn.Module,
+    made: Copy,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     device: str = "meta",
@@ -141,55 +141,51 @@ def trace(
     blocks: Blocks | None = None,
     observe: Observe | None = None,
     bits: int | None = None,
-    original: nn.Module | None = None,
     nonzero: bool = False,
-    made: Copy | None = None,
     lent: bool = False,
 ) -> Trace:
-    """Run a model once, as it stands, and see all of its operators.
+    """Run a copy of a model once, as it stands, and see all of its operators.
 
     Args:
-        model: a copy, as from `copied_to`; it may change itself while it runs.
+        made: the copy, on ``device``; it may change itself while it runs.
         args: what its ``forward`` takes: tensors on any device, or any nest of them; copies run.
         kwargs: the same, by keyword.
-        device: where the model's tensors are, "meta" or "cpu".
+        device: where the tensors of the copy are, "meta" or "cpu".
         blocks: gives, for the paths of some convolutions of the model, modules that map the same
             shapes. Each runs beside its convolution on the same input; what follows takes the
             output of the convolution.
         observe: makes an observer of the run; a run that is made again has a new one.
         bits: of a floating element in memory; as it is by default.
-        original: what it is a copy of, which may share storages where the copy does not.
         nonzero: whether zeros among the weights are counted; not on meta.
-        made: the copy, with what it is a copy of.
         lent: whether the original is the copy meanwhile; see `Copy.as_original`.
 
     Raises:
         DscalcError: the model cannot run on these inputs.
     """
-    inputs = Inputs(args, kwargs)
-    made = made or Copy(model, holdings(model), [], [])
+    model, inputs = made.model, Inputs(args, kwargs)
     lazy = any(map(is_lazy, tensors_in(model)))
     if lazy:
         # It gets its shapes; torch 2.4 cannot give them under a mode.
         with say_why(model, inputs), surroundings(device, None):
             given = materialised(inputs, device)
             run_to_the_end(model, given)
-    weights = weights_of(model if lazy or original is None else original, bits)
+    weights = weights_of(model if lazy else made.original, bits)
     in_place = blocks(model) if blocks else {}
 
     def make(counter: FlopCounterMode, given: Inputs) -> Watch:
+        memory = MemoryObserver(model, given, weights, bits)
         observer = observe() if observe else None
-        watch = Watch(made, in_place, counter, observer, lent=lent, nonzero=nonzero)
-        watch.memory = MemoryObserver(model, given, weights, bits)
-        watch.witness = Witness(LEAVES)
-        return watch
+        return Watch(made, counter, memory, observer, in_place, lent=lent, nonzero=nonzero)
+
+    witness = Witness(LEAVES)
 
     def run(watch: Watch, given: Inputs) -> Any:
-        with watch.observed():
+        with witness.on(), watch.observed():
             return run_to_the_end(model, given)
 
     watch, output, with_torch = run_watched(model, inputs, device, make, run)
-    watch.doubts += chain(unwitnessed(watch.witness, watch.whole()), watch.escapes())
+    assert watch.memory is not None
+    watch.doubts += chain(unwitnessed(witness, watch.whole()), watch.escapes())
     return Trace(
         watch.operators,
         watch.unknown_in,

@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.errors import DscalcError
-from dscalc.pytorch.copies import Copy, seeded
+from dscalc.pytorch.copies import Copy, seeded, set_training
 from dscalc.pytorch.inputs import Inputs
 from dscalc.pytorch.operators import (
     LEAVES,
@@ -184,23 +184,22 @@ def _drop_it() -> str:
 
 
 def _train_copy(
-    model: nn.Module,
+    made: Copy,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     device: str,
     *,
-    made: Copy,
     lent: bool = False,
     bits: int | None = None,
 ) -> TrainingRun:
     """Run a step of training of a copy, as `trace` runs a forward pass."""
+    model = made.model
     for parameter in parameters_in(model):
         parameter.requires_grad_(getattr(parameter, "trains", parameter.requires_grad))
     with seeded(), suppress(*USER_ERRORS):  # its own train() may keep parts in evaluation mode
         model.train()
     if not model.training:
-        for _, module in named_modules(model):
-            module.training = True
+        set_training(model, True)
     recurrent = any(isinstance(module, nn.RNNBase) for _, module in named_modules(model))
 
     def make(counter: FlopCounterMode, given: Inputs) -> _TrainingWatch:
@@ -239,7 +238,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
     def __init__(
         self, made: Copy, counter: FlopCounterMode, *, lent: bool, bits: int | None
     ) -> None:
-        super().__init__(made, {}, counter, None, lent=lent)
+        super().__init__(made, counter, lent=lent)
         self._bits = bits
         self._products: list[Product] = []
         self._again: list[Product] = []
@@ -248,7 +247,6 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         self._at_node: dict[int, Product] = {}  # by its number
         self._in_node: defaultdict[int, list[Product]] = defaultdict(list)  # run without gradients
         self._backward = False
-        self._whole = False  # memory is not followed
         self._weights = {tensor.untyped_storage()._cdata for tensor in tensors_in(made.model)}
         self._saved: dict[int, _Saved] = {}
 

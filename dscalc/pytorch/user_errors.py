@@ -1,12 +1,15 @@
 """Errors of the user's code, in one line that names the user's own line."""
 
 import linecache
+import os
 import re
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 
@@ -108,3 +111,32 @@ def is_users(file: str) -> bool:
     return not any(map(path.is_relative_to, _NOT_THE_USERS)) and not (
         {"site-packages", "dist-packages"} & set(path.parts)
     )
+
+
+@contextmanager
+def exits_refused() -> Iterator[None]:
+    """Refuse ``os._exit`` in this process, which would end it without an answer.
+
+    Raises:
+        DscalcError: it was called, whether or not the code went on.
+    """
+    calls: list[SystemExit] = []
+    home, end = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os._exit is not refuse or os.getpid() != home:  # code that kept it, or a fork
+            end(status)
+        calls.append(SystemExit(f"os._exit({status})"))
+        raise calls[-1]
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = end
+        if calls:
+            line = user_line(calls[0], packages=True)
+            where = f", at {line.file}:{line.number}," if line else ""
+            raise DscalcError(
+                f"{calls[0]}{where} would end dscalc without an answer; raise an error instead"
+            ) from None

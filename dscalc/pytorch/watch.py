@@ -9,6 +9,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -39,11 +40,11 @@ from dscalc.pytorch.operators import (
     name_of,
     tensors_of,
 )
+from dscalc.pytorch.storages import replaces_operators
 from dscalc.pytorch.strides import as_stored
 from dscalc.pytorch.traced import InPlace, Operator
 from dscalc.pytorch.user_errors import USER_ERRORS, named_error
 from dscalc.pytorch.walk import named_modules, own_parameters, parameters_in
-from dscalc.pytorch.witness import Witness
 from dscalc.show import first_few, first_line, printable
 
 
@@ -82,9 +83,6 @@ class _Composite(NamedTuple):
     factor: Tensor | None = None  # the weight, even if it was computed
 
 
-_TORCHS_DISPATCH = Tensor.__torch_dispatch__  # of tensors that replace no operators
-
-
 class ReachesOriginal(BaseException):
     """A copy that runs reaches its original; no ``except Exception`` of a model catches this."""
 
@@ -97,9 +95,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(
         self,
         made: Copy,
-        blocks: Mapping[str, nn.Module],
         counter: FlopCounterMode,
-        observer: RunObserver | None,
+        memory: MemoryObserver | None = None,
+        observer: RunObserver | None = None,
+        blocks: Mapping[str, nn.Module] = MappingProxyType({}),
         *,
         lent: bool,
         nonzero: bool = False,
@@ -112,9 +111,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.functional: set[str] = set()
         self._forward = ""  # the path of the convolution of these whose forward runs
         self._counter = counter
-        self.observer = observer
-        self.memory: MemoryObserver
-        self.witness: Witness
+        self.memory, self.observer = memory, observer
         self._whole = True  # whether Python calls what comes, and not a composite or a block
         self._calls = 0
         self._inside: _Composite | None = None
@@ -159,7 +156,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def observed(self) -> Iterator[None]:
         """Let its observers see what runs."""
         other = self.observer.on() if self.observer else nullcontext()
-        with self.witness.on(), other, self.memory.on():
+        memory = self.memory.on() if self.memory else nullcontext()
+        with other, memory:
             yield
 
     @contextmanager
@@ -278,7 +276,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        types = [kind for kind in types if kind.__torch_dispatch__ is not _TORCHS_DISPATCH]
+        types = [kind for kind in types if replaces_operators(kind)]
         tensors = list(tensors_of((*args, *kwargs.values())))
         if not self._twins.keys().isdisjoint(map(id, tensors)):
             self._refuse_original()
@@ -293,7 +291,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._doubt(types, self.operators[before:])
             else:
                 output = as_stored(func, output, args)
-            if self._whole:
+            if self._whole and self.memory:
                 self.memory.after(func, args, tensors, output, self._running[-1][1].path)
         return output
 
