@@ -392,7 +392,7 @@ def test_names_are_printed_literally(check):
 def test_an_interrupt_ends_the_run(check, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        "dscalc.commands.check._check_budget", lambda *_, **__: ran.append(1) or (130, [])
+        "dscalc.commands.check._check_budget", lambda *_, **__: ran.append(1) or (130, [], [])
     )
     result = check(BUDGETS)
     assert (result.code, result.stdout, len(ran)) == (130, "", 1)

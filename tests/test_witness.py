@@ -339,6 +339,28 @@ def test_a_value_alone_says_on_stderr_why_it_may_be_too_low(quiet, tmp_path, mon
     assert run(command) == (0, "64\n", "" if quiet else said)
 
 
+@pytest.mark.parametrize(
+    ("asked", "of", "printed"),
+    [
+        ("model outside.py:Net outside.py:Net --input 8 --get macs", "outside.py:Net: ", "64\n64\n"),
+        ("check budgets.toml -f csv", "Net fits: ", None),
+        ("check budgets.toml -f github", "Net fits: ", None),
+    ],
+)
+def test_several_values_and_budgets_say_it_too(asked, of, printed, tmp_path, monkeypatch, run):
+    (tmp_path / "outside.py").write_text(OUTSIDE_NET)
+    (tmp_path / "budgets.toml").write_text(
+        '[[check]]\nname = "Net fits"\nrun = "model outside.py:Net --input 8"\n'
+        'assert = "macs <= 64"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    result = run(asked)
+    said = f"note: {of}values leave torch (numpy): what is computed of them there is not counted"
+    assert (result.code, set(result.stderr.splitlines())) == (0, {said})
+    assert printed in (None, result.stdout)
+    assert run(f"{asked} -q").stderr == ""
+
+
 def test_the_witness_prints_nothing(tmp_path):
     (tmp_path / "one.py").write_text("import torch\nnet = torch.nn.Linear(8, 8)\n")
     command = [sys.executable, "-m", "dscalc", "model", "one.py:net", "--input", "8"]

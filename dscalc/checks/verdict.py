@@ -80,6 +80,7 @@ class Verdict:
         exit_code: 0 if every check holds; 1 if an assertion fails, a cross-check differs or the
             answer is no; 2 if there is no answer to a question.
         faults: faults besides failed assertions, at most a few of a kind.
+        doubts: why counts are not proved, though no other number is known.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Verdict:
         """
         self.exit_code = 0
         self.faults: list[Fault] = []
+        self.doubts: list[str] = []
         self._numbers, self._write, self._quiet = numbers, write, quiet
         self._checks = {
             a: Check(a.text, True, None, "", 0, 0, a.limit(numbers), a.each) for a in assertions

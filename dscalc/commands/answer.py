@@ -81,9 +81,11 @@ class Answer:
         asserts = bool(self._verdict.assertions)
         for row in rows:
             self._crosscheck(row)
-            if isinstance(row.extra, Report) and (reason := self._not_known(row)):
-                self._verdict.refuse(f"{name(row)}: {reason}")
-                continue
+            if isinstance(row.extra, Report):
+                if reason := self._not_known(row):
+                    self._verdict.refuse(f"{name(row)}: {reason}")
+                    continue
+                self._tell_doubts(row.extra, f"{name(row)}: ")
             if asserts:
                 self._verdict.check(row, name)
             yield row
@@ -109,9 +111,7 @@ class Answer:
         assert report.total is not None
         if reason := self._not_known(report.total):
             raise DscalcError(reason)
-        if asked.get:  # which writes no notes of its own
-            for doubt in report.doubts:
-                verdict.note(f"note: {doubt}")
+        self._tell_doubts(report)
         verdict.check(report.total, lambda _: "", each=False)
         report = replace(report, rows=list(report.rows))
         if selection := asked.selection:
@@ -177,6 +177,13 @@ class Answer:
             self._verdict.crosscheck(part, inside.fields)
         for fault in inside.faults:
             self._verdict.differs(fault)
+
+    def _tell_doubts(self, report: Report, of: str = "") -> None:
+        """Keep why counts are not proved; say it where nothing else of the answer does."""
+        for doubt in report.doubts:
+            self._verdict.doubts.append(f"{of}{doubt}")
+            if self._asked.get:
+                self._verdict.note(f"note: {of}{doubt}")
 
     def _not_known(self, whole: Row) -> str:
         """Why a field of --get is not known in a total with unknown operators; "" if it is."""

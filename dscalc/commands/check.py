@@ -73,14 +73,17 @@ def check(
         refuse_for("check", str(source))
     found = source or find_budgets(Path.cwd())
     budgets = read_budgets(found)
-    codes, outcomes = list[int](), list[Outcome]()
+    codes, outcomes, notes = list[int](), list[Outcome](), dict[str, None]()
     with chdir(found.resolve().parent):
         for budget in budgets:
-            code, rows = _check_budget(budget, ctx.obj, verbose=output.verbose)
+            code, rows, doubts = _check_budget(budget, ctx.obj, verbose=output.verbose)
             if code == 130:
                 return code
             codes.append(code)
             outcomes += rows
+            notes |= {f"note: {budget.name}: {doubt}": None for doubt in doubts}
+    for line in () if output.quiet else notes:
+        sys.stderr.write(f"{printable(line)}\n")
     report = Outcomes(
         "check", STANDARD, FIELDS, outcomes, title=outcomes_title(outcomes), codes=codes
     )
@@ -105,8 +108,10 @@ def _in_workspace(file: Path) -> str:
     return (whole.relative_to(top) if whole.is_relative_to(top) else file).as_posix()
 
 
-def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list[Outcome]]:
-    """The exit code of a budget, and the outcome of each of its assertions."""
+def _check_budget(
+    budget: Budget, run: Run, *, verbose: bool
+) -> tuple[int, list[Outcome], list[str]]:
+    """The exit code of a budget, the outcome of each of its assertions, and why to doubt them."""
     more = ["-v"] if verbose else []
     loud = sys.stderr if verbose else StringIO()
     try:
@@ -114,13 +119,17 @@ def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list
             answer = run.answer([*budget.run, *more])
             code = answer.settle()
     except KeyboardInterrupt:
-        return 130, []
+        return 130, [], []
     except DscalcError as error:
         reason = str(error)
-        return 2, [
-            Outcome(budget.name, text, each, error=reason, line=budget.line_of(text, each=each))
-            for text, each in budget.assertions
-        ]
+        return (
+            2,
+            [
+                Outcome(budget.name, text, each, error=reason, line=budget.line_of(text, each=each))
+                for text, each in budget.assertions
+            ],
+            [],
+        )
     verdict, outcomes = answer.verdict, []
     faults = list(dict.fromkeys(verdict.faults))
     for one in verdict.checks:
@@ -138,7 +147,7 @@ def _check_budget(budget: Budget, run: Run, *, verbose: bool) -> tuple[int, list
         )
         for fault in faults
     )  # fmt: skip
-    return code, [*outcomes, *rest]
+    return code, [*outcomes, *rest], verdict.doubts
 
 
 def _own_faults(assertion: str, rows: int, faults: list[Fault]) -> list[Fault]:
