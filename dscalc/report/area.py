@@ -48,11 +48,10 @@ def draw_memory(report: Report, memory: Footprint) -> Figure:
         axes.fill_between(xs, [*heights, heights[-1]], step="post", color=colour, label=name)
     axes.plot(at, most, "v", color="black", clip_on=False)
     side = "left" if 2 * at < len(run.moments) else "right"
-    where = axes.annotate(
+    axes.annotate(
         f"{in_bytes(most)}: {memory.peak_at}", (at, most), (0, 7), textcoords="offset points",
         ha=side, fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )  # fmt: skip
-    where.set_parse_math(False)
     weights = f"weights, {in_bytes(memory.weight_bytes)}"
     dashed: dict[str, Any] = {"linestyle": "--", "color": COLOURS[1]}
     if memory.weight_bytes <= 1.5 * most:
@@ -87,5 +86,3 @@ def _name_modules(axes: Axes, moments: tuple[Moment, ...]) -> None:
             named[at] = name if len(name) <= _LONGEST_NAME else f"...{name[-_LONGEST_NAME:]}"
             last = at
     axes.set_xticks([*named], [*named.values()], rotation=45, ha="right", fontsize="small")
-    for label in axes.get_xticklabels():
-        label.set_parse_math(False)

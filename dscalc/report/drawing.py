@@ -69,6 +69,7 @@ def plain_style() -> Iterator[None]:
         # A name may have a letter that the font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         rcParams["svg.hashsalt"] = "dscalc"  # makes the same file of the same records
+        rcParams["text.parse_math"] = False  # a name may have a $
         yield
 
 
@@ -90,8 +91,7 @@ def new_figure(
     columns = ceil(len(panels) / down)
     figure = Figure(figsize=(7, max(height, 2.4 * down)), layout="constrained", facecolor="white")
     lines = [part for line in title for part in wrap(line, 84)]
-    suptitle = figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
-    suptitle.set_parse_math(False)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     every: list[Axes] = []
     for number, name in enumerate(panels):
         axes = figure.add_subplot(down, columns, number + 1, sharey=every[0] if every else None)
@@ -172,11 +172,10 @@ def _label_ends(axes: Axes, row: float, right: float) -> None:
             places[high] += overlap / 2
     for line, name in names.items():
         rule = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.7, "relpos": (0, 0.5)}
-        text = axes.annotate(
+        axes.annotate(
             name, ends[line], (right, places[line]), "axes fraction", arrowprops=rule,
             fontsize="small", va="center", annotation_clip=False,
         )  # fmt: skip
-        text.set_parse_math(False)
 
 
 def bars(
@@ -226,8 +225,7 @@ def bars(
         ]
         axes.bar_label(drawn, values, padding=3, fontsize=8 if len(sides) == 1 else 7)
         whole = None
-    for tick in axes.set_yticks(places, ["\n".join(name) for name in names]):
-        tick.label1.set_parse_math(False)
+    axes.set_yticks(places, ["\n".join(name) for name in names])
     axes.set_ylim(sum(heights) + 0.1, -0.1)
     axes.xaxis.set_major_formatter(COUNTS)
     if len(sides) > 1:
@@ -258,7 +256,6 @@ def label_points(
                 "\n".join(_in_lines(name)), point, (0, 0), textcoords="offset points",
                 fontsize="small", va="center",
             )  # fmt: skip
-            text.set_parse_math(False)
             text.set_in_layout(False)
             taken.append(_placed(text, axes.bbox, taken))
             if max(map(abs, text.get_position())) > _NEAR_A_LABEL:
