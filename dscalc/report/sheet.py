@@ -151,11 +151,6 @@ class Sheet:
         }
         return cls(title, columns, body, summed_up, notes, narrow=narrow, **more)
 
-    @property
-    def header(self) -> list[str]:
-        """The head of each column."""
-        return [column.head for column in self.columns]
-
     def said(self, left_out: Collection[Column] = (), *, rounded: bool = False) -> list[str]:
         """The sentences below the lead: legends of the columns that are shown, notes, the rest."""
         legends = [c.legend for c in self.columns if c.legend and c not in left_out]
@@ -192,20 +187,17 @@ class Counts:
         """The same, written out."""
         return f"{macs * self._scale:,}"
 
-    def as_is(self, head: str = "", *, marked: bool = False, **more: Any) -> Column:
-        """As it is; with a mark where something else is counted, or with every mark.
-
-        Of what is known in part alone, the part.
-        """
+    def as_is(self) -> Column:
+        """As it is, with a mark where something else is counted; if known in part, the part."""
 
         def cell(row: Row) -> Cell:
-            mark = MARKS[row.crosscheck] if marked or row.crosscheck == "mismatch" else ""
             macs = row.as_is.cost.macs
             if row.unknown:
                 return self.number(macs, lead="≥ ") if macs else "not known"
-            return self.number(macs, mark=mark if macs else "")
+            differs = macs and row.crosscheck == "mismatch"
+            return self.number(macs, mark=f" {DIFFERENT}" if differs else "")
 
-        return Column(head or self.label, cell, fields=(self._unit,), **more)
+        return Column(self.label, cell, fields=(self._unit,))
 
     def rewritten(self, head: str, *, marked: bool = False, **more: Any) -> Column:
         """As it is rewritten."""
@@ -217,14 +209,12 @@ class Counts:
         return Column(head, cell, **more)
 
 
-def params(side: str = "as_is", rank: int = 0) -> Column:
+def params(side: str = "as_is") -> Column:
     """The params of a side."""
-    return Column(
-        "params", lambda row: Number(getattr(row, side).cost.params), rank, fields=("params",)
-    )
+    return Column("params", lambda row: Number(getattr(row, side).cost.params), fields=("params",))
 
 
-def name(head: str = "layer") -> Column:
+def name(head: str) -> Column:
     """What a row is called."""
     return Column(head, lambda row: row.name or "", role="name")
 
@@ -276,18 +266,11 @@ def channels(row: Row) -> str:
     return f"{layer.in_channels} -> {layer.out_channels}" if layer.in_channels else ""
 
 
-_SIZES: dict[str, Callable[[Row], str]] = {
-    "channels": channels,
-    "F": lambda row: times(row.layer.kernel_size),
-    "D": lambda row: times(row.layer.input_size),
-}
-
-
-_SIZE_FIELDS = {
-    "channels": ("in_channels", "out_channels"),
-    "F": ("kernel_size",),
-    "D": ("input_size",),
-}
+_SIZES = (
+    Column("channels", channels, role="name", fields=("in_channels", "out_channels")),
+    Column("F", lambda row: times(row.layer.kernel_size), role="name", fields=("kernel_size",)),
+    Column("D", lambda row: times(row.layer.input_size), role="name", fields=("input_size",)),
+)
 
 
 def varying(title: str, rows: Sequence[Row], *, selected: bool) -> tuple[str, list[Column]]:
@@ -298,16 +281,12 @@ def varying(title: str, rows: Sequence[Row], *, selected: bool) -> tuple[str, li
     first = rows[0]
     if title.startswith(channels(first)):
         return title, []
-    alike = {head: len({size(row) for row in rows}) == 1 for head, size in _SIZES.items()}
-    if all(alike.values()):  # of the only row that is left, all are columns
-        alike = dict.fromkeys(alike, False)
-    said = [f"{head} {_SIZES[head](first)}" for head, same in alike.items() if same]
+    differ = [size for size in _SIZES if len(set(map(size.cell, rows))) > 1]
+    differ = differ or [*_SIZES]  # of the only row that is left, all are columns
+    said = [f"{size.head} {size.cell(first)}" for size in _SIZES if size not in differ]
     if said:
         title += f"{'; shown: ' if selected else ', '}{', '.join(said)}"
-    differ = [head for head, same in alike.items() if not same]
-    return title, [
-        Column(head, _SIZES[head], role="name", fields=_SIZE_FIELDS[head]) for head in differ
-    ]
+    return title, differ
 
 
 def in_ascii(sheet: Sheet) -> Sheet:
