@@ -31,7 +31,6 @@ from dscalc.report.sheet import (
     Number,
     Sheet,
     channels,
-    name,
     params,
     ratio,
     with_asked,
@@ -49,6 +48,8 @@ from dscalc.show import for_who_asks, plural, printable, times
 _LONGEST_CLASS = 16  # of a class name, once a table is narrow
 _MOST_KINDS = 4  # that a sentence names
 _MOST_WITHOUT = 3  # the same, of what has no MACs
+_LAYERS_AGREE = f"{SAME} fvcore counts exactly these MACs on real modules, torch these params"
+_MODELS_AGREE = f"{SAME} torch's FlopCounterMode counts exactly this"
 
 
 def sheet(report: Report) -> Sheet:
@@ -98,7 +99,7 @@ def _table_lines(report: Report, rows: Sequence[Row]) -> tuple[list[TableLine], 
     each = "--depth all shows each, --sort macs the costliest"
     return lines, (
         f"{operators:,} {plural('operator', operators)} in {len(lines):,} "
-        f"{plural('row', len(lines))}; {for_who_asks(each, 'its rows has each')}"
+        f"{plural('row', len(lines))}; {for_who_asks(each, 'report.rows has each')}"
     )
 
 
@@ -212,7 +213,7 @@ def _replacement_columns(report: Report, counts: Counts) -> list[Column]:
 
     def why_kept(line: TableLine) -> str:
         row = line.row
-        same = line.row.replacement.cost == row.as_is.cost
+        same = row.replacement.cost == row.as_is.cost
         return row.kept if same and not line.is_module else ""
 
     return [
@@ -251,8 +252,7 @@ def _short_kind(line: TableLine) -> str:
 
 def _lead(report: Report) -> list[str]:
     """What it costs; and with the block, if there is one."""
-    whole = report.total
-    assert whole is not None
+    whole = report.whole
     (label, scale), cost = UNITS[report.unit], whole.as_is.cost
     macs, held = full(cost.macs * scale, label), full(cost.params, "params")
     if report.command == "model" and whole.trainable_params not in (None, cost.params):
@@ -286,22 +286,24 @@ def _lead(report: Report) -> list[str]:
 def _sentences(report: Report, *, summed: bool) -> Iterator[str]:
     """What the reader must know, where the MACs are or what is kept, and who counts the same."""
     yield from (f"note: {note}" for note in report.notes)
-    if report.total and report.total.rewritten:
-        same = report.total.rewritten.cost == report.total.as_is.cost  # then the lead has the unit
-        unit = "" if same else SHORT_UNIT[report.unit]
-        yield from filter(None, ["; ".join(filter(None, [_kept(report), unit]))])
+    whole = report.whole
+    if whole.rewritten:
+        same = whole.rewritten.cost == whole.as_is.cost  # then the lead has the unit
+        said = [_kept(report), "" if same else SHORT_UNIT[report.unit]]
+        if any(said):
+            yield "; ".join(filter(None, said))
     elif summed:  # then the table hides what kinds there are
         yield from _by_kind(report)
-    if report.total and report.total.memory and report.block is None:
-        yield _memory(report.total.memory)
+    if whole.memory and report.block is None:
+        yield _memory(whole.memory)
     yield from _counters_agree(report)
     yield from _training_step(report)
 
 
 def _training_step(report: Report) -> Iterator[str]:
     """What a step of training costs, and who counts the same; if that is asked."""
-    whole = report.total
-    if whole is None or whole.training is None:
+    whole = report.whole
+    if whole.training is None:
         return
     step, (label, scale) = whole.training, UNITS[report.unit]
     assert step.macs is not None
@@ -347,7 +349,7 @@ def _by_kind(report: Report) -> Iterator[str]:
 def _kept(report: Report) -> str:
     """Which convolutions are not rewritten, by the reason, the commonest first."""
     if report.command == "network" and report.block == STANDARD:
-        same = report.total and report.total.replacement.cost == report.total.as_is.cost
+        same = report.whole.replacement.cost == report.whole.as_is.cost
         return "" if same else "standard: each block as one plain convolution"
     everything = _everything(report)
     kept = [row for row in everything if row.kept and row.kind in CONVOLUTION_KINDS]
@@ -363,8 +365,7 @@ def _kept(report: Report) -> str:
 
 def _counters_agree(report: Report) -> Iterator[str]:
     """Which counters agree; what differs; or why nothing is checked."""
-    whole = report.total
-    assert whole is not None
+    whole = report.whole
     if not whole.as_is.cost.macs and not whole.unknown:
         return
     if whole.crosscheck == "mismatch":
@@ -374,7 +375,7 @@ def _counters_agree(report: Report) -> Iterator[str]:
         if report.command == "model":
             yield f"not checked ({for_who_asks('--no-verify', 'verify=False')})"
     elif report.command == "network":
-        yield f"{SAME} fvcore counts exactly these MACs on real modules, torch these params"
+        yield _LAYERS_AGREE
     else:
         yield _counted_of_model(report, whole, _everything(report))
 
@@ -384,7 +385,7 @@ def _counted_of_model(report: Report, whole: Row, everything: Sequence[Row]) -> 
     layers = "each conv and linear layer" if checked else ""
     if whole.crosscheck == "exact":
         by_fvcore = f", fvcore {layers}" if layers else ""
-        return f"{SAME} torch's FlopCounterMode counts exactly this{by_fvcore}"
+        return f"{_MODELS_AGREE}{by_fvcore}"
     unchecked = [
         f"{row.name} ({row.kind})"
         for row in everything
@@ -431,7 +432,7 @@ def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     counts = Counts(report.unit)
     prefix, title, inputs = _in_common(report, rows)
     columns = [
-        name(report.command)._replace(cell=lambda row: (row.name or "").removeprefix(prefix)),
+        Column(report.command, lambda row: (row.name or "").removeprefix(prefix), role="name"),
         *inputs,
         counts.as_is(),
         params(),
@@ -453,12 +454,8 @@ def _totals_sheet(report: Report, rows: Sequence[Row]) -> Sheet:
     if any(row.crosscheck == "mismatch" for row in rows):
         notes.append(f"{DIFFERENT} fvcore or torch counts something else")
     elif counted and all(row.crosscheck == "exact" for row in rows):
-        by = (
-            "torch's FlopCounterMode counts exactly this of each model"
-            if report.command == "model"
-            else "fvcore counts exactly these MACs on real modules, torch these params"
-        )
-        notes.append(f"{SAME} {by}; {SHORT_UNIT[report.unit]}")
+        agree = f"{_MODELS_AGREE} of each model" if report.command == "model" else _LAYERS_AGREE
+        notes.append(f"{agree}; {SHORT_UNIT[report.unit]}")
     elif report.command == "network":
         verify = for_who_asks("--verify", "verify=True")
         more = f"{verify} has fvcore and torch count them too"

@@ -224,8 +224,7 @@ def _draw_network(report: Report) -> Figure:
         )
         for row in rows
     ]
-    total, (label, per_mac) = report.total, UNITS[report.unit]
-    assert total is not None
+    total, (label, per_mac) = report.whole, UNITS[report.unit]
     macs = total.as_is.cost.macs
     part = f"{len(rows)} {plural('row', len(rows))}{report.selected} of " if report.selected else ""
     part += "at least " if total.unknown else ""
