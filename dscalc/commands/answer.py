@@ -108,21 +108,18 @@ class Answer:
             summed = summed_by_path(rows, report.depth, report.classes)
             report = replace(report, rows=summed, parts=rows)
         report = asked.question.answer(report, asked)
-        assert report.total is not None
-        if reason := self._not_known(report.total):
+        if reason := self._not_known(report.whole):
             raise DscalcError(reason)
         self._tell_doubts(report)
-        verdict.check(report.total, lambda _: "", each=False)
-        report = replace(report, rows=list(report.rows))
+        verdict.check(report.whole, lambda _: "", each=False)
+        rows = list(report.rows)
         if selection := asked.selection:
-            shown = list(selection.of(report.rows))
+            report = replace(report, parts=rows, selected=selection.after_rows())
+            rows = list(selection.of(rows))
             self._conclude_selection()
-            report = replace(
-                report, rows=shown, parts=list(report.rows), selected=selection.after_rows()
-            )
-        for row in report.rows:
+        for row in rows:
             verdict.check(row, each=True)
-        return replace(report, checks=verdict.checks, asked=asked.fields)
+        return replace(report, rows=rows, checks=verdict.checks, asked=asked.fields)
 
     def _held(self) -> Report | None:
         """The finished report of rows without a total, buffered; None if every row had an error.
@@ -228,7 +225,7 @@ class Answer:
         with drawn(report, asked.output.plot):
             if asked.get:
                 total_alone = report.adds_up and not asked.gets_rows
-                rows = [report.total] if total_alone and report.total else report.rows
+                rows = [report.whole] if total_alone else report.rows
                 write_pieces(text.bare(rows, asked.get), asked.output)
             else:
                 write(report, asked.output, asked.ctx)

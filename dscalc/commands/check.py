@@ -15,7 +15,6 @@ from dscalc.checks.verdict import Fault
 from dscalc.commands.meant import refuse_for
 from dscalc.commands.options import ReportOptions, Run, output_option
 from dscalc.commands.writing import write, write_pieces
-from dscalc.core.blocks import STANDARD
 from dscalc.errors import DscalcError
 from dscalc.report.outcomes import FIELDS, Outcome, Outcomes, outcomes_title
 from dscalc.show import printable
@@ -84,9 +83,7 @@ def check(
             notes |= {f"note: {budget.name}: {doubt}": None for doubt in doubts}
     for line in () if output.quiet else notes:
         sys.stderr.write(f"{printable(line)}\n")
-    report = Outcomes(
-        "check", STANDARD, FIELDS, outcomes, title=outcomes_title(outcomes), codes=codes
-    )
+    report = Outcomes("check", None, FIELDS, outcomes, title=outcomes_title(outcomes), codes=codes)
     if output.asked_format == "github":
         write_pieces(report.annotations(_in_workspace(found)), output)
         return max(codes)

@@ -48,14 +48,12 @@ def compare(
     32:1024:x2. Several values make a grid, with one row for each combination.
     """
     block = rewriting.block()
-    report = library.compare(
-        block=block, unit=output.unit, work=work,
-        **sizes.parsed(), **layer.parsed(), **scale.parsed(),
-    )  # fmt: skip
+    given = {**sizes.parsed(), **layer.parsed(), **scale.parsed()}
+    report = library.compare(block=block, unit=output.unit, work=work, **given)
     single = report.count == 1
     asked = Asked(
         ctx, FIELDS, block, output, proof, questions,
-        several=not single, batch_size=scale.parsed()["batch_size"],
+        several=not single, batch_size=given["batch_size"],
     )  # fmt: skip
     if single and output.plot:
         raise DscalcError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dscalc import parse
+from dscalc.commands.options import options_by_name, usual_block
 from dscalc.core.blocks import block_meant
 from dscalc.errors import DscalcError
 from dscalc.inputs.model_file import program_file
@@ -76,7 +77,7 @@ def usage_in_words(
         near = did_you_mean(_VALUES.get(value, value), choice[3].strip("'").split("', '"), "")
         reason += f"; {near}" if near else ""
     elif flag := re.fullmatch(r"option '(--.*)' does not take a value", reason):
-        reason += f"; give {' or '.join([flag[1], *_options(own)[flag[1]].secondary_opts])}"
+        reason += f"; give {' or '.join([flag[1], *options_by_name(own)[flag[1]].secondary_opts])}"
     if parsers := re.fullmatch(r"(.*)\. did you mean '(.*)'\?", reason, re.I):
         names = parsers[2].replace("', '", " or ")
         reason = f"{parsers[1]}; did you mean {names}?"
@@ -209,7 +210,7 @@ def _missing(command: str, words: Sequence[str]) -> str:
 
 def _extra(words: Sequence[str], command: Any) -> str:
     name = words[0].lstrip("-\N{EN DASH}\N{EM DASH}")
-    if f"--{name}" in _options(command):
+    if f"--{name}" in options_by_name(command):
         return f"did you mean {' '.join([f'--{name}', *words[1:2]])}?"
     if command.name == "check":
         return "give one file"
@@ -224,7 +225,9 @@ def _unknown_option(
 ) -> str:
     """Name the option that was meant, or the commands that have such an option."""
     typed = next((arg for arg in args if arg.startswith(option)), option).partition("=")[0]
-    having = [f"dscalc {name}" for name, each in commands().items() if typed in _options(each)]
+    having = [
+        f"dscalc {name}" for name, each in commands().items() if typed in options_by_name(each)
+    ]
     if meant := next(_options_meant(typed, command, elsewhere=bool(having)), ""):
         return f"no such option: {typed}; did you mean {meant}?"
     if having:
@@ -236,16 +239,16 @@ def _unknown_option(
         named = [word] if word in fields else fields[:2]
         near = f"did you mean --get {' or --get '.join(named)}?"
     elif len(word) == 1:
-        first = [name for name in _options(command) if name.startswith(f"--{word}")]
+        first = [name for name in options_by_name(command) if name.startswith(f"--{word}")]
         near = f"did you mean {' or '.join(first[:3])}?" if first else ""
     else:
-        near = did_you_mean(typed, _options(command), "", cutoff=0.7)
+        near = did_you_mean(typed, options_by_name(command), "", cutoff=0.7)
     return f"no such option: {typed}{f'; {near}' if near else ''}"
 
 
 def _options_meant(typed: str, command: Any, *, elsewhere: bool) -> Iterator[str]:
     """Options of the command that other words stand for; blocks unless it is one elsewhere."""
-    options, word = _options(command), typed.lstrip("-").lower().replace("_", "-")
+    options, word = options_by_name(command), typed.lstrip("-").lower().replace("_", "-")
     if f"--{word}" in options:
         yield f"--{word}"
     if "ic" in {parameter.name for parameter in command.params} and word in _SIZE_NAMES.split():
@@ -262,22 +265,10 @@ def _options_meant(typed: str, command: Any, *, elsewhere: bool) -> Iterator[str
         yield f"{takes_blocks} {block}"
 
 
-def _options(command: Any) -> dict[str, Any]:
-    """The options of a command by each of their names."""
-    return {
-        name: parameter
-        for parameter in command.params
-        for name in (*parameter.opts, *parameter.secondary_opts)
-        if name.startswith("-")
-    }
-
-
 def _fields_of(command: Any) -> list[str]:
     """The fields that --get of a command can name."""
-    from dscalc.commands.options import usual_block
-
     vocabulary = getattr(sys.modules.get(command.callback.__module__), "FIELDS", None)
-    if vocabulary is None or "--get" not in _options(command):
+    if vocabulary is None or "--get" not in options_by_name(command):
         return []
     names: list[str] = vocabulary(usual_block(command.name), "macs").names
     return names

@@ -236,8 +236,7 @@ def _several_models(
             except DscalcError as error:
                 asked.verdict.refuse(f"{target}: {error}")
                 continue
-            assert report.total is not None
-            yield report.total._replace(name=target, kind="model", extra=report)
+            yield report.whole._replace(name=target, kind="model", extra=report)
 
     return Report(
         "model", asked.block, named, rows(), unit=asked.output.unit,

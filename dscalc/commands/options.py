@@ -477,16 +477,26 @@ class OutputOptions(ReportOptions):
         super().__post_init__()
 
 
+def options_by_name(command: Any) -> dict[str, Any]:
+    """The options of a command by each of their names."""
+    return {
+        name: parameter
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("-")
+    }
+
+
 def written_again(ctx: typer.Context, without: Callable[[Any], bool]) -> str:
     """The command line as typed, without the options for which ``without`` is true."""
     import shlex
 
-    options = {name: one for one in ctx.command.params for name in (*one.opts, *one.secondary_opts)}
+    options = options_by_name(ctx.command)
     typed, kept = iter(ctx.obj.typed), ["dscalc"]
     for word in typed:
         name, equals, _ = word.partition("=")
         option = options.get(name) or (None if word[:2] == "--" else options.get(word[:2]))
-        if option is None or option.param_type_name == "argument" or not without(option):
+        if option is None or not without(option):
             kept.append(word)
         elif not getattr(option, "is_flag", False) and not equals and word in options:
             next(typed, None)  # its value
@@ -517,7 +527,8 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     groups: dict[str, list[Any]] = {}
     own: list[Parameter] = []  # first in the help
     shared: list[Parameter] = []
-    for name, parameter in signature(command).parameters.items():
+    parameters = signature(command).parameters
+    for name, parameter in parameters.items():
         kind = parameter.annotation
         if kind is Questions:
             groups[name] = list(slices.options(command.__name__))
@@ -531,7 +542,7 @@ def with_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     def flat(**given: Any) -> Any:
         for name, kinds in groups.items():
             made = [_filled(kind, given) for kind in kinds]
-            several = signature(command).parameters[name].annotation is Questions
+            several = parameters[name].annotation is Questions
             given[name] = Questions(made) if several else made[0]
         return command(**given)
 

@@ -145,9 +145,7 @@ class Outcomes(Report):
             columns.append(Column("row", lambda row: row.row, rank=3, role="listed"))
         errors = [f"{row.budget}: {row.error}" for row in self.rows if row.error]
         notes = list(dict.fromkeys(errors))
-        return Sheet.of(
-            outcomes_title(self.rows), columns, self.rows, notes, paths=True, last=self.sentence
-        )
+        return Sheet.of(self.title, columns, self.rows, notes, paths=True, last=self.sentence)
 
     @property
     def sentence(self) -> str:
