@@ -1,20 +1,21 @@
 """Compare layers, blocks and networks from Python; the commands call these functions too.
 
-Functions import what they need when they run, so that ``dscalc`` starts quickly.
+Functions import what ``import dscalc`` does not load anyway, so that ``dscalc`` starts quickly.
 """
 
 from os import fspath
 from typing import TYPE_CHECKING, Any
 
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
+from dscalc.core.conv import Conv
+from dscalc.core.row import Sizes, cheapest_first, existing, layer_row, total, with_shares
 from dscalc.errors import DscalcError
-from dscalc.show import for_who_asks
+from dscalc.show import for_who_asks, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from os import PathLike
 
-    from dscalc.core.conv import Conv
     from dscalc.core.fields import Fields, Unit
     from dscalc.core.patterns import Patterns
     from dscalc.core.row import Count, Row
@@ -80,7 +81,6 @@ def compare(
     """
     from dscalc.core.describe import described
     from dscalc.core.fields import layer_fields
-    from dscalc.core.row import existing, layer_row, total
     from dscalc.inputs.grid import Grid
 
     block = _block(block, standard="what the layer is compared with")
@@ -137,7 +137,6 @@ def blocks(
     """
     from dscalc.core.describe import described
     from dscalc.core.fields import block_fields
-    from dscalc.core.row import cheapest_first
     from dscalc.inputs.grid import Grid
 
     named = [_block(each) for each in ([only] if isinstance(only, str | Block) else only)]
@@ -244,10 +243,8 @@ def networks(
         DscalcError, FileError: as `network`, once the rows are read.
     """
     from dscalc.core.fields import network_fields
-    from dscalc.core.row import Sizes
     from dscalc.inputs.network_file import load_scaled, source_name
     from dscalc.report.report import Report
-    from dscalc.show import times
 
     block = scales[0]["block"]
     several_widths = len({scale["width_multiplier"] for scale in scales}) > 1
@@ -304,12 +301,9 @@ def _without_rows(
 
 def _summed(source: str, rows: "list[Row]", scale: "dict[str, Any]", unit: "Unit") -> "Report":
     """The report of a network, from its rows."""
-    from dscalc.core.conv import Conv
     from dscalc.core.fields import network_fields
-    from dscalc.core.row import total, with_shares
     from dscalc.inputs.network_file import network_title
     from dscalc.report.report import Report
-    from dscalc.show import times
 
     block, first = scale["block"], rows[0].layer
     inputs = ""
@@ -340,9 +334,7 @@ def _as_list_of(name: str, value: "Any") -> "list[Any]":
     return value if isinstance(value, list) else [value]
 
 
-def _layer_of(row: "Row") -> "Conv":
-    from dscalc.core.conv import Conv
-
+def _layer_of(row: "Row") -> Conv:
     assert isinstance(row.layer, Conv)
     return row.layer
 
