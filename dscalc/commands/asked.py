@@ -93,8 +93,7 @@ class Asked:
     def gets_rows(self) -> bool:
         """Whether --get reads rows even where there is a total."""
         output = self.output
-        selects = output.where or output.sort is not None or output.top is not None
-        return bool(output.get_rows or (output.get and selects))
+        return output.get_rows or (bool(output.get) and output.selects)
 
     @property
     def streamed(self) -> bool:
@@ -146,7 +145,7 @@ def _selection(
 ) -> "Selection | None":
     if output.reverse and output.sort is None:
         raise DscalcError("--reverse needs --sort FIELD")
-    if not output.where and output.sort is None and output.top is None:
+    if not output.selects:
         return None
     from dscalc.checks.selection import Selection
 

@@ -476,6 +476,11 @@ class OutputOptions(ReportOptions):
             self.asked_format = "table"
         super().__post_init__()
 
+    @property
+    def selects(self) -> bool:
+        """Whether --where, --sort or --top chooses the rows that are shown."""
+        return bool(self.where) or self.sort is not None or self.top is not None
+
 
 def options_by_name(command: Any) -> dict[str, Any]:
     """The options of a command by each of their names."""

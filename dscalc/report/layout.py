@@ -9,7 +9,8 @@ from typing import NamedTuple
 from dscalc.report.sheet import LAST, LATE, Cell, Column, Number, Sheet
 
 _BETWEEN = 2  # blanks between two columns
-_SHORTEST = (24, 16, 12, 8)  # of names: at first, once columns give way, numbers, and the last
+# How short names become: at first; once columns give way; once numbers do; at the end.
+_SHORTEST = (24, 16, 12, 8)
 
 
 class Layout(NamedTuple):
