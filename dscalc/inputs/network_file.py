@@ -194,7 +194,7 @@ def _scaled_rows(
     own = entries[0].input_size if entries else None
     dims = whole_number("dims", dims)
     as_written = _Scale(input_size if own is None else None, dims, batch_size, bias)
-    anew: list[str] = []
+    anew: dict[str, None] = {}
     rows = _connected(entries, as_written, block, problems, anew, check=True)
     problems.raise_any()
     scale = replace(
@@ -208,7 +208,7 @@ def _scaled_rows(
         problems.raise_any()
     if anew:
         rows_start = "rows start" if len(anew) > 1 else "row starts"
-        names = show.first_few(anew)
+        names = show.first_few([*anew])
         note(f"{len(anew):,} {rows_start} anew, on another in_channels and input_size: {names}")
     return rewriting(rows, only, exclude)
 
@@ -347,7 +347,7 @@ def _connected(
     scale: _Scale,
     block: Block | None,
     problems: Problems,
-    anew: list[str],
+    anew: dict[str, None],
     *,
     check: bool,
 ) -> list[Row]:
@@ -369,7 +369,7 @@ def _connected(
             if not entry.kind:
                 fed = None
             if check and fed and not first and _starts_anew(entry, fed, scale):
-                anew.append(entry.name)
+                anew[entry.name] = None
             if fed and entry.name in anew:
                 fed = _network_input(entry, replace(scale, input_size=None))
             elif check and fed and not first:
