@@ -1,6 +1,7 @@
 """``dscalc check``: every budget of a project, in one run."""
 
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -256,6 +257,17 @@ def test_github_shows_each_assertion_at_its_line(check, monkeypatch, tmp_path):
     [[_, place, said]] = annotations(check(GONE, "-f", "github").stdout)
     assert place == {"file": "budgets.toml", "line": "4", "title": "gone"}
     assert said.startswith("no network or file named 'nothere'; choose from")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no file stands for a pipe here")
+def test_lines_are_those_of_a_pipe_too(run):
+    end, written = os.pipe()
+    os.write(written, GONE.encode())
+    os.close(written)
+    result = run("check", f"/dev/fd/{end}", "-f", "json")
+    os.close(end)
+    [one] = json.loads(result.stdout)["rows"]
+    assert (one["budget"], one["line"]) == ("gone", 4)
 
 
 def test_budgets_that_are_no_tables_of_their_own_have_no_line(check):

@@ -52,7 +52,7 @@ def find_budgets(folder: Path) -> Path:
     """
     for above in (folder, *folder.parents):
         file = above / "pyproject.toml"
-        if file.is_file() and any(_tables(file)):
+        if file.is_file() and any(_tables(file, _text_of(file))):
             return file
     raise DscalcError(
         "no pyproject.toml here or above has [[tool.dscalc.check]]; "
@@ -67,8 +67,9 @@ def read_budgets(file: Path) -> list[Budget]:
         DscalcError: the file cannot be read, or has no budgets.
         FileError: the file is not TOML, or budgets are wrong; the message names every error.
     """
-    tables, others = _tables(file)
-    places = _numbered_lines(file.read_text("utf-8-sig").splitlines(), len(tables))
+    text = _text_of(file)
+    tables, others = _tables(file, text)
+    places = _numbered_lines(text.splitlines(), len(tables))
     name = show.printable(str(file))
     problems = [f"{name}: {unknown('key', key, ['check'])}" for key in others]
     if not tables and not problems:
@@ -88,16 +89,21 @@ def read_budgets(file: Path) -> list[Budget]:
     return budgets
 
 
-def _tables(file: Path) -> tuple[list[Any], list[str]]:
-    """The budgets of a file, and other keys beside them."""
-    import tomllib
-
+def _text_of(file: Path) -> str:
     try:
-        data = tomllib.loads(file.read_text("utf-8-sig"))
+        return file.read_text("utf-8-sig")
     except OSError as error:
         raise DscalcError(f"cannot read {file}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise DscalcError(f"cannot read {file}: it is not UTF-8 text") from None
+
+
+def _tables(file: Path, text: str) -> tuple[list[Any], list[str]]:
+    """The budgets in the text of a file, and other keys beside them."""
+    import tomllib
+
+    try:
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         reason = str(error)
         place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", reason, re.DOTALL)
