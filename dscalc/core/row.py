@@ -208,9 +208,7 @@ def _counted(built: Side | None, count: Count) -> Side | None:
 
 def total(rows: Sequence[Row]) -> Row:
     """The sum of all rows, with the worst of their cross-checks."""
-    checks = {row.crosscheck for row in rows}
-    counted = checks <= {"exact", "mismatch"}
-    worst: Sequence[Crosscheck] = ("mismatch", "not proved", "skipped", "exact")
+    counted = {row.crosscheck for row in rows} <= {"exact", "mismatch"}
     rewritten = [row.rewritten for row in rows if row.rewritten]
     nonzero = [row.nonzero for row in rows if row.nonzero]
     trained = [row.trainable_params for row in rows if row.trainable_params is not None]
@@ -222,12 +220,18 @@ def total(rows: Sequence[Row]) -> Row:
         _together(rewritten, counted=counted) if len(rewritten) == len(rows) else None,
         calls=sum(row.calls for row in rows if row.calls) or None,
         share=Fraction(1) if any(row.as_is.cost.macs for row in rows) else Fraction(0),
-        crosscheck=next((check for check in worst if check in checks), "exact"),
+        crosscheck=_worst_crosscheck(rows),
         unknown=sum((Counter(row.unknown) for row in rows if row.unknown), Counter()),
         trainable_params=sum(trained) if len(trained) == len(rows) else None,
         nonzero=sum_costs(nonzero) if nonzero and len(nonzero) == len(rows) else None,
         training=_training_together([row.training for row in rows if row.training]),
     )
+
+
+def _worst_crosscheck(rows: Iterable[Row]) -> Crosscheck:
+    checks = {row.crosscheck for row in rows}
+    worst_first: Sequence[Crosscheck] = ("mismatch", "not proved", "skipped")
+    return next((check for check in worst_first if check in checks), "exact")
 
 
 def _training_together(steps: Sequence[Training]) -> Training | None:
@@ -267,7 +271,7 @@ def module(path: str, kind: str, rows: Sequence[Row]) -> Row:
     shares = [row.share for row in rows if row.share is not None]
     share = sum(shares, Fraction(0)) if len(shares) == len(rows) else None
     with_macs = [row for row in rows if row.as_is.cost.macs]
-    check = total(with_macs).crosscheck if with_macs else "skipped"
+    check = _worst_crosscheck(with_macs) if with_macs else "skipped"
     held = [row.memory for row in rows if row.memory]
     memory = Footprint.together(held, path.count(".") + 1) if held else None
     return total(rows)._replace(name=path, kind=kind, share=share, crosscheck=check, memory=memory)
