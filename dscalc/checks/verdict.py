@@ -156,7 +156,8 @@ class Verdict:
     def refuse(self, reason: str, assertion: str = "") -> None:
         """Report that there is no answer to something, such as an assertion."""
         self.exit_code = 2
-        if self._is_one_of_few("error", Fault(reason, assertion=assertion)):
+        if self._is_one_of_few("error"):
+            self.faults.append(Fault(reason, assertion=assertion))
             self.say(f"error: {reason}")
 
     def fails(self, reason: str) -> None:
@@ -169,16 +170,14 @@ class Verdict:
         """Report that a cross-check differs."""
         self.worse(1)
         reason = ": ".join(part for part in ("mismatch", name, reason) if part)
-        if self._is_one_of_few("mismatch", Fault(reason, answers=True)):
+        if self._is_one_of_few("mismatch"):
+            self.faults.append(Fault(reason, answers=True))
             self.note(f"failed: {reason}")
 
-    def _is_one_of_few(self, kind: str, fault: Fault) -> bool:
-        """Count a fault of a kind, and keep it unless its kind has too many."""
+    def _is_one_of_few(self, kind: str) -> bool:
+        """Count a failure of a kind; False once there are too many to report."""
         self._failed[kind] += 1
-        if self._failed[kind] > _MOST_LINES:
-            return False
-        self.faults.append(fault)
-        return True
+        return self._failed[kind] <= _MOST_LINES
 
     def crosscheck(self, row: Row, fields: Iterable[Field], name: Name = row_name) -> None:
         """Report the counts of a row that differ from its formulas."""
@@ -221,8 +220,7 @@ class Verdict:
 
     def _fail(self, assertion: Assertion, row: Row, name: Name) -> None:
         self.worse(1)
-        self._failed[assertion.text] += 1
-        if self._failed[assertion.text] > _MOST_LINES:
+        if not self._is_one_of_few(assertion.text):
             return
         field = assertion.field
         reason = f"{field.name} is {exact(field.read(row))}"
