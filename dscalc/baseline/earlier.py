@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
 from dscalc.core.blocks import Block, Step
-from dscalc.core.cost import Cost, sum_costs
+from dscalc.core.cost import Cost
 from dscalc.core.fields import UNITS, Unit, count_names, field_name
 from dscalc.core.peaks import Footprint, Memory, Moment
 from dscalc.core.row import Crosscheck, Row, Side, Sizes, Training, with_shares
@@ -159,7 +159,8 @@ def _rows_and_total(
         _Written(row, f"row {number}", command, block, unit).row()
         for number, row in enumerate(rows, 1)
     ]
-    found = sum_costs(row.as_is.cost for row in read)
+    added = together(read)
+    found = added.as_is.cost
     macs = found.macs if total.unknown else total.as_is.cost.macs  # unknown: not compared
     params = total.as_is.cost.params
     if (found.macs, found.params) != (macs, params):
@@ -167,7 +168,7 @@ def _rows_and_total(
             f"has a total of {macs:,} MACs and {params:,} params, but its rows add up to "
             f"{found.macs:,} and {found.params:,}; drop options that select rows, such as --top"
         )
-    return with_shares(read), total._replace(share=together(read).share)
+    return with_shares(read), total._replace(share=added.share)
 
 
 class _Written:
