@@ -287,7 +287,7 @@ def find_explanation(
     found = [one for source in sources for one in _candidates(source, number, called, most)]
     answers = _answers(number, found)
     elsewhere: list[Candidate] = []
-    if not any(answer.verdict != "could be" for answer in answers):
+    if all(answer.verdict == "could be" for answer in answers):
         others = list(more)
         found += [one for each in others for one in _candidates(each, number, called, most)]
         answers = _answers(number, found)

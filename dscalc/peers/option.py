@@ -77,9 +77,10 @@ class Peers(Question):
 
 def _at_other_sizes(asked: "Asked") -> Iterator[tuple[int, Report]]:
     """Reports at the other input sizes that work."""
-    for size in SIZES if asked.at_size else ():
+    if asked.at_size is None:
+        return
+    for size in SIZES:
         try:
-            assert asked.at_size is not None
             yield size, asked.at_size(size)
         except DscalcError:  # it does not run at this size
             continue
