@@ -103,8 +103,8 @@ def _advice(file: str, question: str, *, over: bool = False) -> str:
         target = path.with_suffix(".json")
         if target.exists() or not path.is_file():
             target = Path("baseline.json")
-    json = "" if target.suffix.lower() == ".json" else "-f json "
-    written = f"write one with: {question} {json}-o {shlex.quote(str(target))}"
+    form = "" if target.suffix.lower() == ".json" else "-f json "
+    written = f"write one with: {question} {form}-o {shlex.quote(str(target))}"
     return printable(written if target == path else f"{written}; then give --baseline {target}")
 
 

@@ -243,8 +243,8 @@ def environment(settings: Settings) -> Environment:
 def bytes_needed(rows: Sequence[Row], settings: Settings) -> int:
     """Bytes of device memory to measure a layer and its replacements, besides torch itself.
 
-    All of them with their maps, three times for libraries that rearrange them, and as much again
-    for gradients. A CPU without kernels for the dtype also unrolls the input, one element per tap.
+    All weights and maps count three times, as libraries rearrange them, and as often again for
+    gradients. A CPU without kernels for the dtype also unrolls the input, one element per tap.
     """
     bytes_ = BYTES_PER_ELEMENT[settings.dtype]
     sides = [rows[0].as_is, *(row.replacement for row in rows)]

@@ -52,8 +52,8 @@ class Benchmark(Report):
         rows = list(self.rows)
         if not rows:
             return Sheet(self.title, notes=self.notes)
-        alone = len(rows) == 1 and self.block != STANDARD
-        return _one_layer(self, rows[0]) if alone else _several(self, rows)
+        single = len(rows) == 1 and self.block != STANDARD
+        return _one_layer(self, rows[0]) if single else _several(self, rows)
 
     def draw(self, path: Path, kind: str) -> None:
         """Draw the plot; ``kind`` is png, svg or pdf."""
@@ -99,9 +99,9 @@ def _time(part: str, side: str = "") -> Group:
         (named("time_iqr_us"), "us", float, f"interquartile range of the times of {what}"),
         (named("page_faults"), "faults", float, f"{faults} {what}"),
     )
-    median, spread, page_faults = times.fields
-    decided = [each._replace(undecided=_undecided_row) for each in (median, spread)]
-    return times._replace(fields=(*decided, page_faults))
+    *in_us, page_faults = times.fields
+    in_us = [each._replace(undecided=_undecided_row) for each in in_us]
+    return times._replace(fields=(*in_us, page_faults))
 
 
 def _rate(side: str, row: Row) -> float:
@@ -233,9 +233,9 @@ def _several(report: Report, rows: Sequence[Row]) -> Sheet:
     sheet = Sheet.of(title, columns, rows, [*report.remarks, _measured_on(first)])
     if layers:
         return sheet
-    alone = ["standard", *(column.cell(first) for column in sizes), as_is(first)]
-    alone += [counts.text(first.as_is.cost.macs), "", "", ""]
-    return replace(sheet, result=alone)
+    standard = ["standard", *(column.cell(first) for column in sizes), as_is(first)]
+    standard += [counts.text(first.as_is.cost.macs), "", "", ""]
+    return replace(sheet, result=standard)
 
 
 # ---- Sentences. ----

@@ -87,7 +87,7 @@ class Selection:
         return f"shown: {'; '.join(parts)}"
 
     def after_rows(self) -> str:
-        """The same after "5 of 54 rows": where macs > 1M, by params."""
+        """The selection as it follows "5 of 54 rows": where macs > 1M, by params."""
         where = " and ".join(condition.text for condition in self._where)
         parts = [f" where {where}"] if where else []
         if self._key:

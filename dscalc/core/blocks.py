@@ -266,7 +266,7 @@ REPLACEMENTS = DEFAULTS[1:]  # all but standard
 def block_meant(word: str) -> str:
     """The block of that name, spelled otherwise, or with that first step; "" if there is none.
 
-    Such as separable for depthwise, and grouped:8 for grouped=8.
+    It is separable for depthwise, and grouped:8 for grouped=8.
     """
     spelled = re.fullmatch(r"([a-z]+)[-_=]?(\d*)", word.strip().lower())
     if not spelled:

@@ -237,7 +237,7 @@ def network_fields(block: Block | None, unit: Unit) -> Fields:
 def model_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -> Fields:
     """Fields of the operators of a kind in a module, and of their replacement; or of a model.
 
-    ``nonzero`` adds those without zeros among the weights, which are counted if asked for.
+    ``nonzero`` adds the counts without zeros among the weights, which exist if asked for.
     """
     label, scale = UNITS[unit]
 
@@ -266,13 +266,13 @@ def model_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -> F
 
 @lru_cache
 def training_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -> Fields:
-    """Those of `model_fields`, and of a step of training."""
+    """The fields of `model_fields`, then those of a step of training."""
     label, scale = UNITS[unit]
 
     def read(row: Row) -> tuple[int | None, ...]:
         step = row.training or Training()
-        counts = step.backward_macs, step.macs
-        return tuple(None if count is None else count * scale for count in counts)
+        macs = step.backward_macs, step.macs
+        return tuple(None if count is None else count * scale for count in macs)
 
     def undecided(row: Row) -> str:
         if row.training and row.training.macs is None:
@@ -546,7 +546,7 @@ def _ratio(above: int, below: int) -> Fraction | None:
 
 
 def _exact_ratio(row: Row) -> str | None:
-    """In lowest terms, even if it is whole: 2/1."""
+    """The MAC ratio in lowest terms, even if it is whole: 2/1."""
     above, below = row.replacement.cost.macs, row.as_is.cost.macs
     if row.unknown or not below:
         return None
@@ -614,8 +614,8 @@ def _read_counted(side: str, noun: str, by: int) -> Callable[[Row], int | None]:
     built = attrgetter(side)
 
     def read(row: Row) -> int | None:
-        counts = built(row) and built(row).counted
-        return None if counts is None else getattr(counts[""], noun) * by
+        counted = built(row) and built(row).counted
+        return None if counted is None else getattr(counted[""], noun) * by
 
     return read
 

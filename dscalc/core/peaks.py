@@ -60,7 +60,7 @@ class Memory:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all parameters and buffers."""
+        """Bytes of all parameters and buffers."""
         return sum(self.weights.values())
 
     @cached_property

@@ -48,7 +48,7 @@ def program_file(target: str) -> Path | None:
 
 
 def no_such_file(path: Path) -> DscalcError:
-    """The error that there is none, with a near name of one of its kind."""
+    """The error that there is no such file, with a near name of a file of its kind."""
     beside = map(str, path.parent.glob(f"*{path.suffix}"))
     hint = did_you_mean(str(path), beside, "check the path", cutoff=0.75)
     return DscalcError(f"there is no file {quoted(str(path))}; {hint}")
