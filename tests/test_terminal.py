@@ -326,6 +326,15 @@ def test_on_a_terminal_the_table_appears_at_once_and_the_check_fills_in(start, r
     assert terminal.screen() == [line.rstrip() for line in run(LAYER).stdout.split("\n")]
 
 
+@pytest.mark.parametrize("columns", [80, 60, 50, 44, 40])
+def test_the_columns_stay_when_the_check_fills_in(columns, start):
+    terminal = Terminal(start, "512 512 3 14", columns)
+    assert terminal.finish() == 0
+    without, *_, last = terminal.output.split("\x1b[2K")
+    heads = next(line for line in without_colour(last).splitlines() if " params" in line)
+    assert heads.split() in [line.split() for line in without_colour(without).splitlines()]
+
+
 @pytest.fixture
 def run_on_terminal(run, monkeypatch):
     """Run dscalc in this process, with a stdout that says that it is a terminal."""

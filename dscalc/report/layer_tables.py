@@ -70,10 +70,10 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
     """A single layer, step by step; ``pending`` leaves room for what is not counted yet."""
     counts, block = Counts(report.unit), report.replacement
 
-    def held(part: Part, same: str = f" {SAME}") -> str:
-        params, mark = part.cost.params, f" {PENDING}" if pending else ""
+    def held(part: Part, *, ticked: bool = True) -> str:
+        params, mark = part.cost.params, f" {PENDING}" if pending and ticked else ""
         if part.counted:
-            found = part.counted.params
+            found, same = part.counted.params, f" {SAME}" if ticked else ""
             mark = same if params == found else f" {DIFFERENT} ({found:,})"
         return f"{params:,}{mark}"
 
@@ -96,7 +96,7 @@ def one_layer(report: Report, row: Row, *, pending: bool = False) -> Sheet:
         Column("", lambda part: part.name, role="name"),
         Column("output", lambda part: times(part.size), rank=1),
         Column(counts.label, lambda part: counts.text(part.cost.macs), narrow=(2, marked)),
-        Column("params", held, narrow=(4, partial(held, same=""))),
+        Column("params", held, narrow=(4, partial(held, ticked=False))),
         Column(
             "of standard", lambda part: percent_in_column(of_standard(part)),
             narrow=(3, lambda part: share(of_standard(part))), narrow_head="ratio",
