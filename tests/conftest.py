@@ -49,6 +49,13 @@ def plain_environment(monkeypatch):
 
 
 @pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, and the one to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def run(monkeypatch, capsys):
     """Run dscalc in this process: ``run("3", "64", "3", "224")``, or ``run("3 64 3 224")``."""
 

@@ -27,13 +27,12 @@ AFTER = "stem,conv,3,32,3,64\nbody,separable,,64,3,\nextra,conv,,64,3,\nlast,con
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch, run):
+def files(here, run):
     """Two designs, a report of the first, and this folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.csv").write_text(HEADER + BEFORE)
-    (tmp_path / "b.csv").write_text(HEADER + AFTER)
+    (here / "a.csv").write_text(HEADER + BEFORE)
+    (here / "b.csv").write_text(HEADER + AFTER)
     assert run("network a.csv --no-verify -f json -o main.json").code == 0
-    return tmp_path
+    return here
 
 
 def row(name, kind, channels, macs, params):

@@ -33,10 +33,9 @@ HALF = [
 
 
 @pytest.fixture
-def check(run, tmp_path, monkeypatch):
+def check(run, here):
     """Run dscalc check on a text, from another folder than its own."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "project").mkdir()
+    (here / "project").mkdir()
 
     def check(text, *args, name="project/budgets.toml", columns=80):
         Path(name).write_text(text, "utf-8")
@@ -361,9 +360,8 @@ def test_what_a_model_does_hides_no_other_budget(check, tmp_path):
     assert unknown["error"].endswith("macs is not known: no formula for aten::_trilinear")
 
 
-def test_what_a_model_draws_is_the_same_each_time(run, tmp_path, monkeypatch):
-    (tmp_path / "drawn.py").write_text(ODD, "utf-8")
-    monkeypatch.chdir(tmp_path)
+def test_what_a_model_draws_is_the_same_each_time(run, here):
+    (here / "drawn.py").write_text(ODD, "utf-8")
     counts = {run("model drawn.py:Drawn --input 64x8 --get macs").stdout for _ in range(3)}
     assert len(counts) == 1
 
@@ -478,8 +476,7 @@ def test_what_is_wrong_with_a_file_is_said_at_once(text, problems, check):
         assert line.startswith(problem)
 
 
-def test_files_that_are_none(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_files_that_are_none(run, here):
     assert run("check no.toml").error == "cannot read no.toml: No such file or directory"
     assert run("check").error.startswith(
         "no pyproject.toml here or above has [[tool.dscalc.check]]"
@@ -488,8 +485,7 @@ def test_files_that_are_none(run, tmp_path, monkeypatch):
     assert run("check latin.toml").error == "cannot read latin.toml: it is not UTF-8 text"
 
 
-def test_the_example_of_the_help_works_as_it_stands(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_example_of_the_help_works_as_it_stands(run, here):
     shown = run("check --help").stdout
     example = shown.partition("[[tool.dscalc.check]]:\n")[2].partition("\n\n")[0]
     Path("budgets.toml").write_text(example)

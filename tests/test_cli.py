@@ -119,8 +119,7 @@ def test_the_help_of_a_command_begins_with_what_it_needs(run):
         assert options[0].split()[0] == first
 
 
-def test_the_examples_in_the_help_run(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_examples_in_the_help_run(run, here):
     lines = map(str.strip, run("compare --help").stdout.splitlines())
     examples = [line for line in lines if line.startswith("dscalc ") and "IC OC F D" not in line]
     assert len(examples) == 6

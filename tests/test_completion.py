@@ -52,10 +52,9 @@ def test_a_field_is_one_that_this_command_line_knows(line, known, complete):
         assert complete(f"dscalc {line} {option} ") == names(*known, numbers=True)
 
 
-def test_a_model_s_file_offers_its_names(complete, tmp_path, monkeypatch):
+def test_a_model_s_file_offers_its_names(complete, here):
     """Also to bash, which splits words at colons."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "nets.py").write_text("class Net: pass\nclass _No: pass\ndef new(): pass\n")
+    (here / "nets.py").write_text("class Net: pass\nclass _No: pass\ndef new(): pass\n")
     assert complete("dscalc model nets.py:") == ["nets.py:Net", "nets.py:new"]
     assert complete("dscalc model nets.py:Ne") == ["nets.py:Net"]
     assert complete("dscalc model nets.py :") == ["Net", "new"]

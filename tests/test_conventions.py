@@ -647,9 +647,8 @@ def test_cited(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def model(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small_nets.py").write_text(
+def model(here: Path) -> list[str]:
+    (here / "small_nets.py").write_text(
         "from torch import nn\n"
         "def net():\n"
         "    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())\n"
@@ -711,11 +710,10 @@ def test_what_is_not_known_of_a_peer_differs_by_nothing() -> None:
 
 
 def test_weights_of_modules_that_do_not_run_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """GoogLeNet: 13.00M with its auxiliary heads, 6.62M without."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "idle_nets.py").write_text(
+    (here / "idle_nets.py").write_text(
         "from torch import nn\n"
         "class Net(nn.Sequential):\n"
         "    def __init__(self):\n"
@@ -747,12 +745,10 @@ def test_a_note_where_the_first_axis_is_the_sequence(
     module: str,
     noted: bool,
     option: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    here: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sequence_nets.py").write_text(
+    (here / "sequence_nets.py").write_text(
         f"import torch\nfrom torch import nn\nnet = {module}\ninputs = (torch.zeros(10, 1, 16),)\n"
     )
     note = "batch_first=False (1 module) reads the first axis as the sequence, and --input puts the"

@@ -19,9 +19,12 @@ from dscalc import DscalcError
 from dscalc.pytorch import audit
 from dscalc.pytorch.target import target_of
 
-pytestmark = pytest.mark.skipif(
-    not find_spec("torch.export.pt2_archive"), reason="this torch writes another archive"
-)
+pytestmark = [
+    pytest.mark.usefixtures("here"),
+    pytest.mark.skipif(
+        not find_spec("torch.export.pt2_archive"), reason="this torch writes another archive"
+    ),
+]
 
 
 class Tower(nn.Module):
@@ -73,12 +76,6 @@ MODELS = {
     "mobilenet_v2": (lambda: mobilenet_v2()[:5], (IMAGE,), {}),
     "unet": (lambda: unet(3), (IMAGE,), {}),
 }
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def exported(model, args, kwargs=None, dynamic=None, name="net.pt2"):

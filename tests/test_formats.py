@@ -376,10 +376,9 @@ def test_another_ending_needs_a_format(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_a_dash_is_stdout(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_dash_is_stdout(run, here):
     assert run(f"{ONE} -f csv -o -") == run(f"{ONE} -f csv")
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 def test_bare_values_have_no_format(run):

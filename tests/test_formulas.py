@@ -139,8 +139,8 @@ def test_operators_of_torch_keep_their_own_formulas(register):
     assert report.notes == []
 
 
-def test_the_command_line_names_it(run, tmp_path, monkeypatch):
-    (tmp_path / "scans.py").write_text(
+def test_the_command_line_names_it(run, here):
+    (here / "scans.py").write_text(
         """
 import torch
 from torch.utils.flop_counter import register_flop_formula
@@ -154,7 +154,6 @@ def net():
     return Net(OTHER)
 """
     )
-    monkeypatch.chdir(tmp_path)
     before = dict(flop_registry)
     answer = json.loads(run("model scans.py:net --input 8 -f json").stdout)
     table = run("model scans.py:net --input 8 -f markdown").stdout

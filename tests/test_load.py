@@ -120,16 +120,15 @@ def at(source):
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(here, monkeypatch):
     """A working folder with nets.py; nothing that is imported from it stays."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
-    (tmp_path / "nets.py").write_text(NETS)
-    yield tmp_path
+    (here / "nets.py").write_text(NETS)
+    yield here
     for name in set(sys.modules) - before:
         module = sys.modules[name]
-        if str(tmp_path) in f"{getattr(module, '__file__', '')} {getattr(module, '__path__', '')}":
+        if str(here) in f"{getattr(module, '__file__', '')} {getattr(module, '__path__', '')}":
             del sys.modules[name]
 
 

@@ -40,12 +40,11 @@ BUDGETS = "[[check]]\nrun = '3 64 3 224'\nassert = 'mac_ratio < 1'\n"
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(here, monkeypatch):
     """A folder with a file of each kind, and a library that has ResNet-50."""
-    (tmp_path / "models.py").write_text(MODELS)
-    (tmp_path / "mynet.csv").write_text(UNRELATED)
-    (tmp_path / "budgets.toml").write_text(BUDGETS)
-    monkeypatch.chdir(tmp_path)
+    (here / "models.py").write_text(MODELS)
+    (here / "mynet.csv").write_text(UNRELATED)
+    (here / "budgets.toml").write_text(BUDGETS)
     monkeypatch.delitem(sys.modules, "models", raising=False)
     library = {"torchvision": ModuleType(""), "torchvision.models": architectures}
     for name, module in library.items():

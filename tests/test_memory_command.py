@@ -47,9 +47,8 @@ INPUT = 3 * 16 * 16 * 4
 
 
 @pytest.fixture
-def model(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "nets.py").write_text(NETS)
+def model(run, here):
+    (here / "nets.py").write_text(NETS)
     return lambda args, **options: run("model", *shlex.split(args), **options)
 
 

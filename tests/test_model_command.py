@@ -192,14 +192,13 @@ UNKNOWN = "nets.py:Unknown --input 3x8x8"
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(here, monkeypatch):
     """A working directory with nets.py; nothing that it imports stays."""
-    (tmp_path / "nets.py").write_text(MODELS)
-    monkeypatch.chdir(tmp_path)
+    (here / "nets.py").write_text(MODELS)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
+    yield here
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+        if str(getattr(module, "__file__", None)).startswith(str(here)):
             del sys.modules[name]
 
 

@@ -52,12 +52,6 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def reason(target):
     with pytest.raises(DscalcError) as caught:
         program_file(target)
@@ -96,7 +90,7 @@ def test_nothing_is_unpickled_to_find_out(name, by_torch, here):
 
 
 @pytest.mark.parametrize("target", ["net.py:Net", "pkg.bin:net", "timm:resnet18", "net", "a.pb:x"])
-def test_a_module_is_no_file(target):
+def test_a_module_is_no_file(target, here):
     assert program_file(target) is None
 
 

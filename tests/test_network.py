@@ -958,12 +958,11 @@ def test_a_network_has_at_most_so_many_layers(rows, monkeypatch):
         ("x" * 5000, "cannot read "),
     ],
 )
-def test_what_cannot_be_opened_is_an_error_of_one_line(source, reason, run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_be_opened_is_an_error_of_one_line(source, reason, run, here):
     result = run("network", source, "-o", "report.txt")
     assert (result.code, result.stdout) == (2, "")
     assert result.error.startswith(reason)
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 def test_globs_choose_the_rows_that_are_rewritten(run):

@@ -129,9 +129,8 @@ def net():
 
 
 @pytest.fixture
-def net(tmp_path, monkeypatch):
-    (tmp_path / "pruned_net.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
+def net(here):
+    (here / "pruned_net.py").write_text(SOURCE)
     return "pruned_net.py:net"
 
 

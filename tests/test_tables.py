@@ -154,23 +154,21 @@ def test_in_a_list_different_paths_look_different(reports, name):
         assert len(set(names)) == len(set(sheet.names))
 
 
+@pytest.fixture
+def tower(here):
+    """The command line of a tower."""
+    (here / "towers.py").write_text("from test_tables import Tower\n")
+    return "model", "towers.py:Tower", "--input", "3x64x64"
+
+
 @pytest.mark.parametrize("depth", [(), ("--depth", "1"), ("--depth", "all")])
-def test_json_is_the_same_at_every_width(run, tmp_path, monkeypatch, depth):
-    (tmp_path / "towers.py").write_text("from test_tables import Tower\n")
-    monkeypatch.chdir(tmp_path)
-    answers = {
-        run("model", "towers.py:Tower", "--input", "3x64x64", "-f", "json", *depth, columns=width)
-        for width in (40, 120)
-    }
+def test_json_is_the_same_at_every_width(run, tower, depth):
+    answers = {run(*tower, "-f", "json", *depth, columns=width) for width in (40, 120)}
     assert len(answers) == 1
 
 
-def test_an_explicit_depth_sums_rows_in_every_format_and_nothing_else_does(
-    run, tmp_path, monkeypatch
-):
-    (tmp_path / "towers.py").write_text("from test_tables import Tower\n")
-    monkeypatch.chdir(tmp_path)
-    base = ("model", "towers.py:Tower", "--input", "3x64x64", "--get", "name", "--rows")
+def test_an_explicit_depth_sums_rows_in_every_format_and_nothing_else_does(run, tower):
+    base = (*tower, "--get", "name", "--rows")
     summed = run(*base, "--depth", "1").stdout.split()
     assert summed == ["stem", "layer1", "down", "layer2", "fc", "aux"]
     assert run(*base, "--depth", "all") == run(*base)
@@ -226,27 +224,21 @@ def test_operators_of_a_module_beside_its_parts_are_in_brackets(reports):
     assert not any(name.startswith("(") for name in names)
 
 
-def test_what_an_option_names_is_a_column_that_never_gives_way(run, tmp_path, monkeypatch):
-    (tmp_path / "towers.py").write_text("from test_tables import Tower\n")
-    monkeypatch.chdir(tmp_path)
-    base = ("model", "towers.py:Tower", "--input", "3x64x64")
+def test_what_an_option_names_is_a_column_that_never_gives_way(run, tower):
     for options in (
         ("--sort", "activations"),
         ("--where", "activations > 0"),
         ("--assert", "activations >= 0"),
         ("--assert-each", "activations >= 0"),
     ):
-        assert "activations" in run(*base, *options, columns=60).stdout
-    assert "activations" not in run(*base, columns=120).stdout
+        assert "activations" in run(*tower, *options, columns=60).stdout
+    assert "activations" not in run(*tower, columns=120).stdout
 
 
-def test_a_table_says_which_rows_were_chosen(run, tmp_path, monkeypatch):
-    (tmp_path / "towers.py").write_text("from test_tables import Tower\n")
-    monkeypatch.chdir(tmp_path)
-    base = ("model", "towers.py:Tower", "--input", "3x64x64")
-    first = run(*base, "--sort", "params", "--top", "2").stdout.split("\n")[0]
+def test_a_table_says_which_rows_were_chosen(run, tower):
+    first = run(*tower, "--sort", "params", "--top", "2").stdout.split("\n")[0]
     assert first == "towers.py:Tower at 3x64x64: 2 of 13 rows by params"
-    first = run(*base, "--where", "macs > 1M").stdout.split("\n")[0]
+    first = run(*tower, "--where", "macs > 1M").stdout.split("\n")[0]
     assert first == "towers.py:Tower at 3x64x64: 11 of 13 rows where macs > 1M"
 
 

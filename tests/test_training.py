@@ -725,9 +725,8 @@ BACKWARD = 8 * 27 * 14 * 14 + 2 * 8 * 9 * 12 * 12
 
 
 @pytest.fixture
-def nets(tmp_path, monkeypatch):
-    (tmp_path / "nets.py").write_text(NETS)
-    monkeypatch.chdir(tmp_path)
+def nets(here):
+    (here / "nets.py").write_text(NETS)
     return "model nets.py:net --input 3x16x16"
 
 
@@ -797,15 +796,14 @@ def test_a_baseline_bounds_a_step(run, nets):
     assert "written without --backward" in refused.stderr
 
 
-def test_json_has_null_where_a_row_is_not_known(run, tmp_path, monkeypatch):
-    (tmp_path / "aux.py").write_text(
+def test_json_has_null_where_a_row_is_not_known(run, here):
+    (here / "aux.py").write_text(
         "from torch import nn\n\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n"
         "        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)\n"
         "    def forward(self, x):\n"
         "        return (self.a(x), self.b(x)) if self.training else self.a(x)\n"
     )
-    monkeypatch.chdir(tmp_path)
     answer = json.loads(run("model aux.py:Net --input 8 --backward -f json").stdout)
     assert [row["backward_macs"] for row in answer["rows"]] == [64, None]
     assert answer["total"]["backward_macs"] == 128

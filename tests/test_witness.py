@@ -309,9 +309,8 @@ class Net(torch.nn.Module):
 
 @pytest.mark.skipif(not WATCHES_THREADS, reason="this torch profiles one thread")
 @pytest.mark.parametrize("asked", ["", "--get macs", "--assert macs<=10K", "-f json"])
-def test_every_question_about_such_a_model_is_refused(asked, tmp_path, monkeypatch, run):
-    (tmp_path / "threads.py").write_text(NET)
-    monkeypatch.chdir(tmp_path)
+def test_every_question_about_such_a_model_is_refused(asked, here, run):
+    (here / "threads.py").write_text(NET)
     result = run(f"model threads.py:Net --input 8 {asked}")
     assert (result.code, result.stdout) == (2, "")
     assert result.error == (
@@ -331,9 +330,8 @@ class Net(torch.nn.Linear):
 
 
 @pytest.mark.parametrize("quiet", ["", " -q"])
-def test_a_value_alone_says_on_stderr_why_it_may_be_too_low(quiet, tmp_path, monkeypatch, run):
-    (tmp_path / "outside.py").write_text(OUTSIDE_NET)
-    monkeypatch.chdir(tmp_path)
+def test_a_value_alone_says_on_stderr_why_it_may_be_too_low(quiet, here, run):
+    (here / "outside.py").write_text(OUTSIDE_NET)
     command = f"model outside.py:Net --input 8 --get macs{quiet}"
     said = "note: values leave torch (numpy): what is computed of them there is not counted\n"
     assert run(command) == (0, "64\n", "" if quiet else said)
@@ -342,18 +340,21 @@ def test_a_value_alone_says_on_stderr_why_it_may_be_too_low(quiet, tmp_path, mon
 @pytest.mark.parametrize(
     ("asked", "of", "printed"),
     [
-        ("model outside.py:Net outside.py:Net --input 8 --get macs", "outside.py:Net: ", "64\n64\n"),
+        (
+            "model outside.py:Net outside.py:Net --input 8 --get macs",
+            "outside.py:Net: ",
+            "64\n64\n",
+        ),
         ("check budgets.toml -f csv", "Net fits: ", None),
         ("check budgets.toml -f github", "Net fits: ", None),
     ],
 )
-def test_several_values_and_budgets_say_it_too(asked, of, printed, tmp_path, monkeypatch, run):
-    (tmp_path / "outside.py").write_text(OUTSIDE_NET)
-    (tmp_path / "budgets.toml").write_text(
+def test_several_values_and_budgets_say_it_too(asked, of, printed, here, run):
+    (here / "outside.py").write_text(OUTSIDE_NET)
+    (here / "budgets.toml").write_text(
         '[[check]]\nname = "Net fits"\nrun = "model outside.py:Net --input 8"\n'
         'assert = "macs <= 64"\n'
     )
-    monkeypatch.chdir(tmp_path)
     result = run(asked)
     said = f"note: {of}values leave torch (numpy): what is computed of them there is not counted"
     assert (result.code, set(result.stderr.splitlines())) == (0, {said})

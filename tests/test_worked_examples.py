@@ -22,9 +22,8 @@ def shown(text, lines):
 
 
 @pytest.fixture
-def screen(run, tmp_path, monkeypatch):
+def screen(run, here):
     """The lines that some commands print."""
-    monkeypatch.chdir(tmp_path)
 
     def screen(commands):
         results = [run(command) for command in commands]
@@ -77,8 +76,7 @@ def test_pointers_cost_no_more_than_a_line(run):
 
 
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip["id"])
-def test_we_do_not_repeat_a_slip(slip, run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_we_do_not_repeat_a_slip(slip, run, here):
     assert right_number(slip, lambda command: run(command).stdout) == slip["right"]
     assert slip["printed"] != slip["right"]
     for command, count in slip.get("also", {}).items():
