@@ -470,6 +470,15 @@ def test_a_network_has_labelled_axes_and_names_its_layers_and_sides(
     assert {"layer", title, total} <= set(shown)
 
 
+def test_a_title_is_never_broken_between_a_number_and_its_letter(run, here):
+    fits, too_long = ".csv: 221,184 MACs (221 K), as separable 52,224", "(52.2 K)"
+    name = "n" * (84 - len(f"{fits} (52.2"))
+    network = "kind,in_channels,out_channels,kernel_size,input_size\nconv,3,8,3,32\n"
+    (here / f"{name}.csv").write_text(network)
+    assert run(f"network {name}.csv --as separable --plot picture.svg").code == 0
+    assert {f"{name}{fits}", too_long} <= set(words(here / "picture.svg"))
+
+
 @pytest.mark.parametrize(("unit", "scale"), [("macs", 1), ("flops", 2)])
 def test_the_bars_of_a_network_are_its_counts_and_one_if_nothing_changes(
     unit, scale, drawn, run, tmp_path

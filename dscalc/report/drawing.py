@@ -22,7 +22,7 @@ from dscalc.core.fields import UNITS, Value
 from dscalc.core.row import Row
 from dscalc.errors import DscalcError
 from dscalc.report.report import Report
-from dscalc.report.sentences import scaled, share
+from dscalc.report.sentences import scaled, share, wrapped
 from dscalc.show import times
 
 AXES = {  # as a layer is written
@@ -90,7 +90,7 @@ def new_figure(
     down = ceil(len(panels) / 4)
     columns = ceil(len(panels) / down)
     figure = Figure(figsize=(7, max(height, 2.4 * down)), layout="constrained", facecolor="white")
-    lines = [part for line in title for part in wrap(line, 84)]
+    lines = [part for line in title for part in wrapped(line, 84, cut=True)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     every: list[Axes] = []
     for number, name in enumerate(panels):

@@ -1,5 +1,7 @@
 """What a report says in words, and how it writes its numbers."""
 
+import re
+import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -24,7 +26,22 @@ _UNIT = {
     "macs": "1 MAC = 1 multiply-accumulate = 2 FLOPs",
     "flops": "2 FLOPs = 1 multiply-accumulate (MAC, which fvcore calls a flop)",
 }
+_TOGETHER = [
+    re.compile(r"\d (?:[KMGTP]B?|kB)\b"),
+    re.compile("|".join(SHORT_UNIT.values())),
+]
 UNIT_SENTENCE = {unit: f"{what}; adding a bias is not counted" for unit, what in _UNIT.items()}
+
+
+def wrapped(sentence: str, width: int, *, cut: bool = False) -> list[str]:
+    """The lines of a sentence, broken neither within a number nor before its letter or unit.
+
+    A word that is longer than the width is broken if ``cut``.
+    """
+    for words in _TOGETHER:
+        sentence = words.sub(lambda found: found[0].replace(" ", "\u00a0"), sentence)
+    lines = textwrap.wrap(sentence, width, break_long_words=cut, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def crosschecked(rows: Iterable[Row]) -> list[str]:

@@ -1,8 +1,6 @@
 """Sheets -> the terminal, in colour and at any width, and SVG. The only importer of rich."""
 
 import os
-import re
-import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
@@ -17,17 +15,13 @@ from rich.text import Text
 from dscalc.core.row import Row
 from dscalc.report.layout import Layout, fitted
 from dscalc.report.report import Report
-from dscalc.report.sentences import DIFFERENT, PENDING, SAME
+from dscalc.report.sentences import DIFFERENT, PENDING, SAME, wrapped
 from dscalc.report.sheet import Cell, Column, Sheet, in_ascii
 from dscalc.show import printable
 
 _STYLES = {SAME: "green", DIFFERENT: "bold red", PENDING: "dim"}
 _RULE, _ASCII_RULE = "─", "-"
 _ROOMY = 100_000  # columns: wider than any table
-_TOGETHER = [
-    re.compile(r"\d (?:[KMGTP]B?|kB)\b"),
-    re.compile(r"1 MAC = 2 FLOPs|2 FLOPs = 1 MAC"),
-]
 _ASCII_MARK = "..."
 _PICTURE = 80  # columns of sentences in a picture
 # Of a picture on a light and on a dark page: background, foreground, and from rich's eight colours
@@ -277,12 +271,7 @@ def _coloured(cell: str) -> Text:
 
 
 def _wrapped(sentence: str, width: int, style: str = "") -> Text:
-    """Wrapped between words alone: neither within a number nor before its letter or unit."""
-    for words in _TOGETHER:
-        sentence = words.sub(lambda found: found[0].replace(" ", "\u00a0"), sentence)
-    lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
-    lines = [line.replace("\u00a0", " ") for line in lines]
-    text = _unwrapped(_coloured("\n".join(lines)))
+    text = _unwrapped(_coloured("\n".join(wrapped(sentence, width))))
     text.stylize(style)
     return text
 
