@@ -63,6 +63,8 @@ STRANGERS = [
     (f"{LAYER} -f=json", "did you mean json?", f"{LAYER} -f json"),
     (f"{LAYER} -f md", "did you mean markdown?", f"{LAYER} -f markdown"),
     (f"{NET} --flops", "did you mean --unit flops?", f"{NET} --unit flops"),
+    (f"{NET} --gflops", "did you mean --unit flops?", f"{NET} --unit flops"),
+    (f"{LAYER} --GMACs", "did you mean --unit macs?", f"{LAYER} --unit macs"),
     (f"{LAYER} --unit GFLOPs", "did you mean flops?", f"{LAYER} --unit flops"),
     (f"{LAYER} --depthwise", "did you mean --as separable?", f"{LAYER} --as separable"),
     (f"blocks {LAYER} --fused", "did you mean --only fused?", f"blocks {LAYER} --only fused"),

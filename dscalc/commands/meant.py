@@ -40,7 +40,8 @@ _OTHER_SPELLINGS = {  # an option -> what other tools call it
 _SIZE_NAMES = "in-channels out-channels kernel-size kernel filter input-size map ic oc f d"
 _VALUES = {
     "md": "markdown", "txt": "table", "fp16": "float16", "half": "float16", "fp32": "float32",
-    "float": "float32", "long": "int64", "gpu": "cuda",
+    "float": "float32", "long": "int64", "gpu": "cuda", "gflops": "flops", "mflops": "flops",
+    "gmacs": "macs", "mmacs": "macs",
 }  # fmt: skip
 
 
