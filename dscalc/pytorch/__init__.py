@@ -1,11 +1,18 @@
 """The real thing: modules, the cross-check, audits. All that imports torch and fvcore is here."""
 
+import logging
 import warnings
+from contextlib import ExitStack
 
-with warnings.catch_warnings():
-    # It compiles its loss functions, which no one here uses, with torch.jit.script.
+with warnings.catch_warnings(), ExitStack() as afterwards:  # so that later imports are silent
+    # fvcore compiles its loss functions, which no one here uses, with torch.jit.script.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-    import fvcore.nn  # noqa: F401  # so that later imports of it are silent
+    # A torch for CUDA without triton, as on Windows, logs that it does not count triton's kernels.
+    log = logging.getLogger("torch.utils.flop_counter")
+    afterwards.callback(setattr, log, "disabled", log.disabled)
+    log.disabled = True
+    import fvcore.nn  # noqa: F401
+    import torch.utils.flop_counter  # noqa: F401
 
 from dscalc.pytorch.audit import audit
 from dscalc.pytorch.crosscheck import crosscheck
