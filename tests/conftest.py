@@ -1,5 +1,6 @@
 """What the tests share: a plain environment and two ways to run the command line."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -22,6 +23,12 @@ settings.register_profile(
 )
 settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish():
+    """Leave what is imported out of the garbage collector's searches; it lives to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 class Result(NamedTuple):
