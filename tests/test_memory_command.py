@@ -119,6 +119,36 @@ def test_columns_of_several_models_and_of_fields_that_are_named(model):
     assert re.search(r"^total .* 27\.6 kB$", rows, re.M)
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ("", " --bits 16", ["memory is as it is in then.json"]),
+        (" --bits 8", "", ["memory is at 8 bits a floating element in then.json"]),
+        (" --bits 8", " --bits 16", ["memory is at 8 bits a floating element in then.json"]),
+        (" --bits 8", " --bits 8", []),
+        ("", "", []),
+    ],
+)
+def test_a_baseline_at_other_bits_is_said(then, now, said, model):
+    model(f"{NET}{then} -o then.json")
+    found = json.loads(model(f"{NET}{now} --baseline then.json -f json").stdout)
+    assert [note for note in found["notes"] if "then.json" in note] == said
+    table = model(f"{NET}{now} --baseline then.json").stdout
+    assert [line for line in table.splitlines() if "then.json" in line][1:] == [
+        f"note: {note}" for note in said
+    ]
+
+
+@pytest.mark.parametrize("bits", ["eight", True, [8]])
+def test_damaged_bits_of_a_baseline_are_named(bits, model, here):
+    model(f"{NET} -o then.json")
+    (here / "then.json").write_text(
+        json.dumps(json.loads((here / "then.json").read_text()) | {"bits": bits})
+    )
+    error = model(f"{NET} --baseline then.json").error
+    assert error.startswith(f"the baseline then.json is damaged: bits is {bits!r}; write one with")
+
+
 def test_bits_are_those_of_floats(model):
     for bits, least in ((8, MAP // 2), (16, MAP), (32, 2 * MAP)):
         args = f"{NET} --bits {bits} --get least_peak_bytes --get weight_bytes"

@@ -1,6 +1,7 @@
 """No total is proved from which work is missing that no dispatch mode sees."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -360,6 +361,15 @@ def test_several_values_and_budgets_say_it_too(asked, of, printed, here, run):
     assert (result.code, set(result.stderr.splitlines())) == (0, {said})
     assert printed in (None, result.stdout)
     assert run(f"{asked} -q").stderr == ""
+
+
+@pytest.mark.parametrize("asked", ["--peers", "--explain 64", "--explain 69", "--baseline it.json"])
+def test_answers_about_its_macs_say_it_too(asked, here, run):
+    (here / "outside.py").write_text(OUTSIDE_NET)
+    run("model outside.py:Net --input 8 -o it.json")
+    why = "values leave torch (numpy): what is computed of them there is not counted"
+    assert f"\nnote: {why}\n" in run(f"model outside.py:Net --input 8 {asked}").stdout
+    assert why in json.loads(run(f"model outside.py:Net --input 8 {asked} -f json").stdout)["notes"]
 
 
 def test_the_witness_prints_nothing(tmp_path):

@@ -332,6 +332,7 @@ ANSWERS = {
     "--baseline": f"{OBJECTS['json-network']} --baseline tiny.csv",
     "--explain": "3 64 3 224 --explain 86704128",
     "--peers": f"{OBJECTS['json-model']} --peers",
+    "--bits": f"{OBJECTS['json-model']} --bits 8",
 }
 KEYS = {
     "schema": f"`{SCHEMA}`",
@@ -340,6 +341,7 @@ KEYS = {
     "command": "`compare`, `blocks`, `network`, `model`, `bench` or `check`",
     "as": "the block of `--as`, which rows are rewritten as; `null` without one",
     "inputs": "the shapes that a model or network was counted on; `null` if each row has its own",
+    "bits": "of a floating element in all that is said of memory",
     "rows": "the rows, with the [fields](fields.md) of the command",
     "total": "[the total](fields.md#the-total); `null` if rows are alternatives",
     "baseline": "the `file`, its `total`, and the `changes`, with the"

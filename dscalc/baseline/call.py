@@ -20,5 +20,11 @@ def changes_since(report: Report, baseline: "Baseline | str | PathLike[str]") ->
     """
     if not isinstance(baseline, Baseline):
         baseline = read_baseline(fspath(baseline), report.command, report.block)
+    memory, notes = report.whole.memory, report.notes
+    if memory and baseline.total.memory and memory.run.bits != baseline.bits:
+        was = f"at {baseline.bits} bits a floating element" if baseline.bits else "as it is"
+        notes = [*notes, f"memory is {was} in {baseline.name}"]
     rows = list(report.rows)
-    return report.as_a(Compared, rows=rows, baseline=baseline, changes=changes(baseline.rows, rows))
+    return report.as_a(
+        Compared, rows=rows, baseline=baseline, changes=changes(baseline.rows, rows), notes=notes
+    )

@@ -30,11 +30,13 @@ class Baseline(NamedTuple):
         name: the file.
         rows: in order.
         total: of all rows.
+        bits: of a floating element in what it says of memory; None if as it is.
     """
 
     name: str
     rows: list[Row]
     total: Row
+    bits: int | None = None
 
 
 def read_baseline(
@@ -77,7 +79,7 @@ def read_baseline(
         report = _report(content)
         if report is None and other:
             return _baseline(file, _as_a_network(file, other))
-        return Baseline(name, *_rows_and_total(report, command, block))
+        return Baseline(name, *_rows_and_total(report, command, block), _bits(report))
     except DscalcError as error:
         ours = report.get("command") == command if report else b'"schema"' in content[:200]
         reason = printable(str(error))
@@ -169,6 +171,13 @@ def _rows_and_total(
             f"{found.macs:,} and {found.params:,}; drop options that select rows, such as --top"
         )
     return with_shares(read), total._replace(share=added.share)
+
+
+def _bits(report: dict[str, Any] | None) -> int | None:
+    bits = report.get("bits") if report else None
+    if bits is not None and type(bits) is not int:
+        raise DscalcError(f"is damaged: bits is {bits!r:.60}")
+    return bits
 
 
 class _Written:

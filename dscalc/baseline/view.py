@@ -140,6 +140,7 @@ def _changed(report: Compared) -> Sheet:
     found = [change for change in report.changes if change.kind != "same"]
     costly = sorted(filter(_has_cost, found), key=_dearest_first)
     notes = [
+        *(f"note: {note}" for note in report.notes),
         *_of_other_inputs(list(report.rows), baseline.rows),
         *_more(costly[_MOST_CHANGES:], label, scale),
         *_without_cost([change for change in found if not _has_cost(change)], label),

@@ -35,7 +35,7 @@ def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) 
         for size, other in sized
     )
     found = find_explanation(read_number(number, "the number"), _sources(report), report.unit, more)
-    return report.as_a(Explained, found=found, notes=[])
+    return report.as_a(Explained, found=found, notes=report.doubts)
 
 
 def counters(report: Report) -> Counters:
@@ -47,7 +47,8 @@ def counters(report: Report) -> Counters:
     Raises:
         DscalcError: the report has no total, or its MACs are not known.
     """
-    return report.as_a(Counters, quantities=_sources(report)[0].quantities, notes=[])
+    quantities = _sources(report)[0].quantities
+    return report.as_a(Counters, quantities=quantities, notes=report.doubts)
 
 
 def _sources(report: Report) -> list[Source]:

@@ -55,7 +55,7 @@ class Explained(_OwnData):
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the explanation."""
-        return self.head() | _explained_data(self.found)
+        return self.head() | _explained_data(self.found) | {"notes": self.notes}
 
 
 @dataclass(eq=False, repr=False)
@@ -74,14 +74,14 @@ class Counters(_OwnData):
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the counts."""
-        return self.head() | peers_data(self.quantities)
+        return self.head() | peers_data(self.quantities) | {"notes": self.notes}
 
 
 def _explained_sheet(report: Report, found: Explanation) -> Sheet:
     """The matches of a number; without any, the nearest counters and the questions to ask."""
     title = f"{found.number.text}, as {found.label} of {report.title}"
     if not found.answers:
-        notes = list(_unexplained(report, found))
+        notes = [*_said_doubts(report), *_unexplained(report, found)]
         return Sheet.of(title, _nearest(found.number, found.label), found.nearest, notes)
     groups = _grouped(found.answers)
     shown = groups[:_MOST_SHOWN]
@@ -100,10 +100,16 @@ def _explained_sheet(report: Report, found: Explanation) -> Sheet:
             "digits",
         ),
     ]
-    notes = [_explanation_sentence([each.candidate for each in group]) for group in shown]
+    notes = list(_said_doubts(report))
+    notes += [_explanation_sentence([each.candidate for each in group]) for group in shown]
     if len(groups) > len(shown):
         notes.append(f"{len(groups) - len(shown):,} more; -f json has all")
     return Sheet.of(title, columns, shown, [*notes, *_verdicts(found), *_hints(report)])
+
+
+def _said_doubts(report: Report) -> Iterator[str]:
+    """Why the MACs may be too low, which others are compared with."""
+    return (f"note: {doubt}" for doubt in report.notes)
 
 
 def _in_unit(one: Candidate, label: str) -> str:
@@ -287,6 +293,7 @@ def _peers(report: Report, quantities: Quantities) -> Sheet:
     ]
     abroad = _enumerated([entry.name for entry in TABLE if entry.assumes == ELSEWHERE])
     notes = [
+        *_said_doubts(report),
         *filter(None, map(_peer_note, rows)),
         f"{abroad} count the same network in a framework of their own",
         "computed from what each was measured to count, not by running it",

@@ -192,9 +192,15 @@ class Report:
 
     def head(self) -> dict[str, Any]:
         """What the JSON says before its rows."""
-        head = {"schema": SCHEMA, "version": __version__, "convention": CONVENTION[self.unit]}
+        head: dict[str, Any] = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "convention": CONVENTION[self.unit],
+        }
         as_ = None if self.block is None else str(self.block)
-        return head | {"command": self.command, "as": as_, "inputs": self.inputs or None}
+        head |= {"command": self.command, "as": as_, "inputs": self.inputs or None}
+        memory = self.total.memory if self.total else None
+        return head | ({"bits": memory.run.bits} if memory and memory.run.bits else {})
 
     def foot(self) -> dict[str, Any]:
         """What the JSON says after its rows."""
