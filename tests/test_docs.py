@@ -336,8 +336,9 @@ def test_a_wrong_page_is_found(place):
 def test_the_readme_tells_how_to_install_and_how_to_test():
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     commands = [line for line in lines if line.startswith("python3 -m venv .venv && ")]
-    *ends, cpu = [line.rpartition("/bin/")[2] for line in commands]
+    cpu, *ends = [line.rpartition("/bin/")[2] for line in commands]
     assert ends == ["dscalc 3 64 3 224", "pytest"]
     pinned = re.search("^torch==.*", (ROOT / "tests/constraints.txt").read_text(), re.MULTILINE)
     assert cpu == f"pip install {pinned[0]} --index-url https://download.pytorch.org/whl/cpu"
+    assert f"\n{cpu}\n" in (ROOT / "docs/index.md").read_text("utf-8")
     assert len(lines) <= 100
