@@ -1,5 +1,9 @@
 """How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``."""
 
+import re
+
+from sphinx.application import Sphinx
+
 import dscalc
 
 project = "dscalc"
@@ -24,3 +28,14 @@ html_title = f"dscalc {release}"
 html_show_copyright = False
 html_show_sphinx = False
 html_use_index = False
+
+
+def name_files(app: Sphinx, page: str, source: list[str]) -> None:
+    """Show the name of a file above its block, which a comment before the block has."""
+    block = r"^<!-- file: (\S+) -->\n```(\w+)\n"
+    source[0] = re.sub(block, r"```{code-block} \2\n:caption: \1\n\n", source[0], flags=re.M)
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("source-read", name_files)
