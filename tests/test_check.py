@@ -92,7 +92,7 @@ def test_the_value_of_many_rows_is_the_one_nearest_to_the_limit(check):
 
 def test_tables_name_what_is_left_and_what_has_no_answer(check):
     shown = check(BUDGETS).stdout
-    assert shown.startswith("5 checks: 3 hold, 1 fails, 1 not answered\n")
+    assert shown.startswith("5 assertions: 3 hold, 1 fails, 1 not answered\n")
     [line] = [line for line in shown.splitlines() if "params" in line]
     assert line.split() == ["half", "params", "<=", "1.3M", "✗", "1,319,648", "-19,648"]
     assert "gone: no network or file named 'nothere'" in shown

@@ -195,4 +195,4 @@ def outcomes_title(outcomes: Sequence[Outcome]) -> str:
         parts.append(f"{failing:,} {_verb('fail', failing)}")
     if unknown:
         parts.append(f"{unknown:,} not answered")
-    return f"{len(outcomes):,} {plural('check', len(outcomes))}: {', '.join(parts)}"
+    return f"{len(outcomes):,} {plural('assertion', len(outcomes))}: {', '.join(parts)}"
