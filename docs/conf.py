@@ -2,6 +2,8 @@
 
 import re
 
+from docutils import nodes
+from pygments.lexers.shell import BashSessionLexer
 from sphinx.application import Sphinx
 
 import dscalc
@@ -30,12 +32,29 @@ html_show_sphinx = False
 html_use_index = False
 
 
-def name_files(app: Sphinx, page: str, source: list[str]) -> None:
+class _Session(BashSessionLexer):
+    """A console block, where a line may start with (1 per element): that is no environment."""
+
+    _venv = re.compile("(?!)")
+
+
+def _name_files(app: Sphinx, page: str, source: list[str]) -> None:
     """Show the name of a file above its block, which a comment before the block has."""
     block = r"^<!-- file: (\S+) -->\n```(\w+)\n"
     source[0] = re.sub(block, r"```{code-block} \2\n:caption: \1\n\n", source[0], flags=re.M)
 
 
+def _draw_arrows(app: Sphinx, page: nodes.document) -> None:
+    """Draw -> as an arrow in a sentence or a cell, where a line could end between its two signs."""
+    for text in list(page.findall(nodes.Text)):
+        if "->" in text and not isinstance(
+            text.parent, (nodes.literal, nodes.FixedTextElement, nodes.raw)
+        ):
+            text.parent.replace(text, nodes.Text(text.replace("->", "\N{RIGHTWARDS ARROW}")))
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
-    app.connect("source-read", name_files)
+    app.add_lexer("console", _Session)
+    app.connect("source-read", _name_files)
+    app.connect("doctree-read", _draw_arrows)
