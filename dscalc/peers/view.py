@@ -96,8 +96,8 @@ def _explained_sheet(report: Report, found: Explanation) -> Sheet:
             "by accident",
             lambda group: percent_in_column(group[0].chance),
             rank=1,
-            legend="by accident: how often as few assumptions give a random number with as many "
-            "digits",
+            legend="by accident: how often a random number of as many digits gets as good an "
+            "answer",
         ),
     ]
     notes = list(_said_doubts(report))
