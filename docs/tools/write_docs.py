@@ -624,6 +624,7 @@ def _slips(shell: Shell) -> Iterator[str]:
         commands = " / ".join(f"`dscalc {asked.partition(' --get')[0]}`" for asked in slip["from"])
         cells = [page, slip["layer"], slip["what"], printed, f"{right:,}", done, commands]
         yield f"| {' | '.join(cells)} |"
+    yield from ("", "The network files that these commands read:")
     for slip in slips():
         for name, text in slip.get("files", {}).items():
             yield from ("", f"`{name}`:", "", "```text", *text.splitlines(), "```")
