@@ -261,12 +261,18 @@ def _vocabulary(command: str, block: Any) -> Fields:
     )
 
 
+_EVERY = (
+    "`check` has [its own](#fields-of-check). The ratios are there where something is replaced: in"
+    " `network` and `model` with `--as`."
+)
+
+
 def _fields(shell: Shell) -> Iterator[str]:
     """A table of those that every command has, then one of each command."""
     told = [{(field.name, field.doc) for field in known(command)} for command in COMMANDS]
     shared = set.intersection(*told)
     every = [field for field in known("compare") if (field.name, field.doc) in shared]
-    yield from ("## Fields of every command", "", *_rows(every))
+    yield from ("## Fields of every command", "", _EVERY, "", *_rows(every))
     for command in COMMANDS:
         own = [field for field in known(command) if (field.name, field.doc) not in shared]
         names = fields(command, usual_block(command) or SEPARABLE).names
@@ -282,7 +288,7 @@ def _fields(shell: Shell) -> Iterator[str]:
             yield from ("", f"With `--as separable`, `{command}` also has:", "", *_rows(asked))
         nonzero = [field for field in step if field.name.startswith("nonzero_")]
         for if_it, added in (
-            ("Where an option names one of them", nonzero),
+            ("Where an option names one of them, such as `--get nonzero_macs`", nonzero),
             ("With `--backward`", [field for field in step if field not in nonzero]),
         ):
             if added:
@@ -309,11 +315,11 @@ JSON_TYPES = {
 
 
 def _rows(told: Iterable[Field]) -> Iterator[str]:
-    yield "| name | unit | in JSON | meaning |"
+    yield "| name | meaning | unit | in JSON |"
     yield "|:--|:--|:--|:--|"
     for field in told:
         doc = field.doc.replace("|", "/")
-        yield f"| `{field.name}` | {field.unit} | {JSON_TYPES[field.type]} | {doc} |"
+        yield f"| `{field.name}` | {doc} | {field.unit} | {JSON_TYPES[field.type]} |"
 
 
 # JSON
@@ -339,7 +345,8 @@ KEYS = {
     "version": "of dscalc",
     "convention": "what is counted, in one sentence",
     "command": "`compare`, `blocks`, `network`, `model`, `bench` or `check`",
-    "as": "the block of `--as`, which rows are rewritten as; `null` without one",
+    "as": "the block of `--as`, given or by default, which rows are rewritten as; `null` without"
+    " one; in `blocks` `standard`, which each block is compared with",
     "inputs": "the shapes that a model or network was counted on; `null` if each row has its own",
     "bits": "of a floating element in all that is said of memory",
     "rows": "the rows, with the [fields](fields.md) of the command",
@@ -360,13 +367,13 @@ def _keys(shell: Shell) -> Iterator[str]:
     keys = {name: set(_answered(command, shell)) for name, command in ANSWERS.items()}
     if unsaid := set.union(*keys.values()) ^ set(KEYS):
         raise ValueError(f"KEYS and the answers differ: {unsaid}")
-    yield from ("| key | in | value |", "|:--|:--|:--|")
+    yield from ("| key | value | in |", "|:--|:--|:--|")
     for key, value in KEYS.items():
         having = [name for name, own in keys.items() if key in own]
         lacking = [name for name in keys if name not in having]
         some, but = (having, "") if len(having) < len(lacking) else (lacking, "all but ")
         where = but + ", ".join(f"`{name}`" for name in some) if some else "all"
-        yield f"| `{key}` | {where} | {value} |"
+        yield f"| `{key}` | {value} | {where} |"
 
 
 def _answered(command: str, shell: Shell) -> dict[str, Any]:

@@ -39,13 +39,13 @@ class Field(NamedTuple):
 
     Args:
         name: its name in every format.
-        unit: of the number; "" if there is none.
+        unit: of the number; ``""`` if there is none.
         type: of the value, if there is one.
         doc: its meaning, in a few words.
         read: reads it from a row.
         formula: reads the value that the cross-check expects; None if the cross-check counts no
             such field.
-        undecided: says why the value of a row decides no assertion; "" if it does.
+        undecided: says why the value of a row decides no assertion; ``""`` if it does.
     """
 
     name: str
@@ -210,7 +210,7 @@ def block_fields(block: Block | None, unit: Unit) -> Fields:
         _LAYER,
         counts("", "the block", "rewritten", unit),
         _RATIOS,
-        alone("closed_form", "", str, "the first ratio in symbols, if short", closed_form),
+        alone("closed_form", "", str, "mac_ratio in symbols, if it is short", closed_form),
         alone(
             "steps", "", list, "its steps in order, each with its sizes and cost",
             lambda row: _steps_in_full(row, unit),
@@ -406,7 +406,7 @@ _IDENTITY = attributes(
     ("kind", str, "what it is: conv, depthwise, linear, attention, ..., total"),
 )
 _KEPT = alone(
-    "kept", "", str, "why it is not rewritten; empty if it is, or of a module", attrgetter("kept")
+    "kept", "", str, "why it is not rewritten; empty if it is, and in sums", attrgetter("kept")
 )
 _LAYER = attributes(
     "layer.",
