@@ -18,6 +18,7 @@ default_role = "py:obj"  # `Conv` in a docstring links to Conv, as it does in th
 toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_use_ivar = True  # attributes are a list, as arguments are
 napoleon_use_param = False  # arguments that share a line in a docstring share it here
 autodoc_preserve_defaults = True  # SEPARABLE, and not the tuple that it is
 myst_heading_anchors = 3

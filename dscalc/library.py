@@ -71,7 +71,7 @@ def compare(
         width_multiplier: scales both channel counts, as in `scaled_channels`.
         resolution_multiplier: scales the input size, as in `scaled_size`.
         verify: whether fvcore and torch count both; this imports torch.
-        unit: of the counts in the report: "macs", or "flops", 2 per MAC.
+        unit: of the counts in the report: ``"macs"``, or ``"flops"``, 2 per MAC.
         work: whether tables show the arithmetic of each step; only for one layer.
 
     Raises:
@@ -194,7 +194,7 @@ def network(
         bias: whether rows that do not say have a bias.
         only, exclude: globs on the rows that are replaced; they need a block.
         verify: whether fvcore and torch count every row; this imports torch.
-        unit: of the counts in the report: "macs", or "flops", 2 per MAC.
+        unit: of the counts in the report: ``"macs"``, or ``"flops"``, 2 per MAC.
 
     Raises:
         DscalcError: there is no such network or file, it cannot be read, a multiplier is not above

@@ -34,7 +34,7 @@ class Assertion(NamedTuple):
         operator: one of ``< <= == != >= >``.
         number: the right-hand side; with ``relative_to``, the factor of that row's value.
         text: the assertion as written.
-        relative_to: the name of a row with the same field, such as ``baseline``; "" for none.
+        relative_to: the name of a row with the same field, such as ``baseline``; ``""`` for none.
         each: whether it is about every row, even if there is a total.
     """
 

@@ -25,7 +25,7 @@ class Check(NamedTuple):
         holds: whether it holds in every row checked.
         value: the field's value in the row nearest to the limit; if rows fail, in the failing row
             furthest from it.
-        row: the name of that row; "" for a total and for the only layer.
+        row: the name of that row; ``""`` for a total and for the only layer.
         rows: the number of rows checked.
         failed: the number of these that fail.
         limit: the right-hand side.

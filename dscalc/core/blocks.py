@@ -318,7 +318,7 @@ class Block(NamedTuple):
         Args:
             text: the block as written.
             option: the option that it is from, for errors.
-            standard: what ``standard`` stands for, if it is not allowed; "" if it is.
+            standard: what ``standard`` stands for, if it is not allowed; ``""`` if it is.
 
         Raises:
             DscalcError: there is no such block, it takes no such number, a number that it needs is

@@ -96,7 +96,7 @@ class Row(NamedTuple):
         name: name of the layer, block or model.
         kind: what it is: conv, depthwise, linear, pool, a block, an operator, a module, or total.
         layer: the convolution that it is or stands for, or its shape.
-        as_is: how it is built.
+        as_is: how it is built: its ``steps``, and the ``cost`` of all.
         rewritten: how it is built instead; the same as `as_is` if it is kept, None without a block.
         kept: why it is not rewritten.
         block: what it is rewritten as.

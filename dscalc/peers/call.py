@@ -18,7 +18,7 @@ def explain(report: Report, number: str | int) -> Explained:
 
     Args:
         report: of one layer, a network or a model; that of a model must come from `audit` with
-            ``observe=dscalc.peers.observer.CallObserver``.
+            ``observe=CallObserver``, of ``dscalc.peers.observer``.
         number: as written: ``4133742592``, ``"4.13 GMac"`` or ``"97.8 MB"``.
 
     Raises:
@@ -42,7 +42,8 @@ def counters(report: Report) -> Counters:
     """Predict the count of a network or a model by each counter that dscalc knows.
 
     Args:
-        report: of a network; or from `audit` with ``observe=dscalc.peers.observer.CallObserver``.
+        report: of a network; or from `audit` with ``observe=CallObserver``, of
+            ``dscalc.peers.observer``.
 
     Raises:
         DscalcError: the report has no total, or its MACs are not known.

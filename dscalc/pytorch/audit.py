@@ -80,10 +80,11 @@ def audit(
         rebuild: makes the model anew with values, if it was built on the meta device.
         named: what its ``forward`` takes by keyword, if `audit` has an argument of that name.
         input_size: the shape of its input, or a list of shapes, as torchinfo takes them.
-        observe: makes an observer of the run, whose result the report carries; see `trace`.
+        observe: makes an observer of the run, whose result the report carries,
+            such as ``CallObserver`` of ``dscalc.peers.observer``.
         nonzero: whether zeros among the weights are counted, for ``row.nonzero``; the model then
             runs on real tensors.
-        unit: of the counts that people read: "macs", or "flops", 2 a MAC.
+        unit: of the counts that people read: ``"macs"``, or ``"flops"``, 2 a MAC.
         bits: of a floating element in what memory is told: 8, 16 or 32; as it is by default.
         **keywords: what its ``forward`` takes by keyword.
 

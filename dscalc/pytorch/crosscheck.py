@@ -34,7 +34,8 @@ def crosscheck(row: Row) -> Row:
     """The row with the counts of fvcore and torch on its real modules, and the verdict.
 
     Raises:
-        CrosscheckError: as `count`.
+        CrosscheckError: torch cannot build or run a layer of these sizes, or fvcore met an operator
+            that it cannot count.
     """
     return proved(row, count)
 

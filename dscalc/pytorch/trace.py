@@ -56,7 +56,7 @@ def trace_either(
         args: what its ``forward`` takes: tensors, or any nest of them.
         kwargs: the same, by keyword.
         rebuild: makes the model with values, if it was built on the meta device and needs them.
-        blocks: what to run beside which convolutions of the copy; see `trace`.
+        blocks: gives modules to run beside convolutions of the copy, by their paths.
         observe: makes an observer of the run; a run that is made again has a new one.
         bits: of a floating element in memory; as it is by default.
         nonzero: whether zeros among the weights are counted, which needs their values.

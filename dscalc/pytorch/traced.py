@@ -17,18 +17,18 @@ class Operator:
 
     Attributes:
         path: the running module if it holds the weight, else the module that owns the weight, else
-            the running module; "" is the model.
+            the running module; ``""`` is the model.
         kind: the outermost composite (conv, transposed, linear, matmul, attention, einsum, lstm,
             gru, rnn); a product on its own is conv, transposed or matmul.
         leaf: torch's name of the product, such as "addmm".
         call: products of one call of a composite share a number; it increases.
         macs: multiply-accumulates, for the whole batch.
         activations: elements of the output.
-        step: the child of the block that ran in place of a convolution, else "".
+        step: the child of the block that ran in place of a convolution, else ``""``.
         conv: the convolution, or the linear layer: one without axes, with its rows as the batch.
         by_torch: whether torch's FlopCounterMode counts it too.
         weight: the parameter of the model that is multiplied with, where it is one itself.
-        formula: the user's formula that gave the MACs; "" if it is one of dscalc.
+        formula: the user's formula that gave the MACs; ``""`` if it is one of dscalc.
         nonzero: its MACs without those of zeros among the weights; None if nobody asked.
     """
 

@@ -49,7 +49,7 @@ class Report:
         total: of all rows; None if they are alternatives, which do not add up.
         checks: what became of each assertion.
         title: what the rows are, for people.
-        inputs: what they were counted on, such as 1x3x224x224; "" if each row has its own.
+        inputs: what they were counted on, such as 1x3x224x224; ``""`` if each row has its own.
         at: the same after the title, in words.
         notes: what else people should know, one sentence each.
         doubts: those of the notes that say why the total is not proved.
@@ -57,7 +57,7 @@ class Report:
         unit: of the counts that are shown, macs or flops.
         count: how many rows there are at most, if that is known before they are read.
         left_out: how many rows do not exist, by the reason; known once the rows are read.
-        selected: how the rows were chosen, in words; "" if they are all that there are.
+        selected: how the rows were chosen, in words; ``""`` if they are all that there are.
         classes: of what class the module at each path is.
         parts: the rows of a model before they were summed by ``--depth``; a table is made of these.
         depth: how many parts of module paths a table sums rows by: None for a table of at most
@@ -256,10 +256,10 @@ class Report:
         plot.draw(self, path, kind)
 
     def plot(self, file: str | PathLike[str]) -> None:
-        """Draw its picture in a file that ends in .png, .svg or .pdf, as --plot does.
+        """Draw its picture in a file that ends in .png, .svg or .pdf, as ``--plot`` does.
 
         Raises:
-            DscalcError: the file ends otherwise, or as `draw`.
+            DscalcError: the file ends otherwise, or there is more in it than a picture can show.
             ImportError: there is no matplotlib.
         """
         from dscalc.report.file import kind_of_picture, replacing
