@@ -255,6 +255,18 @@ def test_all_turns_are_as_long_as_the_slowest_run():
     assert aims[-1] == 0.001
 
 
+@pytest.mark.parametrize(("backward", "passes"), [(False, 1), (True, 3)])
+@pytest.mark.parametrize("block", [SEPARABLE, Block.parse("fused")], ids=str)
+def test_nothing_is_faster_than_the_peak(backward, passes, block, runs):
+    """Each turn is a millisecond a run, and the matrix product would be of 100 GFLOP/s."""
+    row = layer(256, 128, 3, 14, block=block)
+    [found] = time_rows([row], Settings(backward=backward))
+    macs = [row.as_is.cost.macs, row.replacement.cost.macs]
+    assert found.extra.limits == (2 * max(macs) * passes / 1000 / 1e3, 10.0)
+    [small] = time_rows([SMALL], Settings(backward=backward))
+    assert small.extra.limits == (100.0, 10.0)
+
+
 def test_several_blocks_share_the_layer_as_it_is_and_have_no_steps(runs):
     blocks = [Block.parse(name) for name in ("separable", "separable:2", "grouped:2")]
     rows = [layer(4, 6, 3, 8, block=block) for block in blocks]

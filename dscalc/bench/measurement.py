@@ -152,7 +152,7 @@ class Limits(NamedTuple):
     """The measured limits of a machine.
 
     Args:
-        peak_gflops_per_s: rate of a matrix product.
+        peak_gflops_per_s: highest rate of a matrix product and of all that was timed.
         bandwidth_gb_per_s: rate of a copy, reads and writes together, of as many bytes as the layer
             moves: a layer that fits in a cache is compared with that cache.
     """
@@ -190,6 +190,18 @@ class Environment(NamedTuple):
         threads = f", {self.threads} {plural('thread', self.threads)}"
         return f"{self.device_name}{threads if self.device == 'cpu' else ''}, {self.dtype}"
 
+    @property
+    def passes(self) -> int:
+        """How many times a run spends the MACs and bytes of a forward pass.
+
+        The gradients of the input and of the weights take as many as the forward pass each.
+        """
+        return 3 if self.backward else 1
+
+    def gflops_per_s(self, time: Time, cost: Cost) -> float:
+        """Achieved GFLOP/s."""
+        return 2 * cost.macs * self.passes / time.time_us / 1e3
+
 
 class Measurement(NamedTuple):
     """The measurement of a row.
@@ -219,22 +231,10 @@ class Measurement(NamedTuple):
         """Bytes per element of the measured dtype."""
         return BYTES_PER_ELEMENT[self.environment.dtype]
 
-    @property
-    def passes(self) -> int:
-        """How many times a run spends the MACs and bytes of a forward pass.
-
-        The gradients of the input and of the weights take as many as the forward pass each.
-        """
-        return 3 if self.environment.backward else 1
-
-    def gflops_per_s(self, time: Time, cost: Cost) -> float:
-        """Achieved GFLOP/s."""
-        return 2 * cost.macs * self.passes / time.time_us / 1e3
-
     def least_us(self, cost: Cost) -> float:
         """The least microseconds for the MACs and bytes of a cost on this machine."""
         moved = least_bytes(cost, self.bytes_per_element)
-        return self.passes * self.limits.least_us(2 * cost.macs, moved)
+        return self.environment.passes * self.limits.least_us(2 * cost.macs, moved)
 
     def most_speedup(self, rewritten: Cost) -> float:
         """The greatest possible speed-up here: time as it is / the least time rewritten."""

@@ -174,12 +174,26 @@ def time_rows(
         ) from error
     times = {part: Time.of(taken) for part, taken in turns.items()}
     steps = {part: time for part, time in times.items() if part not in (_AS_IS, *ways)}
+    reached = max(_rates(rows, times, here))
     found = []
     for (name, row), limit in zip(ways.items(), limits, strict=True):
         speedup = Speedup.of(turns[_AS_IS], turns[name])
+        limit = limit._replace(peak_gflops_per_s=max(limit.peak_gflops_per_s, reached))
         taken = Measurement(times[_AS_IS], times[name], steps, here, speedup, limit)
         found.append(row._replace(extra=taken))
     return found
+
+
+def _rates(rows: Sequence[Row], times: Mapping[str, Time], here: Environment) -> Iterator[float]:
+    """GFLOP/s of all that was timed, which no peak is below.
+
+    A convolution can be faster than a matrix product, from a library that knows the processor
+    better, or by an algorithm of fewer multiplications.
+    """
+    costs = {step.name: step.cost for step in rows[0].replacement.steps}
+    costs |= {str(row.block): row.replacement.cost for row in rows}
+    costs[_AS_IS] = rows[0].as_is.cost
+    return (here.gflops_per_s(time, costs[part]) for part, time in times.items())
 
 
 def alike_long(

@@ -106,7 +106,7 @@ def _time(part: str, side: str = "") -> Group:
 
 def _rate(side: str, row: Row) -> float:
     found = measurement(row)
-    return found.gflops_per_s(getattr(found, side), getattr(row, side).cost)
+    return found.environment.gflops_per_s(getattr(found, side), getattr(row, side).cost)
 
 
 def _decided(block: str) -> Iterator[Group]:
@@ -130,7 +130,12 @@ def _decided(block: str) -> Iterator[Group]:
     yield alone("speedup_limit", "ratio", float, doc, _most_speedup, undecided=_undecided_row)
     yield group(
         lambda row: tuple(measurement(row).limits),
-        ("peak_gflops_per_s", "GFLOP/s", float, "rate of a matrix product here"),
+        (
+            "peak_gflops_per_s",
+            "GFLOP/s",
+            float,
+            "highest rate here, of a matrix product or of what is measured",
+        ),
         ("bandwidth_gb_per_s", "GB/s", float, "rate of copying memory here"),
     )
     doc = "whether an interquartile range is over 10% of its median"
@@ -171,7 +176,7 @@ def _undecided_row(row: Row) -> str:
 def _one_layer(report: Report, row: Row) -> Sheet:
     """The sheet of one layer, with a line per part."""
     found, counts = measurement(row), Counts(report.unit)
-    element = found.bytes_per_element
+    element, rate = found.bytes_per_element, found.environment.gflops_per_s
     times = [found.as_is, *found.steps.values(), found.rewritten]
     *timed, whole = zip(parts(row), times, strict=True)
     columns = [
@@ -179,7 +184,7 @@ def _one_layer(report: Report, row: Row) -> Sheet:
         Column("time, us", lambda each: f"{each[1].time_us:,.1f}"),
         Column("IQR, us", lambda each: f"{each[1].time_iqr_us:,.1f}", rank=4),
         Column(counts.label, lambda each: counts.text(each[0].cost.macs)),
-        Column("GFLOP/s", lambda each: f"{found.gflops_per_s(each[1], each[0].cost):,.1f}", rank=3),
+        Column("GFLOP/s", lambda each: f"{rate(each[1], each[0].cost):,.1f}", rank=3),
         Column("least bytes", lambda each: f"{least_bytes(each[0].cost, element):,}", rank=2),
         Column("FLOP/byte", lambda each: f"{float(intensity(each[0].cost, element)):,.1f}", rank=1),
     ]
