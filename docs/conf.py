@@ -1,9 +1,11 @@
 """How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``."""
 
 import re
+from collections.abc import Iterable, Iterator
 
 from docutils import nodes
-from pygments.lexers.shell import BashSessionLexer
+from pygments.lexers.shell import BashLexer, BashSessionLexer
+from pygments.token import Number, Text, _TokenType
 from sphinx.application import Sphinx
 
 import dscalc
@@ -33,9 +35,20 @@ html_show_sphinx = False
 html_use_index = False
 
 
+class _Command(BashLexer):
+    """A command, where 4 of 4,121,925,096 has the colour of the digits that follow it."""
+
+    def get_tokens_unprocessed(
+        self, text: str, stack: Iterable[str] = ("root",)
+    ) -> Iterator[tuple[int, _TokenType, str]]:
+        for at, kind, value in super().get_tokens_unprocessed(text, stack):
+            yield at, Text if kind in Number else kind, value
+
+
 class _Session(BashSessionLexer):
     """A console block, where a line may start with (1 per element): that is no environment."""
 
+    _innerLexerCls = _Command  # noqa: N815
     _venv = re.compile("(?!)")
 
 
