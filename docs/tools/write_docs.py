@@ -621,7 +621,7 @@ def _published(rows: list[Printed]) -> Callable[[Shell], Iterator[str]]:
 
 
 def _slips(shell: Shell) -> Iterator[str]:
-    yield "| page | layer | | printed | right | what was done | from |"
+    yield "| page | layer | number | printed | right | what was done | from |"
     yield "|:--|:--|:--|--:|--:|:--|:--|"
     for slip in slips():
         right = right_number(slip, lambda command: shell.dscalc(shlex.split(command)))

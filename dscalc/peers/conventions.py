@@ -323,7 +323,7 @@ TABLE = (
         unless="last.linear.tokens last.upsample.nearest.out last.upsample.bilinear.out"),
     _entry("torchstat 0.0.7 (MAdd)", "Swall0w/torchstat, torchstat/compute_madd.py",
            _OF_LAST_CALLS, """
-        of n products, which have n - 1 additions: -1 last.conv|linear.out, last.conv.bias
+        missing additions (n products have n - 1): -1 last.conv|linear.out, last.conv.bias
         batch norm (4 per element): 4 last.batch_norm.affine|plain
         ReLU (1 per element): last.relu|relu6
         pools (1 per tap): last.WINDOWS.taps, -1 last.max_pool.out
