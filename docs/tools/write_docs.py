@@ -346,7 +346,7 @@ KEYS = {
     "convention": "what is counted, in one sentence",
     "command": "`compare`, `blocks`, `network`, `model`, `bench` or `check`",
     "as": "the block of `--as`, given or by default, which rows are rewritten as; `null` without"
-    " one; in `blocks` `standard`, which each block is compared with",
+    " one; in `blocks` it is `standard`, which each block is compared with",
     "inputs": "the shapes that a model or network was counted on; `null` if each row has its own",
     "bits": "of a floating element in all that is said of memory",
     "rows": "the rows, with the [fields](fields.md) of the command",
