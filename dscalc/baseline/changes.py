@@ -13,9 +13,13 @@ NOUNS: tuple[Noun, ...] = ("macs", "params")
 
 
 class Change(NamedTuple):
-    """A row before and after; None if it does not exist.
+    """What became of a row.
 
-    ``dearer`` and ``cheaper`` compare the MACs as it is; if these are equal or unknown, the params.
+    Args:
+        kind: added, removed, dearer, cheaper, renamed or same. Dearer and cheaper compare the MACs
+            as it is; if these are equal or unknown, the params.
+        before: the row in the baseline; None if it was added.
+        after: the row now; None if it was removed.
     """
 
     kind: ChangeKind

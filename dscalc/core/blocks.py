@@ -292,10 +292,16 @@ class Norm(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A named part of a block, and its cost by formula."""
+    """A part of a block.
+
+    Args:
+        name: such as depthwise.
+        layer: its convolution or norm; None in a total.
+        cost: its cost, by formula.
+    """
 
     name: str
-    layer: Conv | Norm | None  # None in a total
+    layer: Conv | Norm | None
     cost: Cost
 
 

@@ -39,10 +39,10 @@ def explained(report: Report, number: str, sized: Iterable[tuple[int, Report]]) 
 
 
 def counters(report: Report) -> Counters:
-    """Predict the count of a network or a model by each counter that dscalc knows.
+    """Predict the count of a layer, a network or a model by each counter that dscalc knows.
 
     Args:
-        report: of a network; or from `audit` with ``observe=CallObserver``, of
+        report: of one layer or a network; or from `audit` with ``observe=CallObserver``, of
             ``dscalc.peers.observer``.
 
     Raises:
