@@ -468,6 +468,20 @@ def test_a_number_keeps_its_digits(text: str, value: int, step: int, digits: int
     assert (number.value, number.step, number.digits) == (value, step, digits)
 
 
+def test_a_number_without_a_letter_is_of_the_size_of_the_macs_or_flops() -> None:
+    printed = read_number("4.1", "--explain")
+    in_g = printed._replace(
+        text="4.1G", value=Fraction(4_100_000_000), step=Fraction(100_000_000), thousands=3
+    )
+    for macs in (3_200_000_000, 4_089_184_256, 5_800_000_000, 2_050_000_000):
+        assert printed.near(macs) == in_g
+    assert printed.near(4_089_184).text == "4.1M"
+    assert printed.near(10**9) == printed  # no power of 1000 is within 30%
+    for text in ("4.1M", "4.1 MACs", "1000.5", "4"):
+        number = read_number(text, "--explain")
+        assert number.near(4_089_184_256) == number
+
+
 @pytest.mark.parametrize(
     ("text", "unit"),
     [

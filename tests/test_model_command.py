@@ -506,11 +506,18 @@ def test_long_module_paths_are_shortened_before_the_table_is_stacked(model):
     assert narrow[-1] == "not shown: columns kind, channels, output"
 
 
-def test_paths_that_begin_alike_are_told_apart_by_all_but_their_first_names():
-    paths = [f"backbone.low_level_features.{n}.conv.0.0" for n in range(9)]
+@pytest.mark.parametrize(
+    ("path", "shortened"),
+    [
+        ("backbone.low_level_features.{}.conv.0.0", "b.l.{}.conv.0.0"),
+        ("backbone.low_level.branch_pool.{}.conv.inner.0", "b.l.b.{}.c.i.0"),
+    ],
+)
+def test_paths_that_begin_alike_are_told_apart_by_all_but_their_first_names(path, shortened):
+    paths = [path.format(n) for n in range(9)]
     columns = [Column("layer", str, role="name"), Column("kind", lambda _: "conv", LATE)]
     layout = fitted(Sheet.of("", columns, paths, [], paths=True, flat=True), 16, len, "…")
-    assert layout.rows == [[f"b.l.{n}.conv.0.0"] for n in range(9)]
+    assert layout.rows == [[shortened.format(n)] for n in range(9)]
 
 
 def test_paths_are_shortened_with_dots_in_ascii_and_never_for_machines(model, monkeypatch):

@@ -184,6 +184,17 @@ def test_fvcore_and_torch_count_exactly_this(name, block):
             assert (found.macs, found.params) == (side.cost.macs, side.cost.params), row.name
 
 
+@pytest.mark.parametrize(
+    ("widths", "of"), [("0.5,1", "1/2, 224"), ("0.5", "224")], ids=["two", "one"]
+)
+def test_a_network_of_several_is_named_with_its_width_if_they_differ(widths, of, run):
+    sizes = "--input-size 224,192"
+    result = run(f"network mobilenet_v1 {sizes} --width-multiplier {widths} --assert-each macs>1G")
+    first = result.stderr.splitlines()[0]
+    width = "width " if "/" in of else ""
+    assert first.startswith(f"failed: macs > 1G: mobilenet_v1, {width}{of}x224: macs is ")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_says_that_the_counts_are_exact(name, run):
     result = run(f"network {name} --verify --get crosscheck --get fvcore_macs --get macs")

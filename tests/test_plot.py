@@ -205,6 +205,14 @@ def test_the_lines_of_a_grid_are_the_ratios_and_the_dashed_ones_their_limits(dra
     assert limits == [((*channels,), (1 / (f * f),) * 6) for f in (3, 5, 7)]
 
 
+@pytest.mark.parametrize(("unit", "per_mac"), [("macs", 1), ("flops", 2)])
+def test_a_block_stands_at_its_params_and_its_macs_or_flops(unit, per_mac, drawn, run, tmp_path):
+    run(f"blocks 3 64 3 224 --only separable --unit {unit} --plot {tmp_path / 'picture.svg'}")
+    cost = {192 * 9: 86_704_128, 27 + 192: 10_988_544}
+    points = {x: y for _, (x, y, *_), _ in drawn}
+    assert points == {params: per_mac * macs for params, macs in cost.items()}
+
+
 def test_lines_differ_in_marker_and_colour(drawn, run, tmp_path):
     run(f"64 32:1024:x2 3:7 14 --plot {tmp_path / 'picture.svg'}")
     lines = [options for *_, options in drawn if "gid" in options]

@@ -170,15 +170,14 @@ def _laid_out(sheet: Sheet, console: Console) -> RenderableType:
     if console.options.ascii_only:
         sheet, rule, mark = in_ascii(sheet), _ASCII_RULE, _ASCII_MARK
     left_out: Sequence[Column] = ()
-    rounded = False
+    found: Layout | None = None
     body: RenderableType = Text()
     if sheet.columns:
         found = fitted(sheet, console.width, cell_len, mark)
         body = _table(sheet, found, rule) if found else _vertical(sheet, console.width)
         left_out = found.left_out if found else [c for c in sheet.columns if c.role == "listed"]
-        rounded = bool(found and found.rounded)
     notes = [*sheet.lead, *_lines_of_listed(sheet, left_out)]
-    notes += sheet.said(left_out, rounded=rounded)
+    notes += sheet.said(left_out, rounded=bool(found and found.rounded))
     return Group(
         _wrapped(sheet.title, console.width, "bold"),
         body,
