@@ -328,6 +328,10 @@ def test_shares_have_one_decimal():
     parts = [Fraction(0), Fraction(1, 10_000), Fraction(127, 1000), Fraction(9_996, 10_000), None]
     assert [sentences.share(part) for part in parts] == ["0%", "<0.1%", "12.7%", "100%", ""]
     assert sentences.share(Fraction(10, 9)) == "111.1%"  # of a layer that costs more
+    edges = [Fraction(50_000 + by, 10**8) for by in (-1, 0)]
+    assert [sentences.share(part) for part in edges] == ["<0.1%", "0.1%"]
+    assert [sentences.share(1 - part) for part in edges] == ["100%", "100%"]
+    assert sentences.share(1 - edges[1] - edges[0]) == "99.9%"
 
 
 def test_a_network_folds_only_rows_that_are_numbered_and_alike():
