@@ -260,6 +260,19 @@ FINE = {
     "sizes": (Calling(by_sizes, own=nn.Linear(8, 8)), MACS),
     "LoRA": (Lora(), 4 * (64 + 32)),
     "weight norm": (weight_norm(nn.Linear(8, 8)), MACS),
+    "a vmap of a product": (
+        Calling(
+            lambda net, x: torch.vmap(lambda row: net.own.weight @ row)(x), own=nn.Linear(8, 8)
+        ),
+        MACS,
+    ),
+    "a vmap over weights": (
+        Calling(
+            lambda net, x: torch.vmap(lambda w: x @ w)(net.stack),
+            stack=nn.Parameter(torch.ones(3, 8, 8)),
+        ),
+        3 * MACS,
+    ),
     "a weight without its graph": (
         Calling(lambda net, x: F.linear(x, net.own.weight.data), own=nn.Linear(8, 8)), MACS,
     ),

@@ -4,7 +4,7 @@ dscalc and FlopCounterMode see what passes through the dispatcher of the calling
 sees a product that runs on another thread, or while the dispatch is switched off, so that both
 agree on too little. The profiler sees the kernels of all threads. A product that was dispatched to
 a mode shows an event of its name within another of the same name, one for each mode that it
-passes; an unseen one shows a single event.
+passes; an unseen one shows a single event, or within it products that are unseen too.
 """
 
 import os
@@ -122,18 +122,24 @@ def unwitnessed(witness: Witness, whole: Collection[str]) -> Iterator[str]:
 
 
 def _alone(events: list[tuple[int, int, str]], whole: Collection[str]) -> Iterator[str]:
-    """The outermost products of a thread with no event of their own name within them.
+    """The outermost products of a thread with no event within another of the same name.
+
+    Under ``vmap`` what Python calls, such as ``mm``, is dispatched as another product within it.
 
     Of each event: when it starts, its duration, negative, so that the longer comes first, and name.
     """
-    end, name, dispatched = 0, "", True
+    around: list[tuple[int, str]] = []  # the end and the name of each event that is not over
+    name, dispatched = "", True
     for start, duration, inner in events:
-        if start >= end:
+        while around and around[-1][0] <= start:
+            around.pop()
+        if not around:
             if not dispatched:
                 yield name
-            end, name, dispatched = start - duration, inner, inner in whole
-        elif inner == name:
+            name, dispatched = inner, inner in whole
+        elif any(inner == outer for _, outer in around):
             dispatched = True
+        around.append((start - duration, inner))
     if not dispatched:
         yield name
 
