@@ -223,6 +223,13 @@ MODELS = {
     "attention with a mask a head": (
         partial(attention, attn_mask=torch.zeros(4, 12, 12)), SEQUENCE,
     ),
+    "attention with a learned mask": (
+        lambda: Calling(
+            lambda m, x: attend(m, x, attn_mask=m.mask), qkv=nn.Linear(64, 192),
+            out=nn.Linear(64, 64), mask=nn.Parameter(torch.zeros(12, 12)),
+        ),
+        SEQUENCE,
+    ),
     "multi-head attention": (
         lambda: Calling(
             lambda m, x: m.heads(x, x, x, need_weights=False)[0], heads=nn.MultiheadAttention(64, 4)

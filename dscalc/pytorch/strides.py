@@ -25,14 +25,14 @@ def of_attention(
 ) -> Tensor:
     """Fused attention stores it like the query; a trace takes attention apart.
 
-    What is fused is what torch's ``use_flash_attention_cpp`` says.
+    What is fused is what torch's ``use_flash_attention_cpp`` says: no mask that needs a gradient.
     """
     factors = query, key, value
     if (
         dropout
         or any(factor.dim() != 4 or factor.stride(-1) != 1 for factor in factors)
         or len({factor.shape[-1] for factor in factors}) > 1
-        or (mask is not None and mask.dim() == 3)
+        or (mask is not None and (mask.dim() == 3 or getattr(mask, "trains", False)))
     ):
         return output
     return torch.empty_like(query).copy_(output)
