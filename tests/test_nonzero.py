@@ -3,6 +3,7 @@
 import pytest
 import torch
 from architectures import mobilenet_v2, resnet50
+from layers import Calling
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import prune
@@ -102,6 +103,35 @@ def test_parts_of_a_parameter_count_by_their_own_zeros():
     assert sum(row.nonzero.macs for row in projections) == dense - 5 * 4 * 8
     [tied] = [row for row in report.rows if row.name == "tied"]
     assert (tied.as_is.cost.macs, tied.nonzero.macs, tied.nonzero.params) == (3 * 64, 0, 0)
+
+
+def of_one_row(*shape):
+    """A parameter, of which all but the first row is zero."""
+    weight = torch.zeros(shape)
+    weight[0] = 1
+    return nn.Parameter(weight)
+
+
+FUNCTIONS = {
+    "an einsum that copies its weight in another order": (
+        lambda m, x: torch.einsum("bi,eio->beo", x, m.weight), of_one_row(3, 4, 6), 2 * 4 * 6,
+    ),
+    "an einsum of three": (
+        lambda m, x: torch.einsum("bi,io,bo->b", x, m.weight, x), of_one_row(4, 4), 2 * 4 + 2 * 4,
+    ),
+    "a vector": (lambda m, x: x @ m.weight, of_one_row(4), 2),
+    "Kronecker's": (lambda m, x: torch.kron(m.weight, x), of_one_row(3, 2), 2 * 8),
+    "what is added is not multiplied": (
+        lambda m, x: torch.addmm(m.weight, x, x.T), of_one_row(2, 2), 2 * 4 * 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_a_parameter(name):
+    function, weight, left = FUNCTIONS[name]
+    report = audit(Calling(function, weight=weight), torch.ones(2, 4), nonzero=True)
+    assert report.total.nonzero.macs == left
 
 
 def test_zeros_are_not_counted_where_nobody_asks():

@@ -134,6 +134,17 @@ EXACT = {
         Calling(lambda m, x, w: torch.vmap(lambda w: F.conv2d(x, w, padding=1))(w)),
         [IMAGE, torch.zeros(5, 4, 3, 3, 3)], 5 * MACS_3_4, {("", "conv")},
     ),
+    "a derivative in forward mode": (  # the last factor has a tangent too, of zeros
+        Calling(lambda m, x: torch.func.jvp(lambda v: v @ m.a, (x,), (x,)), a=weight(8, 5)),
+        [torch.zeros(2, 8)], 3 * 80, {("", "matmul")},
+    ),
+    "layers without rows or columns": (
+        Calling(
+            lambda m, x: m.c(F.linear(F.linear(x, m.a), m.b)), a=weight(0, 4), b=weight(5, 0),
+            c=nn.Linear(5, 2),
+        ),
+        [torch.zeros(3, 4)], 3 * 10, {("", "linear"), ("c", "linear")},
+    ),
     "weight norm": (
         nn.Sequential(nn.utils.parametrizations.weight_norm(conv())), [IMAGE], MACS_3_4,
         {("0", "conv")},

@@ -61,6 +61,11 @@ def outer_product_macs(*_: Any, output: Shape) -> int:
     return prod(output)
 
 
+def kronecker_product_macs(*_: Any, output: Shape) -> int:
+    """One product for each element of the output."""
+    return prod(output)
+
+
 def convolution_over_time_macs(_features: Shape, weight: Shape, *_: Any, output: Shape) -> int:
     """(T, N, C) with a kernel of (taps, C, C'): each weight meets each output position."""
     return prod(weight) * prod(output[:2])
@@ -87,7 +92,8 @@ _COUNTED_BY: dict[Callable[..., int], str] = {
     added_product_macs: "addmm addmm_ baddbmm baddbmm_ addmv addmv_ _addmm_activation",
     summed_products_macs: "addbmm addbmm_",
     grouped_product_macs: "_grouped_mm _scaled_grouped_mm",
-    outer_product_macs: "addr addr_ kron",
+    outer_product_macs: "addr addr_",
+    kronecker_product_macs: "kron",
     convolution_macs: "convolution _convolution convolution_overrideable",
     convolution_over_time_macs: "conv_tbc",
     attention_macs: """
@@ -98,6 +104,15 @@ _COUNTED_BY: dict[Callable[..., int], str] = {
 }
 LEAVES = {
     f"aten::{name}": formula for formula, names in _COUNTED_BY.items() for name in names.split()
+}
+FACTORS = {  # which arguments are multiplied, by the formula
+    product_macs: slice(2),
+    convolution_macs: slice(2),
+    grouped_product_macs: slice(2),
+    added_product_macs: slice(1, 3),
+    summed_products_macs: slice(1, 3),
+    outer_product_macs: slice(1, 3),
+    kronecker_product_macs: slice(2),
 }
 
 # ---- The kind of a row: its outermost composite. ----
@@ -127,10 +142,10 @@ RECURRENT = ("lstm", "gru", "rnn")
 
 _WITHOUT_MACS = {
     "makes a tensor": """
-        arange empty empty_like empty_permuted empty_strided eye full full_like linspace logspace
-        new_empty new_empty_strided new_full new_ones new_zeros ones ones_like scalar_tensor
-        tril_indices triu_indices zeros zeros_like fft_fftfreq fft_rfftfreq bartlett_window
-        blackman_window hamming_window hann_window kaiser_window""",
+        _efficientzerotensor arange empty empty_like empty_permuted empty_strided eye full full_like
+        linspace logspace new_empty new_empty_strided new_full new_ones new_zeros ones ones_like
+        scalar_tensor tril_indices triu_indices zeros zeros_like fft_fftfreq fft_rfftfreq
+        bartlett_window blackman_window hamming_window hann_window kaiser_window""",
     "draws random numbers": """
         bernoulli cauchy exponential geometric log_normal multinomial native_dropout normal
         normal_functional poisson rand rand_like randint randint_like randn randn_like random
@@ -303,9 +318,9 @@ def convolution_of(
 
 
 def linear_of(args: Any) -> Conv | None:
-    """The `Conv` of ``linear(input, weight, bias)``; None if the weight is not a matrix."""
+    """The `Conv` of ``linear(input, weight, bias)``; None if its weight is no matrix, or empty."""
     features, weight, *bias = args
-    if weight.dim() != 2:
+    if weight.dim() != 2 or not weight.numel():
         return None
     has_bias = bool(bias) and bias[0] is not None
     conv = Conv(weight.shape[1], weight.shape[0], (), (), bias=has_bias)

@@ -22,17 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from dscalc.errors import DscalcError
 from dscalc.pytorch.copies import Copy, seeded, set_training
 from dscalc.pytorch.inputs import Inputs
-from dscalc.pytorch.operators import (
-    LEAVES,
-    added_product_macs,
-    convolution_macs,
-    grouped_product_macs,
-    has_no_macs,
-    name_of,
-    outer_product_macs,
-    product_macs,
-    summed_products_macs,
-)
+from dscalc.pytorch.operators import FACTORS, LEAVES, convolution_macs, has_no_macs, name_of
 from dscalc.pytorch.storages import in_bits, tensors_within
 from dscalc.pytorch.trace import run_either, run_to_the_end, run_watched
 from dscalc.pytorch.traced import Operator
@@ -43,14 +33,6 @@ from dscalc.show import first_line, for_who_asks
 
 _CONVOLUTION_BACKWARD = "aten::convolution_backward"
 _BY_VECTOR = {"mv", "dot", "vdot", "addmv", "addmv_"}
-_FACTORS = {  # which arguments are multiplied, by the formula
-    product_macs: slice(2),
-    convolution_macs: slice(2),
-    grouped_product_macs: slice(2),
-    added_product_macs: slice(1, 3),
-    summed_products_macs: slice(1, 3),
-    outer_product_macs: slice(1, 3),  # addr; autograd takes kron apart
-}
 
 
 @dataclass(eq=False)
@@ -368,7 +350,7 @@ def _factors_with_gradients(name: str, args: Any) -> int | None:
     """How many factors of a product need a gradient."""
     if not torch.is_grad_enabled():
         return 0
-    where = _FACTORS.get(LEAVES[name])
+    where = FACTORS.get(LEAVES[name])
     if where is None:
         return 0 if not any(isinstance(a, Tensor) and a.requires_grad for a in args) else None
     return sum(bool(factor.requires_grad) for factor in args[where])

@@ -28,6 +28,7 @@ from dscalc.pytorch.copies import Copy
 from dscalc.pytorch.failures import at_line
 from dscalc.pytorch.memory import MemoryObserver
 from dscalc.pytorch.operators import (
+    FACTORS,
     KINDS,
     LEAVES,
     NO_MACS,
@@ -445,25 +446,37 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 conv or within.conv,
                 func._overloadpacket in self._counter.flop_registry,
                 within.weight,
-                nonzero=self._without_zeros(macs, args, within) if self._nonzero else None,
+                nonzero=self._without_zeros(macs, name, args, within) if self._nonzero else None,
             )
         )
         return output
 
-    def _without_zeros(self, macs: int, args: Any, within: _Composite) -> int:
+    def _without_zeros(self, macs: int, name: str, args: Any, within: _Composite) -> int:
         """MACs of the weights that are not zero: each weight is multiplied equally often."""
         factor = within.factor
         if within.kind in ("conv", "transposed"):
             factor = args[1]
         elif factor is None:
-            weights = [
-                t for t in tensors_of(args) if t.dim() > 1 and _storage_of(t) in self._weights
+            where = FACTORS.get(LEAVES[name])
+            factors = [
+                t for t in tensors_of(args[where] if where else args) if where or t.dim() > 1
             ]
+            weights = [tensor for tensor in factors if _storage_of(tensor) in self._weights]
+            if not weights and within.weight is not None:  # an einsum may copy it in another order
+                weights = [tensor for tensor in factors if _is_permuted(tensor, within.weight)]
             factor = weights[-1] if weights else None
         if factor is None or not factor.numel():
             return macs
         with _disable_current_modes():
             return macs * int(factor.count_nonzero()) // factor.numel()
+
+
+def _is_permuted(tensor: Tensor, weight: Tensor) -> bool:
+    """Whether a tensor may have the elements of a weight in another order, by its zeros."""
+    if tensor.numel() != weight.numel():
+        return False
+    with _disable_current_modes():
+        return int(tensor.count_nonzero()) == int(weight.count_nonzero())
 
 
 def _storage_of(tensor: Tensor) -> int:
