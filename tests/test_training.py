@@ -703,6 +703,21 @@ def test_bits_are_those_of_what_is_saved_too():
     assert report.total.training.saved_bytes == 3 * 8
 
 
+class Autocast(nn.Linear):
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(x)
+
+
+def test_what_autocast_saves_is_not_known():
+    """On a CPU it saves the input in half as many bytes."""
+    report = audit(nn.Sequential(Autocast(2, 4), nn.Linear(4, 1)), (1, 2), backward=True)
+    assert [row.training.saved_bytes for row in report.rows] == [None, None]
+    assert report.total.training == (12, 16, None, "exact")
+    assert "the bytes saved for the backward pass are not known: autocast is on" in report.notes[0]
+    assert "saved for it" not in str(report)
+
+
 def test_a_step_is_the_same_in_inference_mode():
     outside = step_of(nn.Linear(8, 4), (1, 8))
     with torch.inference_mode():

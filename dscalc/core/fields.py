@@ -279,6 +279,12 @@ def training_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -
             return "training mode runs it otherwise"
         return "" if row.training else "it was written without --backward"
 
+    def unsaved(row: Row) -> str:
+        if row.training is None:
+            return undecided(row)
+        known = row.training.saved_bytes is not None
+        return "" if known else "autocast is on, which casts inside of operators"
+
     doc = "bytes that are saved for the backward pass"
     own = (
         group(
@@ -290,7 +296,7 @@ def training_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -
         alone(
             "saved_bytes", "bytes", int, doc,
             lambda row: row.training and row.training.saved_bytes,
-            undecided=lambda row: "" if row.training else undecided(row),
+            undecided=unsaved,
         ),
     )  # fmt: skip
     return model_fields(block, unit, nonzero=nonzero).followed_by(*own)

@@ -38,7 +38,7 @@ class Trained:
         for products in (ran, _by_module(run.again)):
             for path, here in products.items():
                 self._assign(path, here)
-        self._saved = _saved_by_row(found, run)
+        self._saved = None if run.casts else _saved_by_row(found, run)
         self.faults = list(_faults(run)) if verify else []
         doubts = list(_doubts(found, run)) if verify and not self.faults else []
         proof: Crosscheck = "mismatch" if self.faults else "exact"
@@ -66,7 +66,9 @@ class Trained:
         What a module saves belongs to the first of its rows.
         """
         like = self._evaluated.get(path, [])
-        saved = self._saved[path] if not like or like[0].kind == kind else 0
+        saved = None
+        if self._saved is not None:
+            saved = self._saved[path] if not like or like[0].kind == kind else 0
         if path in self._null:
             return Training(saved_bytes=saved)
         macs = macs_of(operator for operator in like if operator.kind == kind)
@@ -152,6 +154,11 @@ def _notes_of_step(found: Trace, run: TrainingRun, differ: list[str]) -> Iterato
     if run.again:
         macs = macs_of(run.again)
         yield f"{macs:,} MACs run once more in the backward pass (checkpointing), and do not count"
+    if run.casts:
+        yield (
+            "the bytes saved for the backward pass are not known: autocast is on, which casts "
+            "inside of operators"
+        )
     if any(operator.kind == "attention" for operator in found.operators):
         yield "attention is trained as its plain products: a fused kernel saves fewer bytes"
     if run.reason and not found.real:

@@ -78,6 +78,7 @@ class TrainingRun:
         elsewhere: backward MACs that belong to no product, or to several of different modules.
         mixed: paths of these modules.
         saved: what is saved for backward.
+        casts: whether autocast was on meanwhile, so that torch may save what it casts instead.
         torch_macs: what torch's FlopCounterMode counts, less its excess; None if it failed.
         known_to_torch: MACs of the products that it knows.
         unknown: operators without a formula that ran.
@@ -90,6 +91,7 @@ class TrainingRun:
     elsewhere: int
     mixed: set[str]
     saved: list[_Saved]
+    casts: bool
     torch_macs: int | None
     known_to_torch: int
     unknown: Counter[str]
@@ -108,9 +110,9 @@ class TrainingRun:
         return ran + self.elsewhere
 
     @property
-    def saved_bytes(self) -> int:
-        """Bytes that are saved for backward."""
-        return sum(one.size for one in self.saved)
+    def saved_bytes(self) -> int | None:
+        """Bytes that are saved for backward; None if that is not known."""
+        return None if self.casts else sum(one.size for one in self.saved)
 
 
 def train(
@@ -231,6 +233,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         self._backward = False
         self._weights = {tensor.untyped_storage()._cdata for tensor in tensors_in(made.model)}
         self._saved: dict[int, _Saved] = {}
+        self._casts = False
 
     def step(self, model: nn.Module, inputs: Inputs) -> None:
         """Run forward, then backward."""
@@ -253,10 +256,12 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
             torch_macs = self.torch_macs() - self._excess * torch_counts_all_groups()
         return TrainingRun(
             self._products, self._again, self._elsewhere, self._mixed, list(self._saved.values()),
-            torch_macs, self._known_to_torch, sum(self.unknown_in.values(), Counter()), self.doubts,
+            self._casts, torch_macs, self._known_to_torch,
+            sum(self.unknown_in.values(), Counter()), self.doubts,
         )  # fmt: skip
 
     def _save(self, tensor: Tensor) -> Tensor:
+        self._casts = self._casts or torch._C._is_any_autocast_enabled()
         storage = tensor.untyped_storage()
         if storage._cdata not in self._weights:
             size = in_bits(storage.nbytes(), tensor.dtype, self._bits)

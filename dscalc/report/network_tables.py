@@ -308,14 +308,14 @@ def _training_step(report: Report) -> Iterator[str]:
     step, (label, scale) = whole.training, UNITS[report.unit]
     assert step.macs is not None
     assert step.backward_macs is not None
-    assert step.saved_bytes is not None
+    saved = "" if step.saved_bytes is None else f"; {in_bytes(step.saved_bytes)} saved for it"
     mark, proof = {
         "exact": (f"{SAME} ", ": autograd, the formula and torch agree"),
         "mismatch": (f"{DIFFERENT} ", ": torch counts otherwise"),
     }.get(step.crosscheck, ("", ""))
     yield (
         f"{mark}training step: {full(step.macs * scale, label)}, {step.backward_macs * scale:,} of "
-        f"them backward{proof}; {in_bytes(step.saved_bytes)} saved for it"
+        f"them backward{proof}{saved}"
     )
 
 
