@@ -268,6 +268,25 @@ MODELS = {
 }  # fmt: skip
 
 
+BAGS = {
+    "sums": {"mode": "sum"},
+    "sums without rows of padding": {"mode": "sum", "padding_idx": 0},
+    "sums of doubles": {"mode": "sum", "dtype": torch.double},
+    "means": {"mode": "mean"},
+    "means up to the last offset": {"mode": "mean", "include_last_offset": True},
+    "maxima": {"mode": "max"},
+    "maxima up to the last offset": {"mode": "max", "include_last_offset": True},
+}
+for name, options in BAGS.items():
+    MODELS[f"bags, {name}"] = (
+        lambda options=options: Calling(
+            lambda m, x: m.bags(x.long(), m.offsets), bags=nn.EmbeddingBag(9, 6, **options),
+            offsets=torch.tensor([0, 3, 8]),
+        ),
+        (8,),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("build", "shapes"), [(b, s) for b, *s in MODELS.values()], ids=MODELS)
 def test_torch_allocates_what_is_held_after_each_operator(build, shapes):
     """To the byte, and by the same operators; values or none make no difference."""

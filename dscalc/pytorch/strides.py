@@ -72,10 +72,34 @@ def shrunk(output: Tensor, features: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(features).resize_(output.shape) if output.is_meta else output
 
 
+def of_bags(
+    output: tuple[Tensor, ...],
+    table: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    _scaled: bool = False,
+    mode: int = 0,
+    _sparse: bool = False,
+    _weights: Tensor | None = None,
+    ends: bool = False,
+    padding: int = -1,
+) -> tuple[Tensor, ...]:
+    """Real ones keep room for one index more, or no index for plain sums; 1 is means, 2 maxima."""
+    bags, owners, sizes, most = output
+    if not bags.is_meta:
+        return output
+    plain = mode == 0 and padding < 0 and table.dtype is not torch.double and table.stride(1) == 1
+    owners = indices.new_empty(0) if plain else indices.new_empty(indices.numel() + 1)[:-1]
+    if mode != 2:
+        most = offsets.new_empty(offsets.numel() - (ends and mode == 1))
+    return bags, owners, sizes, most
+
+
 _STORED: dict[Callable[..., Any], str] = {
     of_attention: "scaled_dot_product_attention",
     of_convolution: "convolution _convolution convolution_overrideable",
     of_dropout: "dropout",
+    of_bags: "_embedding_bag _embedding_bag_forward_only",
     like_the_features: """
         group_norm native_group_norm reflection_pad2d max_unpool2d pixel_shuffle channel_shuffle""",
     shrunk: "col2im mse_loss smooth_l1_loss soft_margin_loss binary_cross_entropy",
