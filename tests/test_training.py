@@ -718,6 +718,12 @@ def test_what_autocast_saves_is_not_known():
     assert "saved for it" not in str(report)
 
 
+def test_sparse_gradients_of_a_table():
+    model = nn.Sequential(nn.Embedding(10, 8, sparse=True), nn.Linear(8, 2))
+    report = audit(model, torch.zeros(3, 4, dtype=torch.long), backward=True)
+    assert report.total.training == (192, 384, 12 * 8 * (1 + 4), "exact")
+
+
 def test_a_step_is_the_same_in_inference_mode():
     outside = step_of(nn.Linear(8, 4), (1, 8))
     with torch.inference_mode():

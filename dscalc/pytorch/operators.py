@@ -142,10 +142,11 @@ RECURRENT = ("lstm", "gru", "rnn")
 
 _WITHOUT_MACS = {
     "makes a tensor": """
-        _efficientzerotensor arange empty empty_like empty_permuted empty_strided eye full full_like
-        linspace logspace new_empty new_empty_strided new_full new_ones new_zeros ones ones_like
-        scalar_tensor tril_indices triu_indices zeros zeros_like fft_fftfreq fft_rfftfreq
-        bartlett_window blackman_window hamming_window hann_window kaiser_window""",
+        _efficientzerotensor _sparse_coo_tensor_with_dims_and_tensors arange empty empty_like
+        empty_permuted empty_strided eye full full_like linspace logspace new_empty
+        new_empty_strided new_full new_ones new_zeros ones ones_like scalar_tensor tril_indices
+        triu_indices zeros zeros_like fft_fftfreq fft_rfftfreq bartlett_window blackman_window
+        hamming_window hann_window kaiser_window""",
     "draws random numbers": """
         bernoulli cauchy exponential geometric log_normal multinomial native_dropout normal
         normal_functional poisson rand rand_like randint randint_like randn randn_like random
