@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import architectures
 import pytest
 import torch
+from layers import Calling
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 from dscalc.core.row import summed_by_path
 from dscalc.errors import DscalcError
@@ -664,6 +665,11 @@ REFUSED = {
         "the model differentiates within its forward, so that its backward pass is not one of "
         "products alone; drop backward=True",
     ),
+    "func.grad": (
+        Calling(lambda m, x: torch.func.grad(lambda v: m.layer(v).sum())(x), layer=nn.Linear(8, 4)),
+        "the model differentiates within its forward, so that its backward pass is not one of "
+        "products alone; drop backward=True",
+    ),
     "lazy": (
         nn.LazyLinear(4),
         "the model has lazy parameters, which have no shape before its first run; run it once in a "
@@ -722,6 +728,64 @@ def test_sparse_gradients_of_a_table():
     model = nn.Sequential(nn.Embedding(10, 8, sparse=True), nn.Linear(8, 2))
     report = audit(model, torch.zeros(3, 4, dtype=torch.long), backward=True)
     assert report.total.training == (192, 384, 12 * 8 * (1 + 4), "exact")
+
+
+# ---- Operators of the user's, by the formulas that they register. ----
+
+
+@torch.library.custom_op("steps::mix", mutates_args=())
+def mix(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x @ weight
+
+
+@torch.library.custom_op("steps::mix_backward", mutates_args=())
+def mix_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+    return [grad @ weight.T, x.T @ grad]
+
+
+mix.register_fake(lambda x, weight: x.new_empty(x.shape[0], weight.shape[1]))
+mix_backward.register_fake(lambda grad, x, weight: [torch.empty_like(x), torch.empty_like(weight)])
+mix.register_autograd(
+    lambda ctx, grad: tuple(mix_backward(grad, *ctx.saved_tensors)),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+@pytest.fixture
+def formulas():
+    """Of the registry of torch, which the test may add to."""
+    registry = dict(flop_registry)
+    yield register_flop_formula
+    flop_registry.clear()
+    flop_registry.update(registry)
+
+
+def flops_of_mix(x, weight, out_shape=None, **_):
+    return 2 * x[0] * x[1] * weight[1]
+
+
+def flops_of_mix_backward(grad, x, weight, out_shape=None, **_):
+    return 4 * x[0] * x[1] * weight[1]
+
+
+def test_the_users_formulas_count_in_both_passes(formulas):
+    formulas(torch.ops.steps.mix)(flops_of_mix)
+    formulas(torch.ops.steps.mix_backward)(flops_of_mix_backward)
+    weight = nn.Parameter(torch.ones(8, 4))
+    model = Calling(lambda m, x: m.layer(mix(x, m.weight)), layer=nn.Linear(4, 2), weight=weight)
+    report = audit(model, (3, 8), backward=True)
+    assert report.total.training[:2] == (96 + 24, 192 + 48)
+    assert [row.training[:2] for row in report.rows] == [(96, 192), (24, 48)]
+    assert report.total.training.crosscheck == "not proved"
+    assert report.notes[-1].endswith("give no number (it has a backward pass of its own)")
+
+
+def test_a_backward_operator_without_a_formula_is_named(formulas):
+    formulas(torch.ops.steps.mix)(flops_of_mix)
+    model = Calling(lambda m, x: mix(x, m.weight), weight=nn.Parameter(torch.ones(8, 4)))
+    message = "in training mode there is no formula for steps::mix_backward; drop backward=True"
+    with pytest.raises(DscalcError, match=message):
+        audit(model, (3, 8), backward=True)
 
 
 def test_a_step_is_the_same_in_inference_mode():

@@ -22,7 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from dscalc.errors import DscalcError
 from dscalc.pytorch.copies import Copy, seeded, set_training
 from dscalc.pytorch.inputs import Inputs
-from dscalc.pytorch.operators import FACTORS, LEAVES, convolution_macs, has_no_macs, name_of
+from dscalc.pytorch.operators import (
+    FACTORS,
+    LEAVES,
+    convolution_macs,
+    has_no_macs,
+    name_of,
+    tensors_of,
+)
 from dscalc.pytorch.storages import in_bits, tensors_within
 from dscalc.pytorch.trace import run_either, run_to_the_end, run_watched
 from dscalc.pytorch.traced import Operator
@@ -153,6 +160,8 @@ def train(
                 f"{what} sees one value per channel in training mode, which has no variance; give "
                 + for_who_asks("--batch 2 or more", "2 samples or more")
             ) from cause
+        if "support saved tensor hooks" in said:  # as grad and vjp of torch.func say
+            raise _differentiates_itself() from cause
         if not cause:
             raise
         raise DscalcError(f"in training mode {error}; or {_drop_it()}") from cause
@@ -161,6 +170,13 @@ def train(
             f"in training mode there is no formula for {', '.join(run.unknown)}; {_drop_it()}"
         )
     return run
+
+
+def _differentiates_itself() -> DscalcError:
+    return DscalcError(
+        "the model differentiates within its forward, so that its backward pass is not one of "
+        f"products alone; {_drop_it()}"
+    )
 
 
 def _drop_it() -> str:
@@ -278,10 +294,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         name = name_of(func)
         node: Any = torch._C._current_autograd_node()
         if not self._backward and node is not None:
-            raise DscalcError(
-                "the model differentiates within its forward, so that its backward pass is not "
-                f"one of products alone; {_drop_it()}"
-            )
+            raise _differentiates_itself()
         if not self._differentiates:
             return super()._see(func, types, args, kwargs, tensors)
         products = self._products_of(node)
@@ -301,12 +314,25 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
     ) -> Any:
         before = len(self.operators)
         output = super()._count(func, name, args, kwargs, tensors, origin)
+        self._note(before, _factors_with_gradients(name, args))
+        return output
+
+    def _count_by(
+        self, formula: Any, name: str, args: Any, kwargs: Any, origin: Any, output: Any
+    ) -> None:
+        before = len(self.operators)
+        super()._count_by(formula, name, args, kwargs, origin, output)
+        needs = any(tensor.requires_grad for tensor in tensors_of((*args, *kwargs.values())))
+        self._note(before, None if needs else 0)
+
+    def _note(self, before: int, factors: int | None) -> None:
+        """Note the products that were counted since there were so many, as what they are here."""
         seen, self.operators = self.operators[before:], self.operators[:before]
         for operator in seen:
             if self._differentiates:
                 self._book(operator.macs, by_torch=operator.by_torch)
                 continue
-            product = Product(operator, _factors_with_gradients(name, args))
+            product = Product(operator, factors)
             (self._again if self._backward else self._products).append(product)
             self._known_to_torch += operator.macs * operator.by_torch
             node = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
@@ -314,7 +340,6 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
                 self._at_node[node] = product
             else:
                 self._in_node[node].append(product)
-        return output
 
     def _count_convolution_backward(self, func: Any, args: Any, kwargs: Any) -> Any:
         grad, features, weight, _, *options = args
