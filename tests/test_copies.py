@@ -5,6 +5,7 @@ import functools
 import random
 import threading
 import types
+import warnings
 import weakref
 
 import numpy as np
@@ -489,3 +490,25 @@ def test_no_mode_of_a_model_stays_behind():
     before = _len_torch_dispatch_stack()
     audit(Calling(forward, one=nn.Linear(8, 8)), VECTOR)
     assert _len_torch_dispatch_stack() == before
+
+
+def quantised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        return torch.quantize_per_tensor(torch.ones(8, 4), 0.1, 0, torch.qint8)
+
+
+def test_a_buffer_that_meta_has_none_of_runs_on_real_tensors():
+    model = Calling(lambda m, x: x @ m.table.dequantize(), weight=nn.Parameter(torch.ones(2)))
+    model.register_buffer("table", quantised())
+    report = audit(model, torch.zeros(3, 8))
+    assert report.macs == 3 * 8 * 4
+    assert report.total.memory.weight_bytes == 2 * 4 + 32
+    assert report.notes[-1].startswith("the model needs values (NotImplementedError: ")
+
+
+def test_a_buffer_that_cannot_be_copied_is_named():
+    model = nn.Sequential(nn.Linear(8, 8))
+    model[0].register_buffer("packed", torch.ones(8, 8).to_mkldnn())
+    with pytest.raises(DscalcError, match=r"cannot be copied, .*: its 0\.packed\)$"):
+        audit(model, torch.zeros(3, 8))

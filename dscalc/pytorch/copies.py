@@ -5,7 +5,7 @@ import random
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType
@@ -108,7 +108,7 @@ def copy_of(device: str, model: nn.Module) -> Copy:
                 "nn.Module that it was made from"
             )
     twin_of = partial(_twin, device)
-    tensors = [(tensor, twin_of(tensor)) for tensor in tensors_in(model)]
+    tensors = [(tensor, _twin_of_part(model, twin_of, tensor)) for tensor in tensors_in(model)]
     memo: dict[int, Any] = {id(tensor): twin for tensor, twin in tensors}
     try:
         with seeded(), warnings.catch_warnings(), Copying(twin_of):
@@ -171,6 +171,27 @@ def _twin(device: str, tensor: Tensor) -> Tensor:
             twin = nn.Parameter(twin, requires_grad=False)
     twin.trains = tensor.requires_grad  # type: ignore[attr-defined]
     return twin
+
+
+def _twin_of_part(model: nn.Module, twin_of: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """The copy of a parameter or a buffer.
+
+    Raises:
+        DscalcError: the device has none of its kind, such as a quantised one on meta.
+    """
+    try:
+        return twin_of(tensor)
+    except (NotImplementedError, RuntimeError) as error:
+        path = next(
+            f"{path}.{name}".lstrip(".")
+            for path, module in named_modules(model)
+            for name, held in (*module._parameters.items(), *module._buffers.items())
+            if held is tensor
+        )
+        raise DscalcError(
+            f"the model cannot be copied, and dscalc runs only a copy ({first_line(error)}: its "
+            f"{printable(path)})"
+        ) from error
 
 
 def _on_device(twin: nn.Module, device: str) -> dict[str, Held]:
