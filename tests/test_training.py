@@ -12,6 +12,7 @@ import pytest
 import torch
 from layers import Calling
 from torch import nn
+from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
@@ -786,6 +787,34 @@ def test_a_backward_operator_without_a_formula_is_named(formulas):
     message = "in training mode there is no formula for steps::mix_backward; drop backward=True"
     with pytest.raises(DscalcError, match=message):
         audit(model, (3, 8), backward=True)
+
+
+FAKE = {
+    "observed": lambda: FusedMovingAvgObsFakeQuantize(),
+    "by function": lambda: Calling(
+        lambda m, x: torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127)
+    ),
+    "by tensors": lambda: Calling(
+        lambda m, x: torch.fake_quantize_per_tensor_affine(
+            x, torch.ones(1), torch.zeros(1, dtype=torch.int32), -128, 127
+        )
+    ),
+    "by channel": lambda: Calling(
+        lambda m, x: torch.fake_quantize_per_channel_affine(
+            x, torch.ones(4), torch.zeros(4, dtype=torch.int32), 1, -128, 127
+        )
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", FAKE)
+def test_training_for_fewer_bits_multiplies_nothing_more(how):
+    model = nn.Sequential(nn.Linear(8, 4), FAKE[how](), nn.Linear(4, 2))
+    report = audit(model, torch.ones(3, 8), backward=True)
+    assert (report.macs, report.total.crosscheck) == (96 + 24, "exact")
+    assert report.total.training[:2] == (96 + 24, 96 + 48)
+    assert report.total.training.crosscheck == "exact"
 
 
 def test_a_step_is_the_same_in_inference_mode():

@@ -194,6 +194,11 @@ _WITHOUT_MACS = {
         hardswish heaviside huber_loss log_sigmoid_forward mish mse_loss smooth_l1_loss
         soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
         nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub""",
+    "rounds to a scale, which it may keep": """
+        _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
+        _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _fused_moving_avg_obs_fq_helper
+        dequantize fake_quantize_per_channel_affine_cachemask quantize_per_channel
+        fake_quantize_per_tensor_affine_cachemask quantize_per_tensor""",
     "the same; torch 2.4 has no tag for it": """
         _conj_physical aminmax celu count_nonzero elu hardshrink hardsigmoid hardtanh leaky_relu
         rad2deg softplus softshrink""",
