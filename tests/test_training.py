@@ -789,6 +789,26 @@ def test_a_backward_operator_without_a_formula_is_named(formulas):
         audit(model, (3, 8), backward=True)
 
 
+PLAIN = {
+    "a cross product": lambda x: torch.linalg.cross(x[:, :3], x[:, 3:]),
+    "a margin": lambda x: F.multi_margin_loss(x, torch.zeros(3, dtype=torch.long)),
+    "margins": lambda x: F.multilabel_margin_loss(x, torch.zeros(3, 6, dtype=torch.long)),
+    "a label for each time": lambda x: F.ctc_loss(
+        x[:, None].log_softmax(-1), torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1])
+    ),
+    "a draw of Gamma": lambda x: torch.distributions.Gamma(x.exp(), x.exp()).rsample(),
+    "a draw of Dirichlet": lambda x: torch.distributions.Dirichlet(x.exp()).rsample(),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_multiplies_no_matrices(name):
+    model = Calling(lambda m, x: PLAIN[name](m.layer(x)), layer=nn.Linear(8, 6))
+    report = audit(model, torch.ones(3, 8), backward=True)
+    assert report.total.training[:2] == (3 * 48, 3 * 48)
+    assert (report.total.crosscheck, report.total.training.crosscheck) == ("exact", "exact")
+
+
 FAKE = {
     "observed": lambda: FusedMovingAvgObsFakeQuantize(),
     "by function": lambda: Calling(

@@ -150,7 +150,8 @@ _WITHOUT_MACS = {
     "draws random numbers": """
         bernoulli cauchy exponential geometric log_normal multinomial native_dropout normal
         normal_functional poisson rand rand_like randint randint_like randn randn_like random
-        randperm rrelu_with_noise rrelu_with_noise_functional uniform""",
+        randperm rrelu_with_noise rrelu_with_noise_functional uniform _dirichlet_grad
+        _sample_dirichlet _standard_gamma _standard_gamma_grad""",
     "moves or copies values": """
         _copy_from _lazy_clone _pack_padded_sequence _reshape_copy _stack _to_copy _to_dense
         _to_sparse _unsafe_view as_strided_scatter block_diag cat _chunk_cat channel_shuffle clone
@@ -193,7 +194,8 @@ _WITHOUT_MACS = {
         _log_softmax _masked_softmax _prelu_kernel _safe_softmax _softmax copysign gelu glu
         hardswish heaviside huber_loss log_sigmoid_forward mish mse_loss smooth_l1_loss
         soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
-        nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub""",
+        nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub _ctc_loss
+        linalg_cross multi_margin_loss multilabel_margin_loss_forward""",
     "rounds to a scale, which it may keep": """
         _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
         _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _fused_moving_avg_obs_fq_helper
