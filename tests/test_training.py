@@ -789,6 +789,15 @@ def test_a_backward_operator_without_a_formula_is_named(formulas):
         audit(model, (3, 8), backward=True)
 
 
+def test_an_input_that_requires_a_gradient_has_one():
+    """As where the output is differentiated by a position, or an image is attacked."""
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
+    x = torch.ones(3, 8, requires_grad=True)
+    assert step_of(model, x)[:2] == (96 + 24, 2 * (96 + 24))
+    assert step_of(model, (3, 8))[:2] == (96 + 24, 96 + 2 * 24)
+    assert x.grad is None
+
+
 PLAIN = {
     "a cross product": lambda x: torch.linalg.cross(x[:, :3], x[:, 3:]),
     "a margin": lambda x: F.multi_margin_loss(x, torch.zeros(3, dtype=torch.long)),

@@ -186,10 +186,11 @@ def _plain_value(value: Any) -> str:
     return printable(json.dumps(value, ensure_ascii=False))
 
 
-def materialised(inputs: Inputs, device: str) -> Inputs:
+def materialised(inputs: Inputs, device: str, *, gradients: bool = False) -> Inputs:
     """A copy of the inputs with a copy on a device of each tensor in them, however deep.
 
-    From meta to another device, tensors become random numbers, zeros or True; see `_maker`.
+    From meta to another device, tensors become random numbers, zeros or True; see `_maker`. With
+    ``gradients`` a copy requires one if its tensor does.
 
     Raises:
         DscalcError: something in them cannot be copied, or torch has no memory for them.
@@ -198,8 +199,10 @@ def materialised(inputs: Inputs, device: str) -> Inputs:
 
     def moved(tensor: Tensor) -> Tensor:
         if tensor.is_meta and device != "meta":
-            return make(tuple(tensor.shape), tensor.dtype)
-        return tensor.detach().to(device, copy=True)
+            twin = make(tuple(tensor.shape), tensor.dtype)
+        else:
+            twin = tensor.detach().to(device, copy=True)
+        return twin.requires_grad_(gradients and tensor.requires_grad)
 
     try:
         with Copying(moved):

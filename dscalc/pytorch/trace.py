@@ -233,7 +233,7 @@ def run_watched(
         }
         try:
             with say_why(model, inputs), ExitStack() as stack:
-                given = materialised(inputs, device)
+                given = materialised(inputs, device, gradients=gradients)
                 watch = make(counter, given)
                 stack.enter_context(surroundings(device, watch, gradients))
                 stack.enter_context(watch.hooks())
