@@ -241,6 +241,18 @@ def test_rows_of_one_module_are_told_apart_by_kind():
     assert note.startswith("attention is trained as its plain products")
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_is_not_that_of_a_fused_kernel(kind):
+    """Plain products save the maps alone; oneDNN also its workspace, if it makes the layer."""
+    layer, features = kind(8, 8), torch.rand(5, 2, 8)
+    report = audit(layer, features, backward=True)
+    assert report.notes == [
+        "recurrent layers are trained as plain products: a fused kernel saves other bytes"
+    ]
+    assert report.total.training.crosscheck == "exact"
+    assert audit(nn.Linear(8, 8), features, backward=True).notes == []
+
+
 class Shared(nn.Module):
     """A head that runs once, and in training twice."""
 
@@ -611,8 +623,7 @@ def test_a_model_that_needs_values_is_trained_on_real_tensors():
     report = audit(Choosing(), (3, 1, 8), backward=True)
     assert report.total.training.crosscheck == "exact"
     assert report.total.training.forward_macs == report.macs == 3 * 4 * (8 + 8) * 8
-    [note] = report.notes
-    assert note.startswith("the model needs values")
+    assert report.notes[0].startswith("the model needs values")
 
 
 # ---- What is refused. ----

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from dscalc.core.row import Crosscheck, Training
+from dscalc.pytorch.operators import RECURRENT
 from dscalc.pytorch.traced import Operator, Trace
 from dscalc.pytorch.training import Product, TrainingRun, macs_of
 from dscalc.show import first_few, printable
@@ -159,7 +160,10 @@ def _notes_of_step(found: Trace, run: TrainingRun, differ: list[str]) -> Iterato
             "the bytes saved for the backward pass are not known: autocast is on, which casts "
             "inside of operators"
         )
-    if any(operator.kind == "attention" for operator in found.operators):
+    kinds = {operator.kind for operator in found.operators}
+    if "attention" in kinds:
         yield "attention is trained as its plain products: a fused kernel saves fewer bytes"
+    if not kinds.isdisjoint(RECURRENT):
+        yield "recurrent layers are trained as plain products: a fused kernel saves other bytes"
     if run.reason and not found.real:
         yield f"training needs values ({run.reason}): it ran on real tensors"
