@@ -145,6 +145,10 @@ EXACT = {
         ),
         [torch.zeros(3, 4)], 3 * 10, {("", "linear"), ("c", "linear")},
     ),
+    "vmap of a matrix product": (
+        Calling(lambda m, x: torch.vmap(lambda w: x @ w)(m.w), w=weight(5, 8, 4)),
+        [torch.zeros(3, 8)], 5 * 96, {("", "matmul")},
+    ),
     "weight norm": (
         nn.Sequential(nn.utils.parametrizations.weight_norm(conv())), [IMAGE], MACS_3_4,
         {("0", "conv")},
