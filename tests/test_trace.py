@@ -205,6 +205,11 @@ EXACT = {
         ),
         [IMAGE], MACS_3_4 + 20, {("0", "conv"), ("11", "linear")},
     ),
+    "a derivative in one direction, for which torch also multiplies with the zeros of weights": (
+        Calling(lambda m, x: torch.func.jvp(lambda x: m.b(m.a(x).sin()), (x,), (x,)),
+                a=nn.Linear(8, 6), b=nn.Linear(6, 8)),
+        [torch.zeros(2, 8)], 3 * 2 * 96, {("a", "matmul"), ("b", "matmul")},
+    ),
     "nothing that multiplies": (
         Calling(lambda m, x: x.roll(1).sort(-1)[0].cumsum(1).topk(2)[1].flip(1)), [IMAGE], 0, set(),
     ),
@@ -332,6 +337,24 @@ def test_each_operator_tells_the_layer_that_it_is():
     assert (linear.in_channels, linear.out_channels, linear.bias) == (16, 5, True)
     assert linear.batch_size == 2 * 6 * 16
     assert linear.cost.macs == linear.batch_size * 80
+
+
+def rounded(m, x):
+    """As in training that is aware of quantisation."""
+    scales, zeros = x.new_ones(4), x.new_zeros(4, dtype=torch.int32)
+    whole = torch.fake_quantize_per_tensor_affine(x, scales[0], zeros[0], 0, 255)
+    whole = torch.fake_quantize_per_tensor_affine(whole, 0.1, 0, 0, 255)
+    weight = torch.fake_quantize_per_channel_affine(m.conv.weight, scales, zeros, 0, -128, 127)
+    low, high, one = x.new_zeros(1), x.new_ones(1), x.new_ones(1, dtype=torch.int64)
+    whole = torch.fused_moving_avg_obs_fake_quant(
+        whole, one, one, low, high, high.clone(), zeros[:1].clone(), 0.01, 0, 255, 0
+    )
+    return F.conv2d(whole, weight, padding=1)
+
+
+def test_rounding_as_a_quantised_model_would_has_no_macs():
+    found = seen(Calling(rounded, conv=conv()), IMAGE)
+    assert found.macs == MACS_3_4 == found.torch_macs
 
 
 def test_one_call_of_a_composite_is_one_number():

@@ -190,17 +190,20 @@ _WITHOUT_MACS = {
         _native_batch_norm_legit _native_batch_norm_legit_functional
         _native_batch_norm_legit_no_training _weight_norm_interface native_batch_norm
         native_group_norm native_layer_norm _fused_rms_norm renorm""",
+    "rounds as a quantised model would, and may follow the range of its input": """
+        _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
+        _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _fused_moving_avg_obs_fq_helper
+        _fused_moving_avg_obs_fq_helper_functional dequantize
+        fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask
+        quantize_per_channel quantize_per_tensor""",
     "a function of each element, or of a row of them": """
         _log_softmax _masked_softmax _prelu_kernel _safe_softmax _softmax copysign gelu glu
         hardswish heaviside huber_loss log_sigmoid_forward mish mse_loss smooth_l1_loss
         soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
         nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub _ctc_loss
         linalg_cross multi_margin_loss multilabel_margin_loss_forward""",
-    "rounds to a scale, which it may keep": """
-        _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
-        _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _fused_moving_avg_obs_fq_helper
-        dequantize fake_quantize_per_channel_affine_cachemask quantize_per_channel
-        fake_quantize_per_tensor_affine_cachemask quantize_per_tensor""",
+    "the same, for the shape where a tangent is zero, as under jvp": """
+        prims::add prims::div prims::mul prims::sub""",
     "the same; torch 2.4 has no tag for it": """
         _conj_physical aminmax celu count_nonzero elu hardshrink hardsigmoid hardtanh leaky_relu
         rad2deg softplus softshrink""",
