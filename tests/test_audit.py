@@ -427,6 +427,50 @@ def test_another_block_may_stand_in_its_place():
     assert (report.total.crosscheck, str(report.block)) == ("exact", "separable:2")
 
 
+@pytest.mark.parametrize("block", ["bottleneck:2", "inverted:2", "separable"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": (2, 1), "padding_mode": "replicate", "stride": 2},
+        {"padding": "same", "padding_mode": "circular", "dilation": 2},
+    ],
+    ids=str,
+)
+def test_a_block_takes_the_map_before_a_padding_of_any_mode(options, block):
+    """The convolution itself takes the padded map."""
+    zeros = {**options, "padding_mode": "zeros"}
+    report, expected = (
+        as_separable(nn.Sequential(nn.Conv2d(8, 8, 3, **each)), (2, 8, 16, 12), block=block)
+        for each in (options, zeros)
+    )
+    assert cost(report) == cost(expected)
+    assert report.total.crosscheck == "exact"
+    assert (report.rows[0].layer, report.rows[0].kept) == (
+        expected.rows[0].layer, expected.rows[0].kept,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "macs"),
+    [
+        # 16x16: 256 * 128 to expand, then 14 * 14 * (16 * 9 + 128); as it is 14 * 14 * 576.
+        ({}, (16, 16), 86_080),
+        # 12x16 to 6x8: 192 * 128 to expand, then 48 * (16 * 9 + 128); as it is 48 * 576.
+        ({"stride": 2, "padding": 1}, (16, 12), None),
+        # 3x3 to 1x1: 9 * 128 to expand; as it is 576.
+        ({}, (3, 3), None),
+    ],
+)
+def test_whether_a_block_saves_is_decided_on_the_sizes_that_run(options, size, macs):
+    layer = nn.Conv2d(8, 8, 3, bias=False, **options)
+    report = as_separable(nn.Sequential(layer), (1, 8, *size), block="inverted:2")
+    [row] = report.rows
+    assert row.kept == ("" if macs else "no saving")
+    assert row.replacement.cost.macs == (macs or row.as_is.cost.macs)
+    assert report.total.crosscheck == "exact"
+
+
 GLOBS = [
     ({}, {"stem", "body.0", "body.2"}),
     ({"only": "body.*"}, {"body.0", "body.2"}),

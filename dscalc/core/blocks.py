@@ -466,14 +466,20 @@ SEPARABLE = Block("separable", (1,))
 
 def why_kept(conv: Conv, block: Block) -> str:
     """Why the block does not replace a convolution; "" if it does."""
+    if reason := why_unfit(conv, block):
+        return reason
+    cost = sum(step.cost.macs for step in block.steps(conv))
+    return "no saving" if cost >= conv.cost.macs else ""
+
+
+def why_unfit(conv: Conv, block: Block) -> str:
+    """Why the block cannot replace a convolution on a map of any size; "" if it can."""
     if (kind := convolution_kind(conv)) != "conv":
         return kind
     try:
-        steps = block.steps(conv)
+        block.steps(conv)
     except DscalcError as error:
         return str(error).removeprefix(f"{block}: ")  # the report names the block
-    if sum(step.cost.macs for step in steps) >= conv.cost.macs:
-        return "no saving"
     return ""
 
 

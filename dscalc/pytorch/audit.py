@@ -1,5 +1,6 @@
 """A model -> rows: every operator, as it is and rewritten, summed by module; and the proof."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -114,7 +115,7 @@ def audit(
     def blocks(copied: nn.Module) -> dict[str, nn.Module]:
         if block is None:
             return {}
-        reasons.update(reasons_to_keep(copied, block, only, exclude))
+        reasons.update(reasons_to_keep(copied, block, only, exclude, at_any_size=True))
         with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
@@ -127,6 +128,7 @@ def audit(
     }
     convolved = {operator.path for operator in found.operators if operator.kind == "conv"}
     reasons |= dict.fromkeys(scripted & convolved, "scripted")
+    reasons |= dict.fromkeys(_without_saving(found, reasons), "no saving")
     counting = cache(count) if verify else None
     trained = None
     if backward:
@@ -272,6 +274,20 @@ def _make_rows(
             path, kind, [], block, kind, books, memory=footprint(path),
             training=trained.of(path, kind) if trained else None,
         )  # fmt: skip
+
+
+def _without_saving(found: Trace, reasons: Mapping[str, str]) -> list[str]:
+    """Paths of convolutions whose blocks took as many MACs or more, on the sizes that ran."""
+    own = Counter[str]()
+    for operator in found.operators:
+        own[operator.path] += operator.macs
+    return [
+        path
+        for path, beside in found.blocks.items()
+        if not reasons[path]
+        and beside.operators
+        and sum(operator.macs for operator in beside.operators) >= own[path]
+    ]
 
 
 def _row_name(path: str) -> str:

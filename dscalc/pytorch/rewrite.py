@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from dscalc.core.blocks import SEPARABLE, Block, why_kept
+from dscalc.core.blocks import SEPARABLE, Block, why_kept, why_unfit
 from dscalc.core.conv import Conv, span
 from dscalc.core.patterns import Patterns, chosen
 from dscalc.errors import DscalcError
@@ -95,8 +95,18 @@ def reasons_to_keep(
     block: Block,
     only: Patterns | None = None,
     exclude: Patterns | None = None,
+    *,
+    at_any_size: bool = False,
 ) -> dict[str, str]:
     """Why each convolution stays as it is, by module path; "" if it is eligible.
+
+    Args:
+        model: any module.
+        block: what convolutions are rewritten as.
+        only: globs on module paths: only those are rewritten.
+        exclude: globs on module paths that are not rewritten.
+        at_any_size: whether one is eligible that saves nothing on a map as large as its kernel, as
+            it may on another; by default it is not.
 
     Raises:
         DscalcError: a glob matches no convolution.
@@ -107,10 +117,11 @@ def reasons_to_keep(
     owners = Counter(
         id(held) for _, module in named_modules(model) for held in own_parameters(module).values()
     )
+    why = why_unfit if at_any_size else why_kept
     wanted = chosen(convolutions, only, exclude, "convolution of the model")
     return {
         path: (
-            _reason_to_keep(module, owners[id(module._parameters.get("weight"))], block)
+            _reason_to_keep(module, owners[id(module._parameters.get("weight"))], block, why)
             if path in wanted
             else "excluded"
         )
@@ -155,13 +166,15 @@ def as_conv(module: _ConvNd) -> Conv:
     )  # fmt: skip
 
 
-def _reason_to_keep(module: _ConvNd, owners: int, block: Block) -> str:
+def _reason_to_keep(
+    module: _ConvNd, owners: int, block: Block, why: Callable[[Conv, Block], str]
+) -> str:
     weight = module._parameters.get("weight")
     if isinstance(weight, UninitializedParameter):
         return "lazy"
     if module.transposed:
         return "transposed"
-    if reason := why_kept(as_conv(module), block):
+    if reason := why(as_conv(module), block):
         return reason
     if "forward" in vars(module):
         return "own forward"

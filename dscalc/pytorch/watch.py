@@ -27,6 +27,7 @@ from dscalc.errors import DscalcError
 from dscalc.pytorch.copies import Copy
 from dscalc.pytorch.failures import at_line
 from dscalc.pytorch.memory import MemoryObserver
+from dscalc.pytorch.modules import CONVOLUTIONS
 from dscalc.pytorch.operators import (
     FACTORS,
     KINDS,
@@ -429,7 +430,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         conv = None
         kind = KINDS.get(name.removeprefix("aten::"), "matmul")
         if "convolution" in name:
-            conv = convolution_of(*shapes, output=tuple(whole.shape), asked=self._string_padding)
+            asked = self._string_padding or self._padded_by(args)
+            conv = convolution_of(*shapes, output=tuple(whole.shape), asked=asked)
             kind = "transposed" if isinstance(conv, TransposedConv) else "conv"
         within = self._inside or self._composite(kind, origin)
         if within.path in self.in_place and within.path != self._forward:
@@ -450,6 +452,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         )
         return output
+
+    def _padded_by(self, args: Any) -> tuple[Any, Shape] | None:
+        """The padding of the running module, if it pads with other than zeros, and what it pads."""
+        module = self._running[-1][0]
+        if type(module) not in CONVOLUTIONS.values() or args[1] is not module.weight:
+            return None
+        if module.padding_mode == "zeros":
+            return None
+        pads: Any = module._reversed_padding_repeated_twice  # the last axis first
+        both = [pads[i] + pads[i + 1] for i in range(len(pads) - 2, -1, -2)]
+        sizes = [size - pad for size, pad in zip(args[0].shape[2:], both, strict=True)]
+        return module.padding, (*args[0].shape[:2], *sizes)
 
     def _without_zeros(self, macs: int, name: str, args: Any, within: _Composite) -> int:
         """MACs of the weights that are not zero: each weight is multiplied equally often."""
