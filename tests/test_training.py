@@ -662,6 +662,11 @@ REFUSED = {
         nn.Linear(8, 8).requires_grad_(False),
         "no parameter requires a gradient, so there is no backward pass; drop backward=True",
     ),
+    "changed in place": (
+        nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.ReLU(inplace=True)),
+        "torch refuses the backward pass: 1 saves a tensor for it that is changed in place later; "
+        "drop inplace=True, or change a copy there, or drop backward=True",
+    ),
     "detached": (
         NoGradients(8, 8),
         "no output requires a gradient in training mode, so there is no backward pass; "

@@ -36,7 +36,7 @@ from dscalc.pytorch.traced import Operator
 from dscalc.pytorch.user_errors import USER_ERRORS
 from dscalc.pytorch.walk import named_modules, parameters_in, tensors_in
 from dscalc.pytorch.watch import Watch
-from dscalc.show import first_line, for_who_asks
+from dscalc.show import first_line, for_who_asks, printable
 
 _CONVOLUTION_BACKWARD = "aten::convolution_backward"
 _BY_VECTOR = {"mv", "dot", "vdot", "addmv", "addmv_"}
@@ -253,7 +253,7 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
 
     def step(self, model: nn.Module, inputs: Inputs) -> None:
         """Run forward, then backward."""
-        with saved_tensors_hooks(self._save, lambda tensor: tensor):
+        with saved_tensors_hooks(self._save, _as_saved):
             output = run_to_the_end(model, inputs)
         results = {id(each): each for each in tensors_within(output) if each.requires_grad}
         if not results:
@@ -276,14 +276,14 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
             sum(self.unknown_in.values(), Counter()), self.doubts,
         )  # fmt: skip
 
-    def _save(self, tensor: Tensor) -> Tensor:
+    def _save(self, tensor: Tensor) -> tuple[Tensor, int, str]:
         self._casts = self._casts or torch._C._is_any_autocast_enabled()
-        storage = tensor.untyped_storage()
+        storage, path = tensor.untyped_storage(), self._running[-1][1].path
         if storage._cdata not in self._weights:
             size = in_bits(storage.nbytes(), tensor.dtype, self._bits)
             saved = self._saved.setdefault(storage._cdata, _Saved(storage, size, []))
-            saved.paths.append(self._running[-1][1].path)
-        return tensor
+            saved.paths.append(path)
+        return tensor, tensor._version, path
 
     @property
     def _differentiates(self) -> bool:
@@ -369,6 +369,18 @@ class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
         else:
             self._elsewhere += macs
             self._mixed |= paths
+
+
+def _as_saved(saved: tuple[Tensor, int, str]) -> Tensor:
+    """The tensor, if it is as it was; torch does not look where hooks hold what is saved."""
+    tensor, version, path = saved
+    if tensor._version != version:
+        raise DscalcError(
+            f"torch refuses the backward pass: {printable(path) or 'the model'} saves a tensor for "
+            "it that is changed in place later; drop inplace=True, or change a copy there, or "
+            f"{_drop_it()}"
+        )
+    return tensor
 
 
 def macs_of(each: Iterable[Operator | Product]) -> int:
