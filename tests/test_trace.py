@@ -210,6 +210,13 @@ EXACT = {
                 a=nn.Linear(8, 6), b=nn.Linear(6, 8)),
         [torch.zeros(2, 8)], 3 * 2 * 96, {("a", "matmul"), ("b", "matmul")},
     ),
+    "a shape alone on the meta device": (
+        Calling(
+            lambda m, x: m.conv(x) if x.is_cpu and not x.is_meta else x.new_empty(1, 4, 8, 8),
+            conv=conv(),
+        ),
+        [IMAGE], MACS_3_4, ONE,
+    ),
     "nothing that multiplies": (
         Calling(lambda m, x: x.roll(1).sort(-1)[0].cumsum(1).topk(2)[1].flip(1)), [IMAGE], 0, set(),
     ),

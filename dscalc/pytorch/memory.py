@@ -108,7 +108,7 @@ class MemoryObserver:
         # word, but there it is the only thing that is not known: models hold what else they read.
         fresh = name in ("aten::lift_fresh", "aten::set_")
         touched = [
-            self._number(tensor, name, new=fresh or tensor.is_meta)
+            self._number(tensor, name, new=fresh or tensor.device.type == "meta")
             for tensor in read
             if id(tensor) not in self._own
         ]
@@ -123,7 +123,9 @@ class MemoryObserver:
     def result(self, output: Any) -> Memory:
         """The memory of the run, which gave this output."""
         known, results = len(self._needed), tensors_within(output)
-        outputs = [self._number(one, "the output", new=one.is_meta) for one in results]
+        outputs = [
+            self._number(one, "the output", new=one.device.type == "meta") for one in results
+        ]
         if len(self._needed) > known:
             self._not_known("the output has a tensor that no operator made")
         for tensor in self._own.values():

@@ -40,7 +40,7 @@ def of_attention(
 
 def of_convolution(output: Tensor, features: Tensor, weight: Tensor, *_: Any) -> Tensor:
     """Real ones store it with channels last if an operand is."""
-    if not output.is_meta or output.dim() != 4:
+    if output.device.type != "meta" or output.dim() != 4:
         return output
     determine: Any = torch._C._conv_determine_backend_memory_format
     torch_c: Any = torch._C  # whose stub lacks the backends
@@ -58,7 +58,7 @@ def like_the_features(output: Any, features: Tensor, *_: Any) -> Any:
     """Real ones store it with channels last if the operand is."""
     first, *others = output if isinstance(output, tuple) else (output,)
     if (
-        first.is_meta
+        first.device.type == "meta"
         and features.dim() == 4
         and features.is_contiguous(memory_format=torch.channels_last)
         and not features.is_contiguous()
@@ -69,7 +69,9 @@ def like_the_features(output: Any, features: Tensor, *_: Any) -> Any:
 
 def shrunk(output: Tensor, features: Tensor, *_: Any) -> Tensor:
     """Real ones make room for the operand, and use some of it."""
-    return torch.empty_like(features).resize_(output.shape) if output.is_meta else output
+    return (
+        torch.empty_like(features).resize_(output.shape) if output.device.type == "meta" else output
+    )
 
 
 def of_bags(

@@ -24,6 +24,10 @@ _LEAVING = {  # what takes values out of torch
     getattr(Tensor, name): name
     for name in ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__")
 }
+_ON_A_CPU = {  # what a tensor on the meta device answers, so that a model runs as it would there
+    Tensor.is_meta.__get__: False,  # type: ignore[attr-defined]
+    Tensor.is_cpu.__get__: True,  # type: ignore[attr-defined]
+}
 
 
 class _Device(DeviceContext):
@@ -37,6 +41,8 @@ class _Device(DeviceContext):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         watch = self._watch
+        if watch and function in _ON_A_CPU and args[0].device.type == "meta":
+            return _ON_A_CPU[function]
         try:
             if watch and function in _LEAVING:
                 watch.leaves(args[0], _LEAVING[function])

@@ -314,7 +314,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._take_apart(func, name, args, kwargs, tensors, origin)
         if types and not (func.is_view or is_listed(func)):
             self._not_known(f"{name} on {types[0].__name__}", origin, name)
-        if name == "aten::native_batch_norm" and args[0].is_meta and not args[5]:
+        if name == "aten::native_batch_norm" and args[0].device.type == "meta" and not args[5]:
             # Its meta kernel is slow, being Python; its caller checks the shapes.
             return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
         return func(*args, **kwargs)
