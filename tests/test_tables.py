@@ -16,7 +16,7 @@ from torch import nn
 import dscalc
 from dscalc.pytorch import audit
 from dscalc.report import sentences, table, tree
-from dscalc.report.layout import fitted
+from dscalc.report.layout import _WAYS, fitted
 from dscalc.report.sheet import Column, Number, Sheet
 
 WIDTHS = (120, 100, 80, 60, 40)
@@ -322,6 +322,19 @@ def test_a_thousand_rows_are_drawn_in_a_tenth_of_the_time_of_their_audit(monkeyp
     audited = time.process_time()
     assert len(table.render(report.sheet())) > 500
     assert (time.process_time() - audited) * 10 < audited - started
+
+
+@given(
+    st.lists(
+        st.sampled_from(["0", "12", "conv", "layer", "mixed_5b", "a_long_name_of_a_part"]),
+        min_size=1,
+    ),
+    st.integers(8, 40),
+    st.sampled_from(["\N{HORIZONTAL ELLIPSIS}", "..."]),
+)
+def test_each_way_to_shorten_a_path_makes_it_fit(parts, room, mark):
+    for way in _WAYS:
+        assert len(way(".".join(parts), room, mark)) <= room
 
 
 def test_shares_have_one_decimal():
