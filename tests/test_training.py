@@ -756,14 +756,16 @@ def mix(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.library.custom_op("steps::mix_backward", mutates_args=())
-def mix_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
-    return [grad @ weight.T, x.T @ grad]
+def mix_backward(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return grad @ weight.T, x.T @ grad
 
 
 mix.register_fake(lambda x, weight: x.new_empty(x.shape[0], weight.shape[1]))
-mix_backward.register_fake(lambda grad, x, weight: [torch.empty_like(x), torch.empty_like(weight)])
+mix_backward.register_fake(lambda grad, x, weight: (torch.empty_like(x), torch.empty_like(weight)))
 mix.register_autograd(
-    lambda ctx, grad: tuple(mix_backward(grad, *ctx.saved_tensors)),
+    lambda ctx, grad: mix_backward(grad, *ctx.saved_tensors),
     setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
 )
 
