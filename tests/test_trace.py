@@ -76,6 +76,8 @@ MACS_3_4 = 64 * 4 * 27  # 3 -> 4 channels, 3x3, over 8x8 positions
 ONE = {("conv", "conv")}
 
 # What runs, on which inputs, its MACs by hand, its rows.
+FORWARD_MODE = [torch.zeros(2, 8)]
+
 EXACT = {
     "a string padding": (nn.Conv2d(3, 4, 3, padding="same"), [IMAGE], MACS_3_4, {("", "conv")}),
     "an even kernel, padded by hand": (
@@ -136,7 +138,7 @@ EXACT = {
     ),
     "a derivative in forward mode": (  # the last factor has a tangent too, of zeros
         Calling(lambda m, x: torch.func.jvp(lambda v: v @ m.a, (x,), (x,)), a=weight(8, 5)),
-        [torch.zeros(2, 8)], 3 * 80, {("", "matmul")},
+        FORWARD_MODE, 3 * 80, {("", "matmul")},
     ),
     "layers without rows or columns": (
         Calling(
@@ -208,7 +210,7 @@ EXACT = {
     "a derivative in one direction, for which torch also multiplies with the zeros of weights": (
         Calling(lambda m, x: torch.func.jvp(lambda x: m.b(m.a(x).sin()), (x,), (x,)),
                 a=nn.Linear(8, 6), b=nn.Linear(6, 8)),
-        [torch.zeros(2, 8)], 3 * 2 * 96, {("a", "matmul"), ("b", "matmul")},
+        FORWARD_MODE, 3 * 2 * 96, {("a", "matmul"), ("b", "matmul")},
     ),
     "a shape alone on the meta device": (
         Calling(
@@ -234,6 +236,8 @@ def fails(module, x):
 @pytest.mark.parametrize(("model", "inputs", "macs", "expected"), EXACT.values(), ids=EXACT)
 def test_counts_what_runs(model, inputs, macs, expected):
     """By hand, by torch's own counter, and the same on real tensors."""
+    if inputs is FORWARD_MODE and torch.__version__.startswith("2.4."):
+        pytest.skip("there nothing has a derivative in inference mode")
     found = seen(model, *inputs)
     assert found.macs == macs == found.torch_macs == found.known_to_torch
     assert rows(found) == expected
