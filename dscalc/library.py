@@ -89,6 +89,7 @@ def compare(
         dilation=dilation, groups=groups, bias=bias, batch_size=batch_size,
         width_multiplier=width_multiplier, resolution_multiplier=resolution_multiplier,
     )  # fmt: skip
+    block = block.along(layers.dims)
     report = _without_rows("compare", layers, block, layer_fields(block, unit), unit, work)
     if layers.count == 1:
         row = layer_row(layers.first, block)

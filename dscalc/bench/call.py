@@ -60,10 +60,10 @@ def benchmark(
     """
     from dscalc.bench.timing import Settings
 
-    chosen = _chosen(blocks)
+    layers = Grid(in_channels, out_channels, kernel_size, input_size, **options)
+    chosen = [each.along(layers.dims) for each in _chosen(blocks)]
     strict = blocks != "all" if strict is None else strict
     settings = Settings(device, dtype, threads, channels_last, compile, min_run_time, backward)
-    layers = Grid(in_channels, out_channels, kernel_size, input_size, **options)
     block = STANDARD if len(chosen) > 1 else chosen[0]
 
     def name(row: Row) -> str:

@@ -98,9 +98,9 @@ def bench(
     """
     blocks = rewriting.blocks()
     block = STANDARD if len(blocks) > 1 else blocks[0]
-    asked = Asked(ctx, FIELDS, block, output)
     options = {**layer.parsed(), **scale.parsed()}
     layers = Grid(sizes.ic, sizes.oc, sizes.f, sizes.d, **options)
+    asked = Asked(ctx, FIELDS, block.along(layers.dims), output)
     if layers.count * len(blocks) == 1 and output.plot:
         raise DscalcError(
             "--plot needs more than one row; give a list or a range, or --as all, or drop it"

@@ -52,7 +52,7 @@ def compare(
     report = library.compare(block=block, unit=output.unit, work=work, **given)
     single = report.count == 1
     asked = Asked(
-        ctx, FIELDS, block, output, proof, questions,
+        ctx, FIELDS, report.block, output, proof, questions,
         several=not single, batch_size=given["batch_size"],
     )  # fmt: skip
     if single and output.plot:

@@ -309,13 +309,13 @@ class Block(NamedTuple):
     """A block with its numbers, such as ``separable:2``; `steps` applies it to a convolution.
 
     ``biases`` overrides the bias of the convolution for some steps: pairs of step name and bias.
-    ``dims`` is the number of axes of the filter.
+    ``dims`` is the number of axes of the filter; 3, the most that there are, if layers may differ.
     """
 
     name: str
     numbers: tuple[int, ...] = ()
     biases: tuple[tuple[str, bool], ...] = ()
-    dims: int = 2
+    dims: int = 3
 
     @classmethod
     def parse(cls, text: str, option: str = "block", *, standard: str = "") -> "Block":
@@ -368,6 +368,10 @@ class Block(NamedTuple):
         if names is _AXES:  # one step per axis
             names = _AXES[-self.dims :]
         return names if len(names) > 1 else ()
+
+    def along(self, dims: int) -> "Block":
+        """The block for filters of that many axes: a spatial one has a step for each."""
+        return self._replace(dims=dims) if self.kind.steps is _AXES else self
 
     def built(self, conv: Conv, *numbers: int) -> Steps:
         """The convolutions that replace ``conv``, by step name.

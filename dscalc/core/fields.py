@@ -166,9 +166,9 @@ def find(name: str, vocabulary: Vocabulary, block: Block | None, unit: Unit = "m
     other = _OTHER[unit]
     if name in vocabulary(block, other).names:
         raise DscalcError(f"{name} needs --unit {other}")
-    blocks = [*map(Block.parse, DEFAULTS)]
+    blocks = [each for each in map(Block.parse, DEFAULTS) if not block or each.name != block.name]
     if vocabulary is not network_fields:  # nothing else is rewritten as standard
-        blocks.remove(STANDARD)
+        blocks = [each for each in blocks if each != STANDARD]
     for scale, needed in ((unit, ""), (other, f" and --unit {other}")):
         having = [each for each in blocks if name in vocabulary(each, scale).names]
         if having:

@@ -146,7 +146,7 @@ class Grid:
         if dims is None and len(written) > 1:
             sizes = f"F {printable(str(f))} and D {printable(str(d))}"
             raise DscalcError(f"the sizes of {sizes:.80} differ in their number of axes")
-        dims = dims or next(iter(written), 2)
+        self.dims = dims = dims or next(iter(written), 2)
         self.axes = (
             Axis(ic, _axis_name(ic, "IC", "in_channels")),
             Axis(oc, _axis_name(oc, "OC", "out_channels")),
