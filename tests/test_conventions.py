@@ -573,6 +573,7 @@ def test_weights_in_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     assert asked("--explain", "2.28 KiB") == 0
     assert "2,336 bytes of float16 weights" in capsys.readouterr().out
     assert asked("--explain", "4.7 GB") == 1
+    assert asked("--explain", "2.228 KiB") == 1  # 2,336 bytes, were 1024 taken for 1000 twice
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def _candidates(source: Source, number: PrintedNumber, unit: str, most: int) -> 
             if found.cost <= bearable:
                 yield found
             free = found.unit == "bytes"  # a megabyte is either
-            if number.thousands and found.cost + (not free) <= bearable:
+            if number.thousands and not number.binary and found.cost + (not free) <= bearable:
                 value = found.value * Fraction(1000, 1024) ** number.thousands
                 yield found._replace(value=value).assuming(BINARY, int(not free))
 

@@ -40,6 +40,7 @@ class PrintedNumber(NamedTuple):
         digits: the number of digits, without zeros in front.
         thousands: the power of 1000 of its unit: 3 in 4.13G.
         unit: macs, flops, params or bytes, as the number says; "" if it does not.
+        binary: whether that power is of 1024, as in 97.8 MiB.
     """
 
     text: str
@@ -48,6 +49,7 @@ class PrintedNumber(NamedTuple):
     digits: int
     thousands: int
     unit: str = ""
+    binary: bool = False
 
     def fits(self, candidate: Fraction, spread: int = 0) -> bool:
         """Whether a candidate, rounded, is printed like this, or one within ``spread`` of it."""
@@ -103,14 +105,16 @@ def read_number(text: str, name: str) -> PrintedNumber:
             f"choose from {_KNOWN_UNITS}"
         )
     thousands = _POWERS[unit[1].upper()]
-    base = 1024 if (unit["bytes"] or "").lower() == "ib" else 1000
-    scale = Fraction(base**thousands * 10 ** int(exponent or 0), 10 ** len(decimals))
+    binary = (unit["bytes"] or "").lower() == "ib"
+    scale = Fraction(
+        (1024 if binary else 1000) ** thousands * 10 ** int(exponent or 0), 10 ** len(decimals)
+    )
     value = int(whole + decimals) * scale
     if sign == "-" or not value:
         raise DscalcError(f"{name} must be greater than 0, got {show.quoted(text)}")
     step = scale if decimals or exponent or thousands else Fraction(0)
     digits = len((whole + decimals).lstrip("0"))
-    return PrintedNumber(text.strip(), value, step, digits, thousands, unit.lastgroup or "")
+    return PrintedNumber(text.strip(), value, step, digits, thousands, unit.lastgroup or "", binary)
 
 
 def _plain(text: str) -> str:
