@@ -469,6 +469,33 @@ def test_a_device_is_written_to(run):
     assert not Path(os.devnull).is_file()
 
 
+@pytest.mark.parametrize("to", ["/dev/stdout", "/dev/fd/1", "report"])
+def test_what_is_in_the_file_that_stdout_goes_to_is_kept(to, start, tmp_path):
+    path = tmp_path / "report"
+    path.write_text("before\n")
+    with path.open("a") as stdout:
+        process = start(f"{ONE} --no-verify -f csv -o {to}", stdout=stdout)
+        _, error = process.communicate()
+    before, *report = path.read_text().splitlines()
+    assert before == "before"
+    if to == "report":
+        assert (report, process.returncode) == ([], 2)
+        assert (
+            error == b"error: cannot write report: stdout or stderr goes there; name another file\n"
+        )
+    else:
+        assert (len(report), process.returncode) == (2, 0)
+
+
+@pytest.mark.parametrize("option", ["-f csv -o", "--plot"])
+def test_a_list_of_layers_is_not_written_over(option, run, tmp_path):
+    path = tmp_path / "net.svg"
+    path.write_text(net := "kind,in_channels,out_channels,kernel_size,input_size\nconv,8,9,3,9\n")
+    result = run(f"network {path} {option} {path}")
+    assert (result.code, path.read_text()) == (2, net)
+    assert result.error.endswith("net.svg is the list of layers itself; name another file")
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

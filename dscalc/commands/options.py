@@ -236,7 +236,8 @@ class BlockOptions:
         if self.depthwise_bias is None:
             return block
         if "depthwise" not in block.step_names:
-            raise DscalcError(f"{block} has no depthwise step; drop --depthwise-bias")
+            given = "--depthwise-bias" if self.depthwise_bias else "--no-depthwise-bias"
+            raise DscalcError(f"{block} has no depthwise step; drop {given}")
         return block._replace(biases=(("depthwise", self.depthwise_bias),))
 
 
@@ -336,6 +337,9 @@ class ProofOptions:
         return self.verify if self.verify is not None else bool(counted) or by_default
 
 
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # of a model, 1 is not the answer's
+
+
 class Questions(list[Question]):
     """The options that slices add to a command, one group each."""
 
@@ -378,7 +382,7 @@ class ReportOptions:
         Raises:
             DscalcError: there is no --format, and the ending of the file gives none.
         """
-        if self.file == Path("-"):
+        if self.file and str(self.file) in _STDOUT:
             self.file = None
         if self.asked_format:
             self.format = self.asked_format

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
             raise DscalcError(f"cannot write {path}: it is a directory; name a file in it")
         if target.exists() and not os.access(target, os.W_OK):
             raise DscalcError(f"cannot write {path}: permission denied; name another file")
+        if _is_written_by_a_stream(target):  # to replace it loses what is written there
+            raise DscalcError(
+                f"cannot write {path}: stdout or stderr goes there; name another file"
+            )
         temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}{target.suffix}")
         try:  # from before there is a file, so that an interrupt leaves none
             with _ended_by_sigterm():
@@ -117,6 +121,14 @@ def kind_of_picture(file: Path) -> str:
         plot = for_who_asks("--plot", "plot")
         raise DscalcError(f"{plot} needs a file that ends in .png, .svg or .pdf, got {file}")
     return kind
+
+
+def _is_written_by_a_stream(path: Path) -> bool:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, or no file
+            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+                return True
+    return False
 
 
 def _umask() -> int:
