@@ -200,6 +200,10 @@ def test_a_mistake_is_one_line_whose_fix_works(typed, says, fixed, here, run):
         (f"{NET} --get macs,params", "'macs,params' is not one field; give macs and params each a"),
         (f"{NET} --depth full", "--depth, if it is not all, must be a whole number such as 2, got"),
         (f"{NET} --top 5%", "--top must be a whole number such as 10, got '5%'"),
+        (
+            "blocks 8 8 3 9 --only fused spatial",
+            "got unexpected extra argument(s) (spatial); a laye",
+        ),
         ("check a.toml b.toml", "got unexpected extra argument(s) (b.toml); give one file; see"),
         (
             "model",

@@ -76,6 +76,7 @@ REFUSED = [
     (parse.padding, PADDING, ["Samey", "full", "", "-1", "1x", "1.5"]),
     (parse.number, NUMBER, ["", "M", "x", "1/0", "1.5/2", "60MB", "60 MM", "1,000", "nan", "inf"]),
     (parse.number, NUMBER, ["1\u212a", "1e9999", "--3", "3i", "3KiB", "3K i", "3%i", "Ki"]),
+    (parse.number, NUMBER, ["1 million", "1.5 billion MACs", "5 thousand", "2 giga", "1,000,000"]),
     (parse.multiplier, MULTIPLIER, ["0", "-1/2"]),
 ]
 
@@ -91,6 +92,8 @@ def test_what_is_no_such_word_is_refused_by_its_name_and_quoted(read, rule, text
     reason, write, fix = str(raised.value).partition("; write ")
     assert reason == f"the width {rule}{text!r}"
     meant = {"60MB": 60_000_000, "60 MM": 60_000_000, "3KiB": 3072, "3K i": 3000}
+    meant |= {"1 million": 10**6, "1.5 billion MACs": 1_500_000_000, "5 thousand": 5000}
+    meant |= {"2 giga": 2 * 10**9, "1,000,000": 10**6}
     assert bool(write) == (text in meant)
     if write:
         assert read(fix, "the width") == meant[text]

@@ -102,6 +102,11 @@ def test_the_widest_layer_that_fits(run):
     assert (result.code, result.stdout) == (0, "240\n")  # 64 * 56^2 * (9 + 240) is 49,975,296
 
 
+def test_the_only_layer_needs_no_name(run):
+    result = run("3", "64", "3", "14", "--where", "standard_macs <= 5")
+    assert result.stderr.endswith("; nearest: standard_macs is 338,688\n")
+
+
 @pytest.mark.parametrize("form", ["table", "csv", "json", "markdown"])
 def test_no_row_left_is_a_no_and_the_nearest_is_said(form, run):
     result = run(*WIDEST, "separable_macs <= 1M", "-f", form)

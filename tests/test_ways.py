@@ -213,6 +213,33 @@ def test_a_block_that_does_not_exist_is_left_out_unless_it_is_asked_for(run):
     assert result.stderr == f"left out: grouped:8: {why}\n"
 
 
+@pytest.mark.parametrize(
+    ("dims", "steps"), [(2, ["vertical", "horizontal"]), (3, ["depth", "vertical", "horizontal"])]
+)
+def test_a_spatial_block_has_the_fields_of_each_of_its_axes(dims, steps, run):
+    layer = f"8 8 3 9 --dims {dims} --as spatial"
+    [row] = json.loads(run(f"{layer} --no-verify -f json").stdout)["rows"]
+    found = [name for name in row if name.endswith("_macs") and name.partition("_")[0] in steps]
+    assert found == [f"{step}_macs" for step in steps]
+    assert sum(row[name] for name in found) == row["spatial_macs"] == 8 * 8 * 9**dims * 3 * dims
+    assert run(f"{layer} --get {steps[0]}_macs").stdout == f"{row[found[0]]}\n"
+
+
+def test_a_network_of_three_axes_has_the_fields_of_each(run, tmp_path):
+    path = tmp_path / "net.csv"
+    path.write_text("kind,in_channels,out_channels,kernel_size,input_size\nconv,8,8,3,9\n")
+    for dims, count in ((3, "139968\t139968\n"), (2, "\t15552\n")):
+        asked = f"network {path} --dims {dims} --as spatial --get depth_macs --get vertical_macs"
+        assert run(asked).stdout == count
+
+
+def test_a_count_before_a_reason_with_a_number_is_not_read_as_one(run, tmp_path):
+    path = tmp_path / "net.csv"
+    path.write_text("kind,in_channels,out_channels,kernel_size,input_size\nconv,8,9,3,9\n")
+    said = run(f"network {path} --as grouped:8 --no-verify").stdout
+    assert "kept: 1 since 8 groups do not divide 9 channels (100% of the MACs)" in said
+
+
 def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
     rows = json.loads(run("blocks 64 64:128:x2 3 28 --only separable -f json").stdout)["rows"]
     assert [(row["name"], row["out_channels"]) for row in rows] == [
@@ -227,6 +254,7 @@ def test_blocks_of_a_grid_have_a_row_each_and_a_picture(run, tmp_path):
     ("args", "error"),
     [
         ("blocks 64 64 3 28 --only grouped", "--only: grouped needs its groups, such as grouped:8"),
+        ("64 64 3 28 --as fused --no-depthwise-bias", "fused has no depthwise step; drop --no-d"),
         ("64 64 3 28 --as grouped:0", "grouped groups must be at least 1, got 0"),
         ("64 64 3 28 --as bottleneck:3", "bottleneck:3: 3 does not divide 64 output channels"),
         ("64 64 3 28 --as grouped:3 --work", "grouped:3: 3 groups do not divide 64 channels"),

@@ -101,7 +101,7 @@ class Selection:
             return reason
         _, row, failed = self._nearest
         has = dict.fromkeys(f"{c.field.name} is {exact(c.field.read(row))}" for c in failed)
-        return f"{reason}; nearest: {name(row)}: {', '.join(has)}"
+        return f"{reason}; nearest: {': '.join(filter(None, (name(row), ', '.join(has))))}"
 
 
 def _satisfies(condition: Assertion, row: Row) -> bool:

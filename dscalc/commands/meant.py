@@ -215,6 +215,8 @@ def _extra(words: Sequence[str], command: Any) -> str:
         return f"did you mean {' '.join([f'--{name}', *words[1:2]])}?"
     if command.name == "check":
         return "give one file"
+    if not name.isdigit():
+        return _LAYER_FORM
     return f"a map that is not square is one argument, such as 224x{words[0]}"
 
 

@@ -359,7 +359,9 @@ def _kept(report: Report) -> str:
     whole = sum(row.as_is.cost.macs for row in everything)
     part = share(Fraction(sum(row.as_is.cost.macs for row in kept), whole))
     reasons = Counter(row.kept for row in kept).most_common()
-    what = ", ".join(f"{number:,} {reason}" for reason, number in reasons)
+    what = ", ".join(
+        f"{number:,} {'since ' * reason[0].isdigit()}{reason}" for reason, number in reasons
+    )
     return f"kept: {what} ({part} of the {UNITS[report.unit][0]})"
 
 
