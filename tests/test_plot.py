@@ -434,6 +434,15 @@ def test_with_a_baseline_the_bars_are_what_changed(drawn, run, tmp_path):
     assert {"before", "now"} <= set(words(path))
 
 
+def test_where_nothing_changed_the_bar_is_the_total(drawn, run, tmp_path):
+    baseline, path = tmp_path / "main.json", tmp_path / "picture.svg"
+    run(f"{NETWORK} -f json -o {baseline}")
+    assert run(f"{NETWORK} --baseline {baseline} --plot {path}").code == 0
+    before, now = (list(values[1]) for _, values, _ in drawn)
+    assert (before, now) == ([568_740_352], [])
+    assert {"total", "before", "now"} <= set(words(path))
+
+
 def test_a_report_that_cannot_be_written_leaves_no_picture(run, start, tmp_path):
     picture = tmp_path / "picture.svg"
     command = f"3 8,16 3 5 --no-verify --plot {picture}"

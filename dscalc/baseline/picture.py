@@ -24,6 +24,7 @@ def draw(report: Compared, path: Path, kind: str) -> None:
     before, now = (count_of(row, "macs") for row in (report.baseline.total, report.total))
     if before is not None and now is not None:
         title += f": {full(before * scale, label)} before, {full(now * scale)} now"
+    changed = changed or [("total", [before or 0, now or 0])]  # it stayed the same
     with plain_style():
         figure = bars(report, title, {"before": OTHER, "now": AS_IS}, changed)
         save(figure, path, kind, report.title)

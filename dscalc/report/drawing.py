@@ -14,6 +14,7 @@ from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
@@ -229,7 +230,8 @@ def bars(
     axes.set_ylim(sum(heights) + 0.1, -0.1)
     axes.xaxis.set_major_formatter(COUNTS)
     if len(sides) > 1:
-        figure.legend(loc="outside lower right", ncols=2, frameon=False)
+        colours = [Patch(color=color, label=side) for side, color in sides.items()]
+        figure.legend(handles=colours, loc="outside lower right", ncols=2, frameon=False)
     return figure
 
 
