@@ -32,6 +32,13 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """All names, with those that are imported when they are first asked for."""
+    from dscalc.slices import SLICES
+
+    return sorted({*globals(), *(call for slice_ in SLICES.values() for call in slice_.calls)})
+
+
 def __getattr__(name: str) -> Any:
     """A function of a slice, imported when it is first asked for."""
     from dscalc.slices import find_call

@@ -468,6 +468,16 @@ def test_a_number_keeps_its_digits(text: str, value: int, step: int, digits: int
     assert (number.value, number.step, number.digits) == (value, step, digits)
 
 
+def test_a_comma_is_a_point_if_the_macs_or_flops_say_so() -> None:
+    printed = read_number("4,089 GMACs", "--explain")
+    in_g = printed._replace(value=Fraction(4_089_000_000), step=Fraction(1_000_000))
+    for macs in (4_089_184_256, 2_044_592_128):
+        assert printed.near(macs) == in_g
+    assert printed.near(4_089_184_256_000) == printed
+    for text in ("4,089", "4,089.0 G", "4,089,184 G", "4.089 G"):
+        assert (whole := read_number(text, "--explain")).near(4_089_184_256) == whole
+
+
 def test_a_number_without_a_letter_is_of_the_size_of_the_macs_or_flops() -> None:
     printed = read_number("4.1", "--explain")
     in_g = printed._replace(
@@ -648,6 +658,19 @@ def test_a_network_is_cited_with_its_scale_and_input(capsys: pytest.CaptureFixtu
     assert found.startswith("MobileNetV1, 1.0, 224, weights only (Howard et al., 2017,")
     assert "Table 1; here width multiplier 1/2) has 149,497,088 MACs" in found
     assert "params for an input of 1x3x224x224: MACs are" in found
+
+
+def test_a_network_is_cited_as_what_it_is_rewritten_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.csv"
+    net.write_text("kind,in_channels,out_channels,kernel_size,input_size\nconv,3,64,3,224\n")
+    assert main(["network", str(net), "--as", "separable", "--batch", "2", "--cite", "-q"]) == 0
+    found = capsys.readouterr().out
+    assert found.startswith(f"{net} (here batch 2) has 173,408,256 MACs")
+    assert "1,728 params, and as separable 21,977,088 MACs and 219 params for an input" in found
+    assert main(["network", str(net), "--cite", "-q"]) == 0
+    assert "1,728 params for an input of 1x3x224x224" in capsys.readouterr().out
 
 
 def test_cited(capsys: pytest.CaptureFixture[str]) -> None:

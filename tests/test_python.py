@@ -86,6 +86,7 @@ def test_a_function_of_a_slice_stays_what_it_is():
         first, again = getattr(dscalc, name), getattr(dscalc, name)
         assert again is first
         assert callable(first)
+        assert name in dir(dscalc)
 
 
 def test_data_of_other_counters_are_those_of_the_json():

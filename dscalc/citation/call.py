@@ -32,12 +32,15 @@ def cite(report: Report) -> str:
         raise DscalcError(f"the MACs are not known: {whole.no_formula}")
     cost = whole.as_is.cost
     name, _, source = report.title.partition(": ")
+    if not source:
+        name, _, source = name.partition("; ")
     subject = f"{name} ({source})" if source else name
     flops = f"{2 * cost.macs:,} FLOPs at 2 for each MAC"
     has = f"{cost.macs:,} MACs ({flops}) and {cost.params:,} params"
     if report.command == "compare":
-        after = whole.replacement.cost
         subject = f"A convolution, {subject},"
+    if report.block and whole.rewritten:
+        after = whole.replacement.cost
         has += f", and as {report.block} {after.macs:,} MACs and {after.params:,} params"
     has += f" for an input of {report.inputs}" if report.inputs else ""
     return (

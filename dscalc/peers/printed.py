@@ -28,6 +28,7 @@ _UNIT_WORDS = re.compile(
     re.I,
 )
 _WITH_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([,' ])\d{3}(?:\1\d{3})*|(?:\.\d{3}){2,})(?!\d)")
+_ONE_COMMA = re.compile(r"[1-9]\d{0,2},\d{3}(?![\d.,])")
 
 
 class PrintedNumber(NamedTuple):
@@ -74,13 +75,20 @@ class PrintedNumber(NamedTuple):
     def near(self, macs: int) -> "PrintedNumber":
         """The number with the power of 1000 that it lacks: 4.1 of a model with 4 G MACs is 4.1G.
 
-        It must then be within 30% of the MACs, or of the FLOPs at 2 per MAC.
+        It must then be within 30% of the MACs, or of the FLOPs at 2 per MAC. So must 4,089 G for
+        its comma to be the point of 4.089 G.
         """
+
+        def is_near(value: Fraction) -> bool:
+            return any(abs(value - n) <= Fraction(3, 10) * n for n in (macs, 2 * macs))
+
+        if self.thousands and _ONE_COMMA.match(self.text) and is_near(self.value / 1000):
+            return self._replace(value=self.value / 1000, step=self.step / 1000)
         if not self.step or self.thousands or self.unit or self.value >= 1000:
             return self
         for letter, power in THOUSANDS.items():
             value, step = self.value * 1000**power, self.step * 1000**power
-            if power and any(abs(value - n) <= Fraction(3, 10) * n for n in (macs, 2 * macs)):
+            if power and is_near(value):
                 text = f"{self.text}{letter}"
                 return self._replace(text=text, value=value, step=step, thousands=power)
         return self

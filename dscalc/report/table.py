@@ -76,8 +76,8 @@ _SVG_IN_DARK = """\
 def render(sheet: Sheet, stream: TextIO | None = None) -> str:
     """A sheet as the stream shows it: in colour on a terminal, plain without a stream.
 
-    Where its table is wider than the terminal, columns are left out, module paths shortened, and
-    then it is laid out vertically; a number is never shortened or broken.
+    Where its table is wider than the terminal, columns are left out, module paths shortened,
+    numbers rounded, as a line says, and then it is laid out vertically; a number is never broken.
     """
     console = _console(stream)
     with console.capture() as captured:
