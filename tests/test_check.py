@@ -397,6 +397,8 @@ def test_names_are_printed_literally(check):
     budget = '[[check]]\nname = "\\u001b[31m\\n|"\nrun = "3 8 3 5"\nassert = "mac_ratio < 1"\n'
     [row] = json.loads(check(budget, "-f", "json").stdout)["rows"]
     assert row["budget"] == r"\x1b[31m\n|"
+    [row] = json.loads(check(GONE.replace('"gone"', '""'), "-f", "json").stdout)["rows"]
+    assert row["budget"] == "network nothere"
 
 
 def test_an_interrupt_ends_the_run(check, monkeypatch):

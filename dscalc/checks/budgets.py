@@ -173,7 +173,7 @@ def _budget(table: Mapping[str, Any], place: Mapping[int, str]) -> Budget:
                     lines.setdefault(one, line)
     if "baseline" in table:
         run += ["--baseline", table["baseline"]]
-    name = show.printable(table.get("name", table["run"].strip()))
+    name = show.printable(table.get("name") or table["run"].strip())
     return Budget(name, run, assertions, min(place, default=None), lines)
 
 

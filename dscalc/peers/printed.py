@@ -9,7 +9,8 @@ from dscalc import show
 from dscalc.errors import DscalcError
 from dscalc.parse import THOUSANDS
 
-_POWERS = {**THOUSANDS, "B": 3, "BN": 3, "MILLION": 2, "BILLION": 3}  # of 1000, by their names
+_POWERS = {**THOUSANDS, "B": 3, "BN": 3, "MILLION": 2, "BILLION": 3, "TRILLION": 4}
+_POWERS |= {"KILO": 1, "MEGA": 2, "GIGA": 3, "TERA": 4, "PETA": 5}  # of 1000, by their names
 _NOUNS = {
     "macs": "macc?s?|m(?:ult?-?)?adds?",
     "flops": "flops?|ops?",
@@ -128,6 +129,7 @@ def read_number(text: str, name: str) -> PrintedNumber:
 def _plain(text: str) -> str:
     """The number with a point for decimals, and nothing between thousands."""
     plain = " ".join(text.replace("_", "").replace("\N{MULTIPLICATION SIGN}", "x").split())
+    plain = re.sub("^[~\N{ALMOST EQUAL TO}] ?", "", plain)  # about
     plain = re.sub("[⁰¹²³⁴-⁹]+", lambda power: f"^{normalize('NFKC', power[0])}", plain)
     if match := _WITH_THOUSANDS.match(plain):
         plain = re.sub(r"\D", "", match[0]) + plain[match.end() :]
