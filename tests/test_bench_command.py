@@ -217,6 +217,18 @@ def test_ctrl_c_shows_what_was_measured_and_exits_with_130(timed, run):
     assert [round(float(line)) for line in result.stdout.splitlines()] == [2, 3]
 
 
+def test_ctrl_c_before_anything_was_measured_leaves_the_file_of_before(timed, run, tmp_path):
+    path = tmp_path / "times.csv"
+    path.write_text("old")
+    timed.raising[2] = KeyboardInterrupt()
+    assert run(f"bench 2,3 8 3 14 -o {path}") == (130, "", "interrupted\n")
+    assert path.read_text() == "old"
+    del timed.raising[2]
+    timed.raising[3] = KeyboardInterrupt()
+    assert run(f"bench 2,3 8 3 14 -o {path}").code == 130
+    assert len(path.read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("form", ["csv", "table"])
 def test_a_layer_that_is_refused_leaves_the_others(form, timed, run):
     timed.raising[3] = DscalcError("it does not fit")

@@ -105,6 +105,7 @@ def _measured(
     def tell(rows: int, share: float) -> None:
         report.progress(rows * share)
 
+    measured = False
     try:
         for conv in layers:
             try:
@@ -120,8 +121,11 @@ def _measured(
                 refuse(str(error))
                 continue
             for row in sorted(rows, key=lambda row: row.replacement.cost.macs):
+                measured = True
                 yield row._replace(name=str(row.block) if len(blocks) > 1 else report.name(row))
     except KeyboardInterrupt:  # keep the rows so far
+        if not measured:  # and a file of before, if there are none
+            raise
         report.interrupted = True
 
 
