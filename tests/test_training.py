@@ -971,6 +971,49 @@ def test_json_has_null_where_a_row_is_not_known(run, here):
     assert answer["notes"][-1].startswith("training mode runs otherwise in b: ")
 
 
+ROUTED = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(8, 4)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        chosen, out = self.gate(x).argmax(-1), torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            (rows,) = torch.where(chosen == number)
+            out.index_add_(0, rows, expert(x[rows]))
+        return out
+"""
+
+
+def test_both_passes_of_a_model_whose_weights_route_have_the_same_weights(run, here):
+    (here / "routed.py").write_text(ROUTED)
+    answer = json.loads(run("model routed.py:Net --input 8 --batch 64 --backward -f json").stdout)
+    assert not any("runs otherwise" in note for note in answer["notes"])
+    assert sum(row["macs"] for row in answer["rows"]) == 64 * 8 * 4 + 64 * 8 * 8
+    for row in answer["rows"]:
+        assert row["training_macs"] - row["backward_macs"] == row["macs"]
+
+
+def test_a_model_without_values_is_made_anew_once():
+    made = []
+
+    def rebuild():
+        made.append(Calling(lambda m, x: m.a(x)[m.a(x) > 0], a=nn.Linear(8, 8)))
+        return made[-1]
+
+    with torch.device("meta"):
+        model = Calling(lambda m, x: m.a(x)[m.a(x) > 0], a=nn.Linear(8, 8))
+    found = audit(model, (2, 8), rebuild=rebuild, backward=True)
+    assert found.macs == found.total.training.forward_macs == 2 * 2 * 64
+    assert len(made) == 1
+
+
 def test_without_the_option_training_is_not_imported(monkeypatch, run, nets):
     monkeypatch.setitem(sys.modules, "dscalc.pytorch.training", None)  # an import would fail
     assert run(nets).code == 0

@@ -119,6 +119,7 @@ def audit(
         with torch.random.fork_rng(devices=[]):  # real blocks have weights, which are drawn
             return replacements(copied, reasons, lambda module: replacement(module, block))
 
+    rebuild = cache(rebuild) if rebuild else None  # a second model may draw other weights
     words = inputs_in_words(args, kwargs)
     asked: dict[str, Any] = {"observe": observe, "bits": bits, "nonzero": nonzero}
     found, _ = trace_either(model, args, kwargs, rebuild, blocks=blocks, **asked)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Target:
         self._name, self._words, self._made_by, self._batch = name, words, made_by, batch
         self._arguments, self._dtype = arguments or {}, dtype
         self._model: nn.Module | None = None
+        self._with_values = cache(partial(self._load, meta=False))  # others would draw others
         self._notes: list[str] = []
 
     def audit(self, **options: Any) -> Report:
@@ -130,7 +131,7 @@ class Target:
 
     def _audit(self, inputs: Inputs, **options: Any) -> Report:
         assert self._model is not None
-        rebuild = partial(self._load, meta=False)
+        rebuild = self._with_values
         with user_code(self._name):  # the model may print
             report = audit(
                 self._model, *inputs.args, named=inputs.kwargs, rebuild=rebuild, **options
