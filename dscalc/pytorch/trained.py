@@ -111,6 +111,14 @@ def _doubts(found: Trace, run: TrainingRun) -> Iterator[str]:
     if run.torch_macs is None:
         yield "the backward pass is not proved: torch's FlopCounterMode cannot count it"
     yield from run.doubts
+    unseen = {p.operator for p in (*run.products, *run.again) if p.macs and not p.operator.by_torch}
+    if unseen:
+        names = sorted({operator.leaf for operator in unseen})
+        paths = sorted({printable(operator.path) or "the model" for operator in unseen})
+        yield (
+            f"the step is not proved: torch's FlopCounterMode does not count {first_few(names)} "
+            f"in {first_few(paths)}"
+        )
     if run.elsewhere:
         yield (
             f"the backward pass is not proved: {run.elsewhere:,} MACs that autograd runs belong to "
