@@ -249,6 +249,21 @@ def test_counts_what_runs(model, inputs, macs, expected):
 
 
 @pytest.mark.parametrize(
+    "part",
+    [nn.LeakyReLU(), nn.ELU(), nn.Softplus(), nn.Mish(), nn.LayerNorm(5), nn.Hardswish(), nn.GLU()],
+)
+def test_a_derivative_in_the_forward_pass_has_the_products_of_its_layers(part):
+    """Those of autograd for the input, as of forces or a score: twice those of the layer."""
+    model = Calling(
+        lambda m, x: torch.func.grad(lambda x: m.part(m.layer(x)).sum())(x),
+        layer=nn.Linear(4, 5 + isinstance(part, nn.GLU)), part=part,
+    )  # fmt: skip
+    found = seen(model, torch.ones(3, 4))
+    assert not found.unknown
+    assert found.macs == found.torch_macs == 2 * 3 * model.layer.weight.numel()
+
+
+@pytest.mark.parametrize(
     ("function", "shapes", "macs"),
     [
         (torch.mv, [(3, 4), (4,)], 12),

@@ -202,6 +202,12 @@ _WITHOUT_MACS = {
         soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
         nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub _ctc_loss
         linalg_cross multi_margin_loss multilabel_margin_loss_forward""",
+    "derivatives of these, which a model may take in its forward pass": """
+        _adaptive_avg_pool2d_backward _fused_rms_norm_backward _prelu_kernel_backward
+        avg_pool2d_backward elu_backward embedding_dense_backward glu_backward hardsigmoid_backward
+        hardswish_backward hardtanh_backward leaky_relu_backward log_sigmoid_backward
+        max_pool2d_with_indices_backward mish_backward native_batch_norm_backward
+        native_group_norm_backward native_layer_norm_backward softplus_backward""",
     "the same, for the shape where a tangent is zero, as under jvp": """
         prims::add prims::div prims::mul prims::sub""",
     "the same; torch 2.4 has no tag for it": """
