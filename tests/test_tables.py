@@ -195,6 +195,27 @@ def test_a_leaf_is_only_folded_if_its_name_is_a_number():
     assert audit(named, (1, 4, 8, 8)).sheet().names == ["conv0", "conv1", "conv2"]
 
 
+def test_folded_containers_are_so_many_of_their_own_class_not_of_what_holds_them():
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)) for _ in range(40)
+            )
+
+        def forward(self, maps):
+            for block in self.blocks:
+                maps = block(maps)
+            return maps
+
+    def first_line(model, depth):
+        return replace(audit(model, (1, 4, 8, 8)), depth=depth).sheet().rows[0][:2]
+
+    assert first_line(Blocks(), 1) == ["blocks", "ModuleList"]
+    assert first_line(Blocks(), 2) == ["blocks.0-39", "40 x Sequential"]
+    assert first_line(nn.Sequential(Blocks()), 3) == ["0.blocks.0-39", "40 x Sequential"]
+
+
 def test_the_lines_of_a_tower():
     sheet = audit(Tower(), IMAGE).sheet()
     lines = [(row[0], row[1], str(row[4])) for row in sheet.rows]

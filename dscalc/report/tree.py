@@ -128,15 +128,18 @@ class Tree:
         depth: int = 1,
         indent: int = 0,
         lead: str = "",
-        above: str = "",
+        above: tuple[str, int] = ("", 1),
         within: str = "",
     ) -> Iterator[TableLine]:
         """The line of a module, then those of its own operators and of its parts.
 
-        A module that has one part only is joined with it: ``lead`` and ``above`` are the name and
-        class of those that are joined so far. ``within`` is the path of the module above.
+        A module that has one part only is joined with it: ``lead`` is the name, and ``above`` the
+        class and number, of those that are joined so far. ``within`` is the path of the module
+        above.
         """
-        kind = above if above and node.kind in _CONTAINERS else node.kind
+        kind, number = above
+        if not kind or number != node.count or node.kind not in _CONTAINERS:
+            kind = node.kind
         own = [group for group in node.own if self._is_seen(group)]
         parts = [child for child in node.children if child.is_seen]
         path = f"{within}.{node.name}" if within else node.name
@@ -145,7 +148,8 @@ class Tree:
             yield TableLine(name, path, indent, _row_kind(own[0]), own[0])
             return
         if not own and len(parts) == 1 and (not ends or node.rows_seen == 1):
-            yield from self._lines_of(parts[0], limit, depth + 1, indent, f"{name}.", kind, path)
+            joined = kind, node.count
+            yield from self._lines_of(parts[0], limit, depth + 1, indent, f"{name}.", joined, path)
             return
         unfolded = not ends and bool(own or parts)
         kind = f"{node.count} x {kind}" if node.count > 1 else kind
