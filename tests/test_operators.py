@@ -117,6 +117,7 @@ def attended(query, key, value):
 bf16 = torch.Tensor.bfloat16
 ENDS = torch.tensor([2, 2, 7], dtype=torch.int32)  # one of the groups is empty
 BAGS = torch.tensor([[0, 2, 2], [3, 1, 0]])
+POSITIONS = torch.tensor(2 * [[(x / 2, y, 1) for y in (-1, 0, 1) for x in range(-2, 3)]])
 
 # What torch computes, on what; the same by loops.
 PRODUCTS = {
@@ -167,6 +168,10 @@ PRODUCTS = {
     ),
     "kron": (torch.kron, (whole(2, 3), whole(4, 5)), kronecker),
     "conv_tbc": (torch.conv_tbc, (whole(7, 2, 3), whole(3, 3, 4), whole(4)), over_time),
+    "affine_grid": (
+        lambda theta: F.affine_grid(theta, (2, 1, 3, 5), align_corners=True).flatten(1, 2),
+        (whole(2, 2, 3),), lambda theta: batched(POSITIONS, theta.mT),
+    ),
     "a weighted embedding bag": (
         lambda bags, table, weights: F.embedding_bag(
             bags, table, per_sample_weights=weights, mode="sum"

@@ -513,6 +513,23 @@ def test_a_backward_operator_of_a_product_is_taken_apart():
     assert "give no number (it has a backward pass of its own)" in report.notes[-1]
 
 
+def test_a_spatial_transformer_is_trained_through_the_grid_that_it_computes():
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.locate = nn.Linear(3 * 8 * 8, 6)
+
+        def forward(self, x):
+            theta = self.locate(x.flatten(1)).view(-1, 2, 3)
+            grid = F.affine_grid(theta, x.shape, align_corners=False)
+            return F.grid_sample(x, grid, align_corners=False)
+
+    report = audit(Transformer(), (2, 3, 8, 8), backward=True)
+    macs = 2 * 3 * 8 * 8 * 6 + 2 * 8 * 8 * 2 * 3
+    assert report.total.training[:2] == (macs, macs)
+    assert report.total.training.crosscheck == "exact"
+
+
 def test_what_autograd_takes_apart_is_not_proved():
     class Kron(nn.Module):
         def __init__(self):

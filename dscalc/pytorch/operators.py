@@ -79,6 +79,11 @@ def attention_macs(query: Shape, key: Shape, value: Shape, *_: Any, output: Shap
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def affine_grid_macs(theta: Shape, *_: Any, output: Shape) -> int:
+    """Coordinates (N, *sizes, axes), each a dot product with a row of theta (N, axes, axes + 1)."""
+    return prod(output) * theta[-1]
+
+
 def weighted_bag_macs(
     table: Shape, indices: Shape, _offsets: Shape, _scaled: bool, _mode: int, _sparse: bool,
     weights: Shape | None = None, *_: Any, output: Shape,
@@ -100,6 +105,7 @@ _COUNTED_BY: dict[Callable[..., int], str] = {
         _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu
         _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
         _scaled_dot_product_fused_attention_overrideable""",
+    affine_grid_macs: "affine_grid_generator",
     weighted_bag_macs: "_embedding_bag _embedding_bag_forward_only",
 }
 LEAVES = {
@@ -113,6 +119,7 @@ FACTORS = {  # which arguments are multiplied, by the formula
     summed_products_macs: slice(1, 3),
     outer_product_macs: slice(1, 3),
     kronecker_product_macs: slice(2),
+    affine_grid_macs: slice(1),
 }
 
 # ---- The kind of a row: its outermost composite. ----
@@ -129,6 +136,7 @@ KINDS = {
     "bilinear": "bilinear",
     "einsum": "einsum",
     **dict.fromkeys(("scaled_dot_product_attention", "flex_attention"), "attention"),
+    "affine_grid_generator": "affine_grid",
     "embedding_bag": "embedding_bag",
     **{
         name.removeprefix("aten::"): "attention"
