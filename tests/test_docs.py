@@ -14,6 +14,7 @@ import measure_peers
 import pytest
 import write_docs
 import yaml
+from torch.utils.flop_counter import flop_registry
 from write_docs import (
     COMMANDS,
     IMAGES,
@@ -29,6 +30,7 @@ from write_docs import (
 )
 
 from dscalc.inputs.network_file import _COLUMNS, _KNOWN
+from dscalc.pytorch.operators import LEAVES
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS = doctest.REPORT_NDIFF
@@ -293,6 +295,22 @@ def test_the_table_of_peers_is_what_they_answer():
         for counter in measured:
             told = row[1 + columns.index(counter.name)]
             assert told == measure_peers.cell(counter, case, macs), (case.what, counter.name)
+
+
+def test_the_page_names_every_product_that_torch_counts_as_nothing():
+    page = (ROOT / "docs/counting.md").read_text("utf-8")
+    begin, end = "and torch counts them as nothing:", "\n\ndscalc cannot"
+    listed = page.partition(begin)[2].partition(end)[0]
+    known = {str(operator).partition(".")[2] for operator in flop_registry}
+    known.add("_scaled_mm")  # torch 2.4 does not count it
+    products = {name.removeprefix("aten::") for name in LEAVES} - known
+    called = {"affine_grid_generator": "affine_grid"} | dict.fromkeys(
+        ("_embedding_bag", "_embedding_bag_forward_only"), "embedding_bag"
+    )
+    told = set(re.findall(r"`(\w+)`", listed)) - {"mm"}
+    # Attention and convolutions come as others; these are for devices and for who names them.
+    named = {n for n in products if "attention" not in n and not n.endswith("_overrideable")}
+    assert told == {called.get(name, name) for name in named}
 
 
 def here(counter, table):
