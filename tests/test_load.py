@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import warnings
+from functools import partial
 from textwrap import dedent
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from dscalc import DscalcError
 from dscalc.pytorch.inputs import (
@@ -935,6 +937,50 @@ def test_the_edges_of_a_graph_point_to_inputs_without_a_batch_axis():
     assert said == (
         "forward takes (x, edge_index): --input adds a batch axis; --inputs MODULE:ATTR gives "
         "inputs as they are"
+    )
+
+
+INDEXED = {
+    "embedding": lambda x, table: F.embedding(x, table),
+    "embedding_bag": lambda x, table: F.embedding_bag(x, table),
+    "an index": lambda x, table: table[x],
+    "gather": lambda x, table: table.gather(0, x),
+    "index_select": lambda x, table: table.index_select(0, x[0]),
+    "take": lambda x, table: table.take(x),
+    "one_hot": lambda x, table: F.one_hot(x, 10),
+}
+
+
+@pytest.mark.parametrize("function", INDEXED.values(), ids=INDEXED)
+@pytest.mark.parametrize(
+    ("word", "fix"), [("5", "5:int64"), ("x=5", "x=5:int64")], ids=["position", "keyword"]
+)
+def test_an_index_of_the_wrong_dtype_points_to_int64(function, word, fix):
+    given = read_inputs([word], 2, device="cpu")
+    table = torch.ones(10, 5)
+    function(*tensors_in_order(read_inputs([fix], 2, device="cpu")), table)  # the fix works
+    with pytest.raises((RuntimeError, IndexError)) as caught:
+        function(*tensors_in_order(given), table)
+    hint = partial(input_hint, OneX(), given, caught.value)
+    with command_line():
+        assert hint() == f"forward takes (x): if it holds indices, write --input {fix}"
+    assert hint().endswith(": if it holds indices, give torch.zeros((2, 5), dtype=torch.int64)")
+
+
+def tensors_in_order(inputs):
+    return [*inputs.args, *inputs.kwargs.values()]
+
+
+class OneX(nn.Module):
+    def forward(self, x): ...
+
+
+def test_of_several_inputs_any_may_be_the_index():
+    error = IndexError("tensors used as indices must be long, int, byte or bool tensors")
+    with command_line():
+        said = input_hint(Siamese(), read_inputs(["left=3:int64", "right=4x5"], 1), error)
+    assert said == (
+        f"{SIAMESE}: the input that holds indices needs a dtype, such as --input right=4x5:int64"
     )
 
 

@@ -28,6 +28,10 @@ from dscalc.pytorch.user_errors import error_in_words
 from dscalc.show import did_you_mean, for_who_asks, message_of, printable, quoted, times
 
 _BY_HINT = {"bool": "true", "int": "1", "float": "0.5", "str": "'\"...\"'"}  # of hints
+_OF_AN_INDEX = (  # what torch says of one that is no whole number
+    r"'indices' to have one of|used as indices must be|expected (dtype int\S*( or int64)?|a long "
+    r"tensor) for index|applicable to index tensor"
+)
 _SHOWN_VALUES = 4  # values are shown, and of more a shape
 
 
@@ -283,7 +287,22 @@ def input_hint(model: nn.Module, inputs: Inputs, error: BaseException | None = N
                 "write a function that returns (it,) and name it with --inputs MODULE:ATTR",
                 "give what forward reads",
             )
+    if re.search(_OF_AN_INDEX, message_of(error), re.IGNORECASE):
+        named = {**{f"{n}": value for n, value in enumerate(inputs.args)}, **inputs.kwargs}
+        for name, value in named.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                return f"{asks}: {_as_an_index(name, value, alone=len(given) == 1)}"
     return f"{asks}: check the shapes and dtypes"
+
+
+def _as_an_index(name: str, tensor: Tensor, *, alone: bool) -> str:
+    """Say how to give an input that holds indices, which are whole numbers."""
+    word = f"{times(tensor.shape[1:])}:int64"
+    typed = f"--input {word if name.isdecimal() else f'{name}={word}'}"
+    called = f"torch.zeros({tuple(tensor.shape)}, dtype=torch.int64)"
+    if alone:
+        return f"if it holds indices, {for_who_asks(f'write {typed}', f'give {called}')}"
+    return f"the input that holds indices needs a dtype, such as {for_who_asks(typed, called)}"
 
 
 def _example(parameter: Parameter) -> str:
