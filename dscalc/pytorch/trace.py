@@ -185,6 +185,9 @@ def trace(
 
     watch, output, with_torch = run_watched(model, inputs, device, make, run)
     assert watch.memory is not None
+    memory = watch.memory.result(output)
+    del output
+    watch.made.clear(model)
     watch.doubts += chain(unwitnessed(witness, watch.whole()), watch.escapes())
     return Trace(
         watch.operators,
@@ -197,7 +200,7 @@ def trace(
         changed_parts(made.held, holdings(model)),
         watch.doubts,
         watch.doubtful,
-        watch.memory.result(output),
+        memory,
         device != "meta",
         observed=watch.observer.result(watch.operators) if watch.observer else None,
     )
@@ -235,6 +238,7 @@ def run_watched(
             with say_why(model, inputs), ExitStack() as stack:
                 given = materialised(inputs, device, gradients=gradients)
                 watch = make(counter, given)
+                stack.enter_context(watch.made.cleared_if_it_fails())
                 stack.enter_context(surroundings(device, watch, gradients))
                 stack.enter_context(watch.hooks())
                 if with_torch:
@@ -246,7 +250,8 @@ def run_watched(
                 continue
             raise
         break
-    watch.settle(device)
+    with watch.made.cleared_if_it_fails():
+        watch.settle(device)
     return watch, output, with_torch
 
 

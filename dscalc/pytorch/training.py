@@ -216,6 +216,7 @@ def _train_copy(
     watch, _, with_torch = run_watched(
         model, Inputs(args, kwargs), device, make, run, gradients=True
     )
+    watch.made.clear(model)
     return watch.result(with_torch=with_torch)
 
 

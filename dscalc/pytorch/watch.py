@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from dscalc.core.conv import Conv
 from dscalc.core.transposed import TransposedConv
 from dscalc.errors import DscalcError
+from dscalc.pytorch.caches import MadeTensors
 from dscalc.pytorch.copies import Copy
 from dscalc.pytorch.failures import at_line
 from dscalc.pytorch.memory import MemoryObserver
@@ -114,6 +115,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._forward = ""  # the path of the convolution of these whose forward runs
         self._counter = counter
         self.memory, self.observer = memory, observer
+        self.made = MadeTensors()
         self._whole = True  # whether Python calls what comes, and not a composite or a block
         self._calls = 0
         self._inside: _Composite | None = None
@@ -293,6 +295,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._doubt(types, self.operators[before:])
             else:
                 output = as_stored(func, output, args)
+            self.made.note(output, tensors)
             if self._whole and self.memory:
                 self.memory.after(func, args, tensors, output, self._running[-1][1].path)
         return output
