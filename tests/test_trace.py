@@ -314,6 +314,57 @@ def test_names_what_it_cannot_count(function, inputs, name):
     assert found.macs is None
 
 
+def force(model, positions, *, backward=False):
+    with torch.enable_grad():
+        positions = positions.detach().requires_grad_()
+        energy = model.last(model.first(positions).tanh()).sum()
+        if backward:
+            energy.backward()
+            return energy, -positions.grad
+        return energy, -torch.autograd.grad(energy, positions)[0]
+
+
+def test_a_model_that_differentiates_within_its_forward_is_counted():
+    """Such as a field of forces: the negative gradient of an energy."""
+    model = Calling(force, first=nn.Linear(3, 16), last=nn.Linear(16, 1))
+    positions, forward = torch.ones(5, 3), 5 * (3 * 16 + 16)
+    found = seen(model, positions)
+    assert found.macs == found.torch_macs == 2 * forward
+    assert (rows(found), found.doubts) == ({("first", "matmul"), ("last", "matmul")}, [])
+    model.function = lambda m, x: force(m, x, backward=True)  # gradients of the weights too
+    found = seen(model, positions)
+    assert found.macs == found.torch_macs == 3 * forward
+    assert model.first.weight.grad is None
+    model.first.requires_grad_(False)
+    assert seen(model, positions).macs == 3 * forward - 5 * 3 * 16
+
+
+def test_a_gradient_of_a_gradient_is_counted():
+    def residual(model, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            u = model.last(model.first(x).tanh())
+            (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+            return u, torch.autograd.grad(slope[:, 0].softmax(0).sum(), x)[0]
+
+    found = seen(Calling(residual, first=nn.Linear(2, 16), last=nn.Linear(16, 1)), torch.ones(5, 2))
+    first, last = 5 * 2 * 16, 5 * 16
+    assert found.macs == found.torch_macs == 4 * first + 2 * last
+
+
+def test_an_operator_of_a_gradient_without_a_formula_is_named():
+    def slope(model, x):
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad(model.conv(x).sum(), x)[0]
+
+    found = seen(Calling(slope, conv=conv()), IMAGE)
+    assert (dict(found.unknown), found.known_to_torch) == (
+        {"aten::convolution_backward": 1},
+        MACS_3_4,
+    )
+
+
 def test_operator_missing_from_the_table_is_named(monkeypatch):
     monkeypatch.delitem(NO_MACS, "aten::cumsum")
     found = seen(Calling(lambda m, x: x.cumsum(1)), IMAGE)

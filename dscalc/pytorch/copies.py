@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from dscalc.errors import DscalcError
 from dscalc.pytorch.inputs import Copying
 from dscalc.pytorch.user_errors import USER_ERRORS
-from dscalc.pytorch.walk import Held, holdings, named_modules, tensors_in
+from dscalc.pytorch.walk import Held, holdings, named_modules, parameters_in, tensors_in
 from dscalc.show import first_line, printable
 
 
@@ -144,6 +144,25 @@ def set_training(model: nn.Module, training: bool) -> None:
     for _, module in named_modules(model):
         put = setattr if isinstance(module, torch.jit.ScriptModule) else object.__setattr__
         put(module, "training", training)
+
+
+def require_gradients(model: nn.Module) -> None:
+    """Let those parameters of a copy require a gradient that do in the original."""
+    for parameter in parameters_in(model):
+        parameter.requires_grad_(getattr(parameter, "trains", parameter.requires_grad))
+
+
+@contextmanager
+def gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Leave the gradients of these as they are, whatever a run does that reaches them."""
+    held = [(tensor, tensor.grad) for tensor in tensors]
+    for tensor, _ in held:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for tensor, gradient in held:
+            tensor.grad = gradient
 
 
 def _not_copied(parts: list[tuple[str, nn.Module]], tensors: list[tuple[Tensor, Tensor]]) -> str:

@@ -221,6 +221,15 @@ _WITHOUT_MACS = {
     "the same; torch 2.4 has no tag for it": """
         _conj_physical aminmax celu count_nonzero elu hardshrink hardsigmoid hardtanh leaky_relu
         rad2deg softplus softshrink""",
+    "the gradient of one of these, as within a forward that differentiates": """
+        _adaptive_avg_pool2d_backward _log_softmax_backward_data _prelu_kernel_backward
+        _softmax_backward_data avg_pool2d_backward diagonal_backward elu_backward
+        embedding_dense_backward glu_backward hardsigmoid_backward hardswish_backward
+        hardtanh_backward huber_loss_backward leaky_relu_backward log_sigmoid_backward
+        max_pool2d_with_indices_backward mse_loss_backward native_batch_norm_backward
+        native_group_norm_backward native_layer_norm_backward select_backward slice_backward
+        smooth_l1_loss_backward softplus_backward upsample_bilinear2d_backward
+        upsample_nearest2d_backward""",
     "tells something of a tensor": """
         _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
         _functional_assert_scalar _has_same_storage_numel _is_all_true _is_any_true

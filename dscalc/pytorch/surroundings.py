@@ -63,8 +63,17 @@ def _pop_modes(number: int) -> None:
 
 
 @contextmanager
-def surroundings(device: str, watch: Watch | None, gradients: bool = False) -> Iterator[None]:
-    """What holds around a run; all of it is put back, random states too."""
+def surroundings(
+    device: str, watch: Watch | None, gradients: bool = False, *, within: bool = False
+) -> Iterator[None]:
+    """What holds around a run; all of it is put back, random states too.
+
+    Args:
+        device: where new tensors are.
+        watch: what sees the run.
+        gradients: whether autograd records.
+        within: if not, whether it may within, where the model turns that on.
+    """
     mha = torch.backends.mha
     with ExitStack() as stack:
         stack.callback(_pop_modes, _len_torch_dispatch_stack())
@@ -81,6 +90,7 @@ def surroundings(device: str, watch: Watch | None, gradients: bool = False) -> I
         if gc.isenabled():  # cycles would hold memory until it comes, at any time
             gc.disable()
             stack.callback(gc.enable)
-        stack.enter_context(torch.enable_grad() if gradients else torch.inference_mode())
+        off = torch.no_grad() if within else torch.inference_mode()
+        stack.enter_context(torch.enable_grad() if gradients else off)
         stack.enter_context(_Device(device, watch))
         yield

@@ -4,6 +4,7 @@ A copy of the model on the meta device, where tensors have shapes and no values,
 dispatch mode. torch's own FlopCounterMode counts the same run.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.errors import DscalcError
-from dscalc.pytorch.copies import Copy, copy_of
+from dscalc.pytorch.copies import Copy, copy_of, gradients_put_back, require_gradients
 from dscalc.pytorch.failures import at_line, counter_failed, say_why
 from dscalc.pytorch.inputs import Inputs, materialised
 from dscalc.pytorch.memory import MemoryObserver
@@ -29,7 +30,7 @@ from dscalc.pytorch.user_errors import named_error
 from dscalc.pytorch.walk import changed_parts, holdings, tensors_in
 from dscalc.pytorch.watch import ReachesOriginal, RunObserver, Watch, is_registered_by_user
 from dscalc.pytorch.witness import Witness, unwitnessed
-from dscalc.show import first_line
+from dscalc.show import first_line, message_of
 
 Blocks = Callable[[nn.Module], Mapping[str, nn.Module]]
 Observe = Callable[[], RunObserver]
@@ -69,7 +70,21 @@ def trace_either(
     """
     run = partial(trace, blocks=blocks, observe=observe, bits=bits, nonzero=nonzero)
     why = "to count zeros among the weights" if nonzero else ""
+    try:
+        return run_either(run, model, args, kwargs, rebuild, needs_values=why)
+    except DscalcError as error:
+        if not _needs_graph(error):
+            raise
+    # It differentiates within its forward. In other runs that is off, since autograd takes apart
+    # composites before anything sees them, and with them the kinds of rows.
+    run = partial(run, differentiates=True)
     return run_either(run, model, args, kwargs, rebuild, needs_values=why)
+
+
+def _needs_graph(error: DscalcError) -> bool:
+    """Whether a model failed since nothing is recorded for autograd."""
+    said = message_of(error.__cause__)
+    return bool(re.search("does not require grad|Inference tensors", said))
 
 
 def run_either(
@@ -96,8 +111,8 @@ def run_either(
         try:
             return _run_a_copy(run, "meta", model, args, kwargs)
         except DscalcError as error:
-            if isinstance(error.__cause__, RecursionError | None):  # values would change nothing
-                raise
+            if isinstance(error.__cause__, RecursionError | None) or _needs_graph(error):
+                raise  # values would change nothing
             cause = error.__cause__
         said = first_line(cause).partition(". ")[0]
         said = f"{said[:77].rpartition(' ')[0]}..." if len(said) > 80 else said
@@ -143,6 +158,7 @@ def trace(
     bits: int | None = None,
     nonzero: bool = False,
     lent: bool = False,
+    differentiates: bool = False,
 ) -> Trace:
     """Run a copy of a model once, as it stands, and see all of its operators.
 
@@ -158,6 +174,7 @@ def trace(
         bits: of a floating element in memory; as it is by default.
         nonzero: whether zeros among the weights are counted; not on meta.
         lent: whether the original is the copy meanwhile; see `Copy.as_original`.
+        differentiates: whether the model may, within its forward.
 
     Raises:
         DscalcError: the model cannot run on these inputs.
@@ -178,12 +195,17 @@ def trace(
         return Watch(made, counter, memory, observer, in_place, lent=lent, nonzero=nonzero)
 
     witness = Witness(LEAVES)
+    if differentiates:
+        require_gradients(model)
 
     def run(watch: Watch, given: Inputs) -> Any:
-        with witness.on(), watch.observed():
+        originals = [own for own, _ in made.tensors] if differentiates and lent else []
+        with gradients_put_back(originals), witness.on(), watch.observed():
             return run_to_the_end(model, given)
 
-    watch, output, with_torch = run_watched(model, inputs, device, make, run)
+    watch, output, with_torch = run_watched(
+        model, inputs, device, make, run, differentiates=differentiates
+    )
     assert watch.memory is not None
     memory = watch.memory.result(output)
     del output
@@ -214,6 +236,7 @@ def run_watched(
     run: Callable[[_W, Inputs], Any],
     *,
     gradients: bool = False,
+    differentiates: bool = False,
 ) -> tuple[_W, Any, bool]:
     """Run a model under a watch, and under torch's own counter if that can count it.
 
@@ -222,6 +245,7 @@ def run_watched(
         make: makes the watch, given that counter and the inputs that run.
         run: runs the model on these.
         gradients: whether autograd records.
+        differentiates: as in `trace`.
 
     Returns:
         The watch, what ``run`` returns, and whether torch counted.
@@ -239,7 +263,7 @@ def run_watched(
                 given = materialised(inputs, device, gradients=gradients)
                 watch = make(counter, given)
                 stack.enter_context(watch.made.cleared_if_it_fails())
-                stack.enter_context(surroundings(device, watch, gradients))
+                stack.enter_context(surroundings(device, watch, gradients, within=differentiates))
                 stack.enter_context(watch.hooks())
                 if with_torch:
                     stack.enter_context(counter)

@@ -7,8 +7,8 @@ of which costs a product once more, and torch's FlopCounterMode.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -20,7 +20,13 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from dscalc.errors import DscalcError
-from dscalc.pytorch.copies import Copy, seeded, set_training
+from dscalc.pytorch.copies import (
+    Copy,
+    gradients_put_back,
+    require_gradients,
+    seeded,
+    set_training,
+)
 from dscalc.pytorch.inputs import Inputs
 from dscalc.pytorch.operators import (
     FACTORS,
@@ -194,8 +200,7 @@ def _train_copy(
 ) -> TrainingRun:
     """Run a step of training of a copy, as `trace` runs a forward pass."""
     model = made.model
-    for parameter in parameters_in(model):
-        parameter.requires_grad_(getattr(parameter, "trains", parameter.requires_grad))
+    require_gradients(model)
     with seeded(), suppress(*USER_ERRORS):  # its own train() may keep parts in evaluation mode
         model.train()
     if not model.training:
@@ -208,7 +213,7 @@ def _train_copy(
     def run(watch: _TrainingWatch, given: Inputs) -> None:
         with ExitStack() as stack:
             if lent:
-                stack.enter_context(_gradients_put_back(own for own, _ in made.tensors))
+                stack.enter_context(gradients_put_back(own for own, _ in made.tensors))
             if recurrent:  # of which mkldnn would make one operator
                 stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             watch.step(model, given)
@@ -218,19 +223,6 @@ def _train_copy(
     )
     watch.made.clear(model)
     return watch.result(with_torch=with_torch)
-
-
-@contextmanager
-def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Leave the gradients of these as they are, whatever a run does that reaches them."""
-    held = [(tensor, tensor.grad) for tensor in tensors]
-    for tensor, _ in held:
-        tensor.grad = None
-    try:
-        yield
-    finally:
-        for tensor, gradient in held:
-            tensor.grad = gradient
 
 
 class _TrainingWatch(Watch):  # type: ignore[no-untyped-call]
