@@ -527,7 +527,11 @@ def test_a_spatial_transformer_is_trained_through_the_grid_that_it_computes():
     report = audit(Transformer(), (2, 3, 8, 8), backward=True)
     macs = 2 * 3 * 8 * 8 * 6 + 2 * 8 * 8 * 2 * 3
     assert report.total.training[:2] == (macs, macs)
-    assert report.total.training.crosscheck == "exact"
+    assert report.total.training.crosscheck == "not proved"
+    assert report.notes[-1] == (
+        "the step is not proved: torch's FlopCounterMode does not count affine_grid_generator in "
+        "the model"
+    )
 
 
 def test_what_autograd_takes_apart_is_not_proved():

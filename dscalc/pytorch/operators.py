@@ -210,23 +210,17 @@ _WITHOUT_MACS = {
         soft_margin_loss threshold xlogy binary_cross_entropy binary_cross_entropy_with_logits
         nll_loss_forward nll_loss2d_forward floor_divide eq ge gt le lt ne rsub _ctc_loss
         linalg_cross multi_margin_loss multilabel_margin_loss_forward""",
-    "derivatives of these, which a model may take in its forward pass": """
-        _adaptive_avg_pool2d_backward _fused_rms_norm_backward _prelu_kernel_backward
-        avg_pool2d_backward elu_backward embedding_dense_backward glu_backward hardsigmoid_backward
-        hardswish_backward hardtanh_backward leaky_relu_backward log_sigmoid_backward
-        max_pool2d_with_indices_backward mish_backward native_batch_norm_backward
-        native_group_norm_backward native_layer_norm_backward softplus_backward""",
     "the same, for the shape where a tangent is zero, as under jvp": """
         prims::add prims::div prims::mul prims::sub""",
     "the same; torch 2.4 has no tag for it": """
         _conj_physical aminmax celu count_nonzero elu hardshrink hardsigmoid hardtanh leaky_relu
         rad2deg softplus softshrink""",
     "the gradient of one of these, as within a forward that differentiates": """
-        _adaptive_avg_pool2d_backward _log_softmax_backward_data _prelu_kernel_backward
-        _softmax_backward_data avg_pool2d_backward diagonal_backward elu_backward
-        embedding_dense_backward glu_backward hardsigmoid_backward hardswish_backward
+        _adaptive_avg_pool2d_backward _fused_rms_norm_backward _log_softmax_backward_data
+        _prelu_kernel_backward _softmax_backward_data avg_pool2d_backward diagonal_backward
+        elu_backward embedding_dense_backward glu_backward hardsigmoid_backward hardswish_backward
         hardtanh_backward huber_loss_backward leaky_relu_backward log_sigmoid_backward
-        max_pool2d_with_indices_backward mse_loss_backward native_batch_norm_backward
+        max_pool2d_with_indices_backward mish_backward mse_loss_backward native_batch_norm_backward
         native_group_norm_backward native_layer_norm_backward select_backward slice_backward
         smooth_l1_loss_backward softplus_backward upsample_bilinear2d_backward
         upsample_nearest2d_backward""",
