@@ -248,6 +248,9 @@ def test_counts_what_runs(model, inputs, macs, expected):
     assert (real.operators, real.torch_macs) == (found.operators, found.torch_macs)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.4."), reason="nothing has a derivative in inference mode there"
+)
 @pytest.mark.parametrize(
     "part",
     [nn.LeakyReLU(), nn.ELU(), nn.Softplus(), nn.Mish(), nn.LayerNorm(5), nn.Hardswish(), nn.GLU()],
