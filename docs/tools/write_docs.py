@@ -99,6 +99,8 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def _is_there(name: str) -> bool:
+    if name in sys.stdlib_module_names:  # as sqlite3 is, and a program besides
+        return shutil.which(name) is not None
     return bool(shutil.which(name) or find_spec(name))
 
 
