@@ -487,6 +487,24 @@ def test_what_is_in_the_file_that_stdout_goes_to_is_kept(to, start, tmp_path):
         assert (len(report), process.returncode) == (2, 0)
 
 
+@pytest.mark.parametrize(
+    ("command", "file", "text", "what"),
+    [
+        ("model net.py:net --input 3", "net.py", "from torch import nn\nnet = nn.Linear(3, 2)\n",
+         "the file of the model, or of its inputs"),
+        ("model torch.nn:ReLU --inputs in.py:x", "in.py", "x = 1\n",
+         "the file of the model, or of its inputs"),
+        ("check limits.toml", "limits.toml", '[[check]]\nrun = "3 64 3"\nassert = "macs < 1"\n',
+         "the file of the budgets"),
+    ],
+)  # fmt: skip
+def test_a_report_does_not_replace_what_it_is_about(command, file, text, what, here, run):
+    (here / file).write_text(text)
+    result = run(f"{command} -f json -o ./{file}")
+    assert (result.code, (here / file).read_text()) == (2, text)
+    assert result.error == f"--output {file} is {what}; name another file"
+
+
 @pytest.mark.parametrize("option", ["-f csv -o", "--plot"])
 def test_a_list_of_layers_is_not_written_over(option, run, tmp_path):
     path = tmp_path / "net.svg"

@@ -71,6 +71,7 @@ def check(
     if source:
         refuse_for("check", str(source))
     found = source or find_budgets(Path.cwd())
+    output.refuse_to_replace([found], "the file of the budgets")
     budgets = read_budgets(found)
     codes, outcomes, notes = list[int](), list[Outcome](), dict[str, None]()
     with chdir(found.resolve().parent):

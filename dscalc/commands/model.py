@@ -161,6 +161,8 @@ def model(
     """
     for target in targets:
         refuse_target(target)
+    read = [name.rpartition(":")[0] or name for name in (*targets, inputs_ or "")]
+    output.refuse_to_replace(read, "the file of the model, or of its inputs")
     block = chosen_block(as_, only, exclude, standard="what the model already has")
     samples, arguments = parse.whole(batch, "--batch"), parse.keywords(kwargs, "--kwargs")
     levels = (

@@ -2,7 +2,6 @@
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,7 +27,6 @@ from dscalc.errors import DscalcError
 from dscalc.inputs.grid import Axis
 from dscalc.inputs.network_file import shipped, source_text
 from dscalc.parse import Size
-from dscalc.show import printable
 
 EXAMPLES = """
   dscalc network mobilenet_v1
@@ -120,7 +118,7 @@ def network(
     ]
     if sources.count("-") > 1:
         raise DscalcError("stdin can be read only once; give - once")
-    _refuse_to_write_over(sources, output)
+    output.refuse_to_replace(sources, "the list of layers itself")
     several = len(sources) * len(variants) > 1
     [variant, *_], [source, *_] = variants, sources
     one = partial(library.network, unit=output.unit)
@@ -138,26 +136,6 @@ def network(
             prove=asked.proves(by_default=False),
         )
     return Answer(one(source, **variant), asked, prove=asked.proves(by_default=True))
-
-
-def _refuse_to_write_over(sources: list[str], output: OutputOptions) -> None:
-    """Refuse a report or a picture that would replace the list of layers that it is about.
-
-    Raises:
-        DscalcError: --output or --plot names one of the sources.
-    """
-    for option, file in (("--output", output.file), ("--plot", output.plot)):
-        if file and any(_is_same(file, source) for source in sources):
-            raise DscalcError(
-                f"{option} {printable(str(file))} is the list of layers itself; name another file"
-            )
-
-
-def _is_same(file: Path, source: str) -> bool:
-    try:
-        return file.samefile(source)
-    except (OSError, ValueError):  # one of them is no file
-        return False
 
 
 def _show(sources: list[str], ctx: typer.Context) -> int:

@@ -395,6 +395,35 @@ class ReportOptions:
                 )
             self.format = _FORMATS[ending]
 
+    @property
+    def written(self) -> dict[str, Path | None]:
+        """The files to write, by the option that names them."""
+        return {"--output": self.file}
+
+    def refuse_to_replace(self, sources: Iterable[str | Path], what: str) -> None:
+        """Refuse to write over a file that the answer is about.
+
+        Args:
+            sources: that the command reads; some may be no files.
+            what: what they are to the user.
+
+        Raises:
+            DscalcError: a file to write is one of them.
+        """
+        sources = list(sources)
+        for option, file in self.written.items():
+            if file and any(_is_same(file, source) for source in sources):
+                raise DscalcError(
+                    f"{option} {show.printable(str(file))} is {what}; name another file"
+                )
+
+
+def _is_same(file: Path, source: str | Path) -> bool:
+    try:
+        return file.samefile(source)
+    except (OSError, ValueError):  # one of them is no file
+        return False
+
 
 @dataclass(init=False, eq=False, repr=False)
 class OutputOptions(ReportOptions):
@@ -479,6 +508,11 @@ class OutputOptions(ReportOptions):
         if self.get:
             self.asked_format = "table"
         super().__post_init__()
+
+    @property
+    def written(self) -> dict[str, Path | None]:
+        """The files to write, by the option that names them."""
+        return {**super().written, "--plot": self.plot}
 
     @property
     def selects(self) -> bool:
