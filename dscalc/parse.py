@@ -15,10 +15,12 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,3})?(?:/[0-9]+)?)\s*(?:([KMGTP])(I?)|(%))?"
 _BETWEEN_SIZES = r"(?:\s*[,*xX\N{MULTIPLICATION SIGN}]\s*|\s+)"
 _ANY_SHAPE = re.compile(rf"[(\[]?\s*[1-9]\d*(?:{_BETWEEN_SIZES}[1-9]\d*)+\s*[)\]]?")
-_WORDED = {"thousand": "K", "million": "M", "mio": "M", "billion": "G", "bn": "G", "trillion": "T"}
-_WORDED |= {"kilo": "K", "mega": "M", "giga": "G", "tera": "T", "peta": "P"}
 _NOUN = r"\s*(?:macc?s?|m(?:ult?-?)?adds?|flops?|ops?|b|bytes?|params?|parameters?|[a-z])?"
 THOUSANDS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}  # powers of 1000 by letter
+WORDS = {  # the same letters by word
+    "thousand": "K", "million": "M", "mio": "M", "billion": "G", "bn": "G", "trillion": "T",
+    "kilo": "K", "mega": "M", "giga": "G", "tera": "T", "peta": "P",
+}  # fmt: skip
 
 
 def whole(text: str, name: str, least: int = 1, such_as: int = 64) -> int:
@@ -158,8 +160,8 @@ def _number_meant(text: str) -> str:
     """The number that is written with a unit or a word, or with commas; "" if there is none."""
     if re.fullmatch(r"[1-9]\d{0,2}([,_' ])\d{3}(?:\1\d{3})+", text, re.A):
         return re.sub(r"\D", "", text)
-    if worded := re.fullmatch(rf"(.*?)\s*({'|'.join(_WORDED)})s?{_NOUN}", text, re.I):
-        text = worded[1] + _WORDED[worded[2].lower()]
+    if worded := re.fullmatch(rf"(.*?)\s*({'|'.join(WORDS)})s?{_NOUN}", text, re.I):
+        text = worded[1] + WORDS[worded[2].lower()]
     meant = re.fullmatch(rf"{_NUMBER}{_NOUN}", text, re.I | re.A)
     return f"{meant[1]}{meant[2].upper()}{meant[3].lower()}" if meant and meant[2] else ""
 

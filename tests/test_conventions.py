@@ -456,6 +456,8 @@ def test_an_accident_is_as_likely_as_is_printed(known: dict[str, Source]) -> Non
         ("30.94 Bn", 30_940_000_000, 10_000_000, 4),
         ("12 MMac", 12_000_000, 1_000_000, 2),
         ("568 MACs", 568, 0, 3),
+        ("569 Mio", 569_000_000, 1_000_000, 3),
+        ("42.5 thousand", 42_500, 100, 3),
         ("314 M mult-adds", 314_000_000, 1_000_000, 3),
         ("4.09x10^9", 4_090_000_000, 10_000_000, 3),
         ("4.09 \N{MULTIPLICATION SIGN} 10\N{SUPERSCRIPT NINE} FLOPs", 4_090_000_000, 10_000_000, 3),

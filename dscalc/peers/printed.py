@@ -7,10 +7,10 @@ from unicodedata import normalize
 
 from dscalc import show
 from dscalc.errors import DscalcError
-from dscalc.parse import THOUSANDS
+from dscalc.parse import THOUSANDS, WORDS
 
-_POWERS = {**THOUSANDS, "B": 3, "BN": 3, "MILLION": 2, "BILLION": 3, "TRILLION": 4}
-_POWERS |= {"KILO": 1, "MEGA": 2, "GIGA": 3, "TERA": 4, "PETA": 5}  # of 1000, by their names
+_POWERS = {**THOUSANDS, "B": 3}  # of 1000, by their names
+_POWERS |= {word.upper(): THOUSANDS[letter] for word, letter in WORDS.items()}
 _NOUNS = {
     "macs": "macc?s?|m(?:ult?-?)?adds?",
     "flops": "flops?|ops?",
