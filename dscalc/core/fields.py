@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from dscalc.core.blocks import DEFAULTS, SEPARABLE, STANDARD, Block
 from dscalc.core.conv import Conv
+from dscalc.core.peaks import AUTOCAST
 from dscalc.core.roofline import least_bytes
 from dscalc.core.row import Row, Training
 from dscalc.errors import DscalcError
@@ -283,7 +284,7 @@ def training_fields(block: Block | None, unit: Unit, *, nonzero: bool = False) -
         if row.training is None:
             return undecided(row)
         known = row.training.saved_bytes is not None
-        return "" if known else "autocast is on, which casts inside of operators"
+        return "" if known else AUTOCAST
 
     doc = "bytes that are saved for the backward pass"
     own = (

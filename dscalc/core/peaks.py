@@ -31,6 +31,9 @@ class Peak(NamedTuple):
     planned: int
 
 
+AUTOCAST = "autocast is on, which casts inside of operators"  # why bytes are not known
+
+
 @dataclass(frozen=True)
 class Memory:
     """The memory of one forward pass, in bytes.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from dscalc.core.peaks import Memory, Moment
+from dscalc.core.peaks import AUTOCAST, Memory, Moment
 from dscalc.pytorch.operators import name_of, tensors_of, writes_over
 from dscalc.pytorch.storages import in_bits, replaces_operators, tensors_within
 from dscalc.pytorch.walk import named_modules
@@ -80,7 +80,7 @@ class MemoryObserver:
 
     def _look_for_autocast(self) -> None:
         if torch._C._is_any_autocast_enabled():
-            self._not_known("autocast is on, which casts inside of operators")
+            self._not_known(AUTOCAST)
 
     def _look_for_script(self) -> None:
         self._not_known("parts of it are scripted, which frees tensors at other times")

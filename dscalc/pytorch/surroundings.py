@@ -64,7 +64,7 @@ def _pop_modes(number: int) -> None:
 
 @contextmanager
 def surroundings(
-    device: str, watch: Watch | None, gradients: bool = False, *, within: bool = False
+    device: str, watch: Watch | None, gradients: bool = False, *, differentiates: bool = False
 ) -> Iterator[None]:
     """What holds around a run; all of it is put back, random states too.
 
@@ -72,7 +72,7 @@ def surroundings(
         device: where new tensors are.
         watch: what sees the run.
         gradients: whether autograd records.
-        within: if not, whether it may within, where the model turns that on.
+        differentiates: without ``gradients``: whether the model may turn that on, in its forward.
     """
     mha = torch.backends.mha
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def surroundings(
         if gc.isenabled():  # cycles would hold memory until it comes, at any time
             gc.disable()
             stack.callback(gc.enable)
-        off = torch.no_grad() if within else torch.inference_mode()
+        off = torch.no_grad() if differentiates else torch.inference_mode()
         stack.enter_context(torch.enable_grad() if gradients else off)
         stack.enter_context(_Device(device, watch))
         yield

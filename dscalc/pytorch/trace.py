@@ -263,7 +263,9 @@ def run_watched(
                 given = materialised(inputs, device, gradients=gradients)
                 watch = make(counter, given)
                 stack.enter_context(watch.made.cleared_if_it_fails())
-                stack.enter_context(surroundings(device, watch, gradients, within=differentiates))
+                stack.enter_context(
+                    surroundings(device, watch, gradients, differentiates=differentiates)
+                )
                 stack.enter_context(watch.hooks())
                 if with_torch:
                     stack.enter_context(counter)

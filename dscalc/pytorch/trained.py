@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from dscalc.core.peaks import AUTOCAST
 from dscalc.core.row import Crosscheck, Training
 from dscalc.pytorch.operators import RECURRENT
 from dscalc.pytorch.traced import Operator, Trace
@@ -164,10 +165,7 @@ def _notes_of_step(found: Trace, run: TrainingRun, differ: list[str]) -> Iterato
         macs = macs_of(run.again)
         yield f"{macs:,} MACs run once more in the backward pass (checkpointing), and do not count"
     if run.casts:
-        yield (
-            "the bytes saved for the backward pass are not known: autocast is on, which casts "
-            "inside of operators"
-        )
+        yield f"the bytes saved for the backward pass are not known: {AUTOCAST}"
     kinds = {operator.kind for operator in found.operators}
     if "attention" in kinds:
         yield "attention is trained as its plain products: a fused kernel saves fewer bytes"
